@@ -1,0 +1,43 @@
+"""The console script: runs a command and turns a failure into one sentence and an exit code."""
+
+from __future__ import annotations
+
+import sys
+
+from cyclopts import CycloptsError
+
+from authz.admin import app
+from authz.errors import CommandError, GatewayError
+
+USAGE = 2
+
+
+def main() -> None:
+    """Run the command line of this process; exits 0, 1 (refused or failed) or 2 (wrong usage)."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command and return its exit code."""
+    try:
+        code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        return _complain(f"{_first_line(error)} See `neuronetz-gateway --help`.", USAGE)
+    except GatewayError as error:
+        return _complain(str(error), error.exit_code if isinstance(error, CommandError) else 1)
+    except KeyboardInterrupt:
+        return 130
+    return code if isinstance(code, int) else 0
+
+
+def _first_line(error: CycloptsError) -> str:
+    return " ".join(str(error).split())
+
+
+def _complain(sentence: str, code: int) -> int:
+    sys.stderr.write(f"error: {sentence}\n")
+    return code
+
+
+if __name__ == "__main__":
+    main()

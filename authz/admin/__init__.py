@@ -1,0 +1,57 @@
+"""The admin command line: one module per group of commands, loaded when one of them is run."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Final
+
+from cyclopts import App
+
+COMMANDS: Final = {
+    "up": "authz.admin.up:up",
+    "down": "authz.admin.up:down",
+    "status": "authz.admin.up:status",
+    "logs": "authz.admin.up:logs",
+    "migrate": "authz.admin.migrate:migrate_command",
+    "create-tenant": "authz.admin.tenants:create_tenant_command",
+    "list-tenants": "authz.admin.tenants:list_tenants_command",
+    "disable-tenant": "authz.admin.tenants:disable_tenant_command",
+    "enable-tenant": "authz.admin.tenants:enable_tenant_command",
+    "create-key": "authz.admin.keys:create_key_command",
+    "list-keys": "authz.admin.keys:list_keys_command",
+    "rotate-key": "authz.admin.keys:rotate_key_command",
+    "disable-key": "authz.admin.keys:disable_key_command",
+    "enable-key": "authz.admin.keys:enable_key_command",
+    "revoke-key": "authz.admin.keys:revoke_key_command",
+    "set-limits": "authz.admin.limits:set_limits_command",
+    "show-limits": "authz.admin.limits:show_limits_command",
+    "usage": "authz.admin.usage:usage_command",
+}
+
+GROUPS: Final = {
+    "streams": (
+        "What runs right now.",
+        {
+            "list": "authz.admin.control:streams_list_command",
+            "kill": "authz.admin.control:streams_kill_command",
+        },
+    ),
+    "node": (
+        "The nodes and their journals.",
+        {"list": "authz.admin.nodes:node_list_command", "retire": "authz.admin.nodes:node_retire_command"},
+    ),
+}
+
+app = App(
+    name="neuronetz-gateway",
+    help="Keys, limits and an exact bill in front of Ollama.",
+    version=version("neuronetz-gateway"),
+    help_epilogue="Every command finds the stores of the stack in --state (default .gateway).",
+)
+for _name, _where in COMMANDS.items():
+    app.command(_where, name=_name)
+for _group, (_help, _commands) in GROUPS.items():
+    _sub = App(name=_group, help=_help)
+    for _name, _where in _commands.items():
+        _sub.command(_where, name=_name)
+    app.command(_sub)

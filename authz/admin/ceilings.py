@@ -1,0 +1,196 @@
+"""What may be set on a tenant or a key: read from the command line, checked before anything is written.
+
+An option that is not given changes nothing; `none` removes a limit.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Any, Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from attrs import evolve, fields, frozen
+from cyclopts import Parameter
+
+from authz import models as models_
+from authz.errors import CommandError
+from authz.types import Limits
+
+if TYPE_CHECKING:
+    import asyncpg
+
+GREATEST: Final = 10**15
+"""Far beyond any use, and exact in Redis's numbers."""
+
+NONE: Final = "none"
+_SPAN: Final = re.compile(r"(\d{1,5})([mhd])", re.ASCII)
+_UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
+
+
+@Parameter(name="*")
+@frozen
+class LimitOptions:
+    """Limits of a tenant or a key; `none` removes one.
+
+    Args:
+        rpm: Requests per minute.
+        tpm: Tokens per minute, input and output.
+        concurrency: Requests at a time.
+        tokens_per_day: Budget of tokens per day, in the tenant's time zone.
+        tokens_per_month: Budget of tokens per calendar month.
+        tokens_total: Budget of tokens for ever.
+    """
+
+    rpm: str | None = None
+    tpm: str | None = None
+    concurrency: str | None = None
+    tokens_per_day: str | None = None
+    tokens_per_month: str | None = None
+    tokens_total: str | None = None
+
+    def applied(self, limits: Limits) -> Limits:
+        """The limits with what was given on the command line."""
+        given = {
+            "requests_per_minute": ("rpm", self.rpm),
+            "tokens_per_minute": ("tpm", self.tpm),
+            "concurrency": ("concurrency", self.concurrency),
+            "tokens_per_day": ("tokens-per-day", self.tokens_per_day),
+            "tokens_per_month": ("tokens-per-month", self.tokens_per_month),
+            "tokens_total": ("tokens-total", self.tokens_total),
+        }
+        changes = {name: count(text, option) for name, (option, text) in given.items() if text is not None}
+        return evolve(limits, **changes)
+
+
+@frozen
+class Scope:
+    """What a key may do besides its limits; None means no restriction."""
+
+    models: tuple[str, ...] | None = None
+    cidrs: tuple[str, ...] | None = None
+    expires_at: datetime | None = None
+    max_output: int | None = None
+
+
+@Parameter(name="*")
+@frozen
+class ScopeOptions:
+    """Restrictions of a key; `none` removes one.
+
+    Args:
+        models: The models it may use, comma-separated; `*` matches.
+        cidr: The networks it may be used from, comma-separated.
+        expires: When it ends: a date, a time, or a span from now like 30d.
+        max_output: Most output tokens of one answer.
+    """
+
+    models: str | None = None
+    cidr: str | None = None
+    expires: str | None = None
+    max_output: str | None = None
+
+    def applied(self, scope: Scope, now: datetime) -> Scope:
+        """The restrictions with what was given on the command line."""
+        changes: dict[str, Any] = {}
+        if self.models is not None:
+            changes["models"] = None if self.models == NONE else _models(self.models)
+        if self.cidr is not None:
+            changes["cidrs"] = None if self.cidr == NONE else _cidrs(self.cidr)
+        if self.expires is not None:
+            changes["expires_at"] = None if self.expires == NONE else _expiry(self.expires, now)
+        if self.max_output is not None:
+            changes["max_output"] = count(self.max_output, "max-output")
+        return evolve(scope, **changes)
+
+
+def count(text: str, option: str) -> int | None:
+    """Read a limit: a whole number above 0, or `none`."""
+    if text == NONE:
+        return None
+    if not re.fullmatch(r"[0-9]{1,16}", text, re.ASCII) or not 0 < int(text) <= GREATEST:
+        raise CommandError(
+            f"--{option} {text} is no limit: give a whole number above 0, or `none` for no limit."
+        )
+    return int(text)
+
+
+def timezone(text: str) -> str:
+    """Check an IANA time zone."""
+    try:
+        ZoneInfo(text)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        sentence = f"{text!r} is no IANA time zone: write one like Europe/Berlin or UTC."
+        raise CommandError(sentence) from error
+    return text
+
+
+def moment(text: str, now: datetime, *, is_past: bool) -> datetime:
+    """Read a date, a time, or a span from now (90m, 24h, 7d); without a zone it is UTC."""
+    span = _SPAN.fullmatch(text)
+    if span:
+        length = timedelta(**{_UNITS[span[2]]: int(span[1])})
+        return now - length if is_past else now + length
+    try:
+        read = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise CommandError(f"{text!r} is no time: write 2026-12-31, 2026-12-31T12:00 or 7d.") from error
+    return read if read.tzinfo else read.replace(tzinfo=UTC)
+
+
+def limits_of(row: asyncpg.Record) -> Limits:
+    """The limits in a row of tenants or keys."""
+    return Limits(**{field.name: row[field.name] for field in fields(Limits)})
+
+
+def scope_of(row: asyncpg.Record) -> Scope:
+    """The restrictions in a row of keys."""
+    models, cidrs = (None if row[name] is None else tuple(row[name]) for name in ("models", "cidrs"))
+    return Scope(models, cidrs, row["expires_at"], row["max_output"])
+
+
+def columns(limits: Limits) -> dict[str, int | None]:
+    """Limits as the queries name them."""
+    return {
+        "rpm": limits.requests_per_minute,
+        "tpm": limits.tokens_per_minute,
+        "concurrency": limits.concurrency,
+        "day": limits.tokens_per_day,
+        "month": limits.tokens_per_month,
+        "total": limits.tokens_total,
+    }
+
+
+def above(key: Limits, tenant: Limits) -> list[str]:
+    """Which limits of a key can't be reached, because the tenant's hold as well."""
+    pairs = {field.name: (getattr(key, field.name), getattr(tenant, field.name)) for field in fields(Limits)}
+    return [
+        name for name, (own, whole) in pairs.items() if own is not None and whole is not None and own > whole
+    ]
+
+
+def _models(text: str) -> tuple[str, ...]:
+    names = tuple(part.strip() for part in text.split(","))
+    for name in names:
+        if not models_.is_pattern(name):
+            raise CommandError(f"{name!r} is no model name or pattern: write --models llama3.2,qwen3:*")
+    return names
+
+
+def _cidrs(text: str) -> tuple[str, ...]:
+    networks = []
+    for part in text.split(","):
+        try:
+            networks.append(str(ip_network(part.strip())))
+        except ValueError as error:
+            sentence = f"{part.strip()!r} is no network: write --cidr 10.0.0.0/8,2001:db8::/32"
+            raise CommandError(sentence) from error
+    return tuple(networks)
+
+
+def _expiry(text: str, now: datetime) -> datetime:
+    end = moment(text, now, is_past=False)
+    if end <= now:
+        raise CommandError(f"--expires {text} lies in the past: give a time to come, or revoke the key.")
+    return end

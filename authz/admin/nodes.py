@@ -1,0 +1,65 @@
+"""Nodes: a Caddy process and its journal. One that never returns must be retired, or rebuilds wait for it."""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003 (attrs reads it)
+from typing import Annotated
+from uuid import UUID
+
+from attrs import frozen
+from cyclopts import Parameter
+
+import sql
+from authz.admin import output
+from authz.admin.session import Options, opened
+from authz.errors import CommandError
+
+_queries = sql.load("admin")
+
+
+@frozen
+class Node:
+    """A node as Postgres knows it."""
+
+    node: UUID
+    read_until: datetime | None
+    retired: datetime | None
+    created: datetime
+
+
+async def node_list_command(*, options: Options = Options()) -> int:
+    """List the nodes and how far their journals have been read."""
+    async with opened(options.state) as session, session.store.connection() as connection:
+        nodes = [
+            Node(row["node"], row["eof_at"], row["retired_at"], row["created_at"])
+            async for row in _queries.list_nodes(connection)
+        ]
+    if options.json:
+        output.show_list(nodes)
+    else:
+        empty = "No node yet: start Caddy and metering."
+        output.show_table(nodes, columns=("node", "read_until", "retired", "created"), empty=empty)
+    return 0
+
+
+async def node_retire_command(
+    node: Annotated[str, Parameter(name="NODE", help="As `node list` shows it.")],
+    /,
+    *,
+    options: Options = Options(),
+) -> int:
+    """Retire a node whose journal never comes back; what it left open is settled at its reservation."""
+    try:
+        node_id = UUID(node)
+    except ValueError as error:
+        raise CommandError(f"{node!r} is no node id: see `neuronetz-gateway node list`.") from error
+    async with (
+        opened(options.state) as session,
+        session.store.connection() as connection,
+        connection.transaction(),
+    ):
+        if await _queries.retire_node(connection, node=node_id) is None:
+            raise CommandError(f"No node {node} is in use: see `neuronetz-gateway node list`.")
+        await session.audit(connection, "node_retired", new={"node": node})
+    output.show_state(f"Node {node} is retired.", killed=0, is_json=options.json, node=node)
+    return 0

@@ -1,0 +1,79 @@
+"""Tables for people, JSON for programs."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import attrs
+import msgspec
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""What could rewrite a terminal's screen; values come from clients and operators alike."""
+
+
+def show_json(value: object) -> None:
+    """Print a value as one line of JSON."""
+    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+
+
+def show_table(rows: Sequence[Any], *, columns: Sequence[str], empty: str) -> None:
+    """Print frozen values as a table, one column per named attribute; `empty` if there are none."""
+    console = Console(soft_wrap=True)
+    if not rows:
+        console.print(empty)
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        is_number = isinstance(getattr(rows[0], name), int)
+        table.add_column(name.replace("_", " "), justify="right" if is_number else "left")
+    for row in rows:
+        table.add_row(*(_cell(getattr(row, name)) for name in columns))
+    console.print(table)
+
+
+def show_list(rows: Iterable[Any]) -> None:
+    """Print frozen values as one JSON list."""
+    show_json([attrs.asdict(row) for row in rows])
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, (list, tuple)):
+        return escape(_CONTROL.sub("?", ", ".join(map(str, value))))
+    return escape(_CONTROL.sub("?", str(value)))
+
+
+def show_value(value: Any) -> None:
+    """Print a frozen value as one JSON object."""
+    show_json(attrs.asdict(value))
+
+
+def say(text: str) -> None:
+    """Print a text as it is."""
+    sys.stdout.write(text + "\n")
+
+
+def show_state(sentence: str, *, killed: int, is_json: bool, **facts: str) -> None:
+    """Say that a change is in force, and how many running requests it has ended."""
+    if is_json:
+        show_json({**facts, "killed": killed})
+    else:
+        say(sentence if not killed else f"{sentence} Ended {killed} running.")
+
+
+def note_above(names: Sequence[str], *, is_json: bool) -> None:
+    """Say which limits of a key its tenant's make unreachable."""
+    if names and not is_json:
+        said = ", ".join(name.replace("_", " ") for name in names)
+        say(f"Note: the tenant's limit is lower and still holds for {said}.")

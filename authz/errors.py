@@ -1,0 +1,32 @@
+"""Failures are exceptions, decisions are not: nothing here ever says "no" to a client.
+
+GatewayError
+├── SettingsError       a setting is missing or wrong; nothing was started
+├── CommandError        a command can't do what was asked; nothing was written
+├── StoreUnavailable    Postgres can't be asked right now
+└── LimiterUnavailable  Redis can't be asked right now, or must not be trusted
+"""
+
+
+class GatewayError(Exception):
+    """Base of all our failures; never raised itself. Its text is one sentence for an operator."""
+
+
+class SettingsError(GatewayError):
+    """A setting is missing or wrong; raised before anything is opened."""
+
+
+class CommandError(GatewayError):
+    """A command refuses: the text says what to do instead, exit_code what the shell sees."""
+
+    def __init__(self, sentence: str, exit_code: int = 1) -> None:
+        super().__init__(sentence)
+        self.exit_code = exit_code
+
+
+class StoreUnavailable(GatewayError):
+    """Postgres did not answer, or not in time."""
+
+
+class LimiterUnavailable(GatewayError):
+    """Redis did not answer, or not in time, or is set up so that it may forget."""

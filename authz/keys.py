@@ -1,0 +1,156 @@
+"""Secrets: their form, what is stored of them, and how one is told from another.
+
+Text: `nz_` + lookup (8) + secret (32) + check (6), base62. The lookup is public; the check is the
+CRC-32 of all before it and only catches typos. What authenticates is a keyed tag, HMAC-SHA256 with
+a pepper that never is in the database; the Argon2id hash stands behind it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+import secrets
+import zlib
+from typing import TYPE_CHECKING, Final
+
+from argon2 import PasswordHasher
+from argon2.exceptions import InvalidHashError, VerificationError
+from argon2.low_level import Type
+from attrs import field, frozen
+
+from authz.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+PREFIX: Final = "nz_"
+LOOKUP_LENGTH: Final = len(PREFIX) + 8
+LENGTH: Final = LOOKUP_LENGTH + 32 + 6
+
+_FORM = re.compile(r"nz_[0-9A-Za-z]{46}", re.ASCII)
+_CARRIERS = frozenset({b"authorization", b"x-api-key", b"api-key"})
+
+# OWASP's minimum for Argon2id: the secret has 190 bits, so the hash is the second line, not the first.
+hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1, type=Type.ID)
+
+
+@frozen
+class Pepper:
+    """The key of the tags; its id tells which one a stored tag was made with."""
+
+    key: bytes = field(repr=False)
+
+    @property
+    def id(self) -> str:
+        """A name that says nothing about the key."""
+        return hashlib.sha256(b"pepper id\0" + self.key).hexdigest()[:12]
+
+    def tag(self, secret: str) -> bytes:
+        """The tag of a full secret."""
+        return hmac.digest(self.key, b"key\0" + secret.encode(), "sha256")
+
+
+@frozen
+class Peppers:
+    """The peppers alive: new tags use the first, old ones may use any."""
+
+    alive: tuple[Pepper, ...]
+
+    @classmethod
+    def read(cls, path: Path) -> Peppers:
+        """Read a file of one hex line per pepper; refuses one that others may read."""
+        try:
+            lines, mode = path.read_text(encoding="ascii").split(), path.stat().st_mode
+            alive = tuple(Pepper(bytes.fromhex(line)) for line in lines)
+        except (OSError, ValueError) as error:
+            raise SettingsError(
+                f"The pepper file {path} can't be read ({error}): name it in GATEWAY_PEPPER_FILE."
+            ) from error
+        if mode & 0o077:
+            raise SettingsError(f"The pepper file {path} can be read by others: run `chmod 0400 {path}`.")
+        if not alive or any(len(pepper.key) < 32 for pepper in alive):  # noqa: PLR2004
+            raise SettingsError(f"The pepper file {path} needs at least one line of 64 hex digits.")
+        return cls(alive)
+
+    def get(self, pepper_id: str) -> Pepper | None:
+        """The pepper of this id, if it is alive."""
+        return next((pepper for pepper in self.alive if pepper.id == pepper_id), None)
+
+
+@frozen
+class Minted:
+    """A new secret and all that is stored of it."""
+
+    secret: str = field(repr=False)
+    lookup: str
+    tag: bytes = field(repr=False)
+    pepper_id: str
+    hash: str = field(repr=False)
+
+
+def mint(pepper: Pepper, choose: Callable[[str], str] = secrets.choice) -> Minted:
+    """Make a secret; `choose` draws one character and must be unpredictable outside of tests."""
+    body = PREFIX + "".join(choose(ALPHABET) for _ in range(40))
+    secret = body + _check(body)
+    return Minted(secret, secret[:LOOKUP_LENGTH], pepper.tag(secret), pepper.id, hasher.hash(secret))
+
+
+def is_well_formed(secret: str) -> bool:
+    """Whether a text has the form of a secret and a check that fits: no store need be asked otherwise."""
+    return _FORM.fullmatch(secret) is not None and secret[-6:] == _check(secret[:-6])
+
+
+def is_same(a: bytes, b: bytes) -> bool:
+    """Compare two tags in constant time."""
+    return hmac.compare_digest(a, b)
+
+
+def is_proven(hash_: str, secret: str) -> bool:
+    """Check a secret against its Argon2id hash: about 20 ms of one core and 19 MiB."""
+    try:
+        return hasher.verify(hash_, secret)
+    except (VerificationError, InvalidHashError):
+        return False
+
+
+def presented(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """The one secret a request carries; None if it carries none that is well-formed.
+
+    The guard has already refused two credential lines and two that disagree.
+    """
+    found = [_carried(name, value) for name, value in headers if name in _CARRIERS]
+    secret = found[0] if len(found) == 1 else None
+    return secret if secret is not None and is_well_formed(secret) else None
+
+
+def _carried(name: bytes, value: bytes) -> str | None:
+    text = value.decode("latin-1").strip()
+    if name != b"authorization":
+        return text
+    scheme, _, rest = text.partition(" ")
+    if scheme.lower() == "bearer":
+        return rest
+    if scheme.lower() == "basic":
+        return _password(rest)
+    return None
+
+
+def _password(encoded: str) -> str | None:
+    try:
+        decoded = base64.b64decode(encoded, validate=True).decode("latin-1")
+    except binascii.Error:
+        return None
+    return decoded.partition(":")[2]
+
+
+def _check(body: str) -> str:
+    number, digits = zlib.crc32(body.encode("latin-1", "replace")), ""
+    while number:
+        number, digit = divmod(number, 62)
+        digits = ALPHABET[digit] + digits
+    return digits.rjust(6, "0")

@@ -1,0 +1,90 @@
+"""Every Redis key and hash field there is, once.
+
+All keys of a tenant carry its id as hash tag, so each script runs on one slot of a cluster:
+
+nz:{T}           hash   epoch (the run of Redis it is valid in) · mark, mark_us of its loss
+                        cleared: when tombstones were last removed · v, v:<key> versions
+                        per scope: n its clock, q and k its buckets of requests and tokens
+                        per scope and window: u used, w its version, h held
+nz:{T}:slots     zset   request id -> its end, all of the tenant's running requests
+nz:{T}:slots:K   zset   the same for key K
+nz:{T}:open      zset   request id -> when its reservation is overdue
+nz:{T}:held      hash   request id -> the reservation, packed
+nz:{T}:closed    zset   request id -> when it was closed: the tombstones
+nz:metering:N    string lag in ms of node N's metering, gone 60 s after it last vouched
+
+A scope is `t` for the tenant or a key's id; a window is `d:2026-11-25`, `m:2026-11` or `t`; so
+`u:t:m:2026-11` is what the tenant has used in November. Times are µs; a bucket is the time from n on
+until it is full again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from authz.types import Period
+
+if TYPE_CHECKING:
+    from datetime import date
+    from uuid import UUID
+
+    from authz.types import Windows
+
+TENANT_SCOPE = "t"
+
+
+def tenant(tenant_id: UUID) -> str:
+    """The hash of a tenant: epoch, versions, buckets, used and held."""
+    return f"nz:{{{tenant_id}}}"
+
+
+def slots(tenant_id: UUID, key_id: UUID | None = None) -> str:
+    """The running requests of a tenant, or of one of its keys."""
+    return f"nz:{{{tenant_id}}}:slots" if key_id is None else f"nz:{{{tenant_id}}}:slots:{key_id}"
+
+
+def opened(tenant_id: UUID) -> str:
+    """The deadlines of a tenant's reservations."""
+    return f"nz:{{{tenant_id}}}:open"
+
+
+def held(tenant_id: UUID) -> str:
+    """The reservations of a tenant."""
+    return f"nz:{{{tenant_id}}}:held"
+
+
+def closed(tenant_id: UUID) -> str:
+    """The tombstones of a tenant's requests."""
+    return f"nz:{{{tenant_id}}}:closed"
+
+
+def metering(node: UUID | str) -> str:
+    """The sign of life of a node's metering."""
+    return f"nz:metering:{node}"
+
+
+def scope(key_id: UUID | None) -> str:
+    """What a key is called in fields of its tenant's hash; None is the tenant itself."""
+    return TENANT_SCOPE if key_id is None else str(key_id)
+
+
+def version(key_id: UUID | None) -> str:
+    """The field of a key's version; None is the tenant's own."""
+    return "v" if key_id is None else f"v:{key_id}"
+
+
+def standing(key_id: UUID | None, windows: Windows) -> tuple[str, ...]:
+    """The fields that say how a scope stands: clock, buckets, then used and held of each window."""
+    name = scope(key_id)
+    ids = (f"{name}:t", f"{name}:m:{windows.month}", f"{name}:d:{windows.day}")
+    uses = (f"{kind}:{window}" for window in ids for kind in "uh")
+    return (f"n:{name}", f"q:{name}", f"k:{name}", *uses)
+
+
+def window(period: str, start: date) -> str:
+    """The name of a budget window inside a hash field."""
+    if period == Period.DAY:
+        return f"d:{start.isoformat()}"
+    if period == Period.MONTH:
+        return f"m:{start.isoformat()[:7]}"
+    return "t"

@@ -1,0 +1,161 @@
+-- Admits one request or says why not: all or nothing, idempotent by id. A refusal writes nothing.
+--
+-- KEYS  1 tenant hash · 2 its slots · 3 the key's slots · 4 open · 5 held · 6 closed
+-- ARGV  1 now · 2 run_id · 3 request id · 4 when it was minted · 5 its greatest age
+--       6 tenant version · 7 key · 8 key version · 9 day · 10 month · 11 valid from · 12 valid until
+--       13 bound_in · 14 wanted · 15 estimated input · 16 estimated output · 17 life of a reservation
+--       18-23 limits of the tenant, 24-29 of the key: requests and tokens per minute, concurrency,
+--       tokens per day, month, total; -1 is none. All times are µs.
+-- Returns {"admitted", input, output, day, month, µs until the tenant's requests and tokens, then
+--          the key's requests and tokens are full again}
+--      or {"refused", limit, scope, used, value, wait in µs, held}
+--      or {"lost" | "stale" | "closed" | "late" | "calendar", now}
+local MINUTE = 60000000
+local id, key, day, month = ARGV[3], ARGV[7], ARGV[9], ARGV[10]
+
+local head = redis.call('HMGET', KEYS[1], 'epoch', 'v', 'v:' .. key, 'cleared')
+if head[1] ~= ARGV[2] then return {'lost', int(now)} end
+if head[2] ~= ARGV[6] or head[3] ~= ARGV[8] then return {'stale', int(now)} end
+if redis.call('ZSCORE', KEYS[6], id) then return {'closed', int(now)} end
+
+-- Beyond this age an id's tombstone may be gone; if the clock stepped back since, it still may be.
+local minted, age = tonumber(ARGV[4]), tonumber(ARGV[5])
+local latest = math.max(now, tonumber(head[4]) or 0)
+if latest - minted > age or minted - now > age then return {'late', int(now)} end
+
+-- What the hash knows of a scope. A bucket is the time until it is full again (GCRA, its burst is
+-- the limit). A clock that stepped back stops it; by more than a minute, it has lost its meaning.
+local function read_scope(name, slots, first)
+  local limit = {}
+  for i = 1, 6 do
+    local value = tonumber(ARGV[first + i - 1])
+    limit[i] = value >= 0 and value or nil
+  end
+  local total, in_month, on_day = name .. ':t', name .. ':m:' .. month, name .. ':d:' .. day
+  local found = redis.call('HMGET', KEYS[1], 'n:' .. name, 'q:' .. name, 'k:' .. name,
+    'u:' .. total, 'h:' .. total, 'u:' .. in_month, 'h:' .. in_month, 'u:' .. on_day, 'h:' .. on_day)
+  for i = 1, #found do found[i] = tonumber(found[i]) or 0 end
+  local passed = found[1] - now > MINUTE and math.huge or math.max(0, now - found[1])
+  return {
+    name = name, slots = slots, rpm = limit[1], tpm = limit[2], concurrency = limit[3],
+    requests_us = math.max(0, found[2] - passed), tokens_us = math.max(0, found[3] - passed),
+    charged_us = 0, token_us = 0,
+    budgets = {
+      {name = 'total', window = total, limit = limit[6], used = found[4], held = found[5]},
+      {name = 'month', window = in_month, limit = limit[5], used = found[6], held = found[7]},
+      {name = 'day', window = on_day, limit = limit[4], used = found[8], held = found[9]},
+    },
+  }
+end
+local scopes = {read_scope('t', KEYS[2], 18), read_scope(key, KEYS[3], 24)}
+
+local function admitted(input, output, of_day, of_month)
+  local answer = {'admitted', input, output, of_day, of_month}
+  for _, scope in ipairs(scopes) do
+    answer[#answer + 1] = int(math.floor(scope.requests_us))
+    answer[#answer + 1] = int(math.floor(scope.tokens_us))
+  end
+  return answer
+end
+
+local function refused(limit, scope, used, value, wait, held)
+  return {'refused', limit, scope.name, int(used), int(value), int(wait), int(held)}
+end
+
+local replay = redis.call('HGET', KEYS[5], id)
+if replay then
+  local was = cjson.decode(replay)
+  return admitted(was.input, was.output, was.day, was.month)
+end
+if now < tonumber(ARGV[11]) or now >= tonumber(ARGV[12]) then return {'calendar', int(now)} end
+
+-- Budgets: R is what is wanted, or less if one has less left. Less than a prompt and one token of
+-- answer is its end; enough of it, but held by others, is worth a wait. So the last answer is a short
+-- one, and what others merely hold shortens none. Of several ends the one that lasts longest is named.
+local bound_in, wanted = tonumber(ARGV[13]), tonumber(ARGV[14])
+local R, has_budget = bound_in + wanted, false
+local budgets = {}
+for i = 1, 3 do
+  for _, scope in ipairs(scopes) do
+    local budget = scope.budgets[i]
+    if budget.limit then
+      budgets[#budgets + 1] = {scope, budget}
+      R, has_budget = math.min(R, budget.limit - budget.used), true
+    end
+  end
+end
+local least = math.max(1, bound_in + math.min(1, wanted))
+for _, pair in ipairs(budgets) do
+  local scope, budget = unpack(pair)
+  if budget.limit - budget.used < least then
+    return refused(budget.name, scope, budget.used, budget.limit, 0, budget.held)
+  end
+end
+for _, pair in ipairs(budgets) do
+  local scope, budget = unpack(pair)
+  if R > budget.limit - budget.used - budget.held then
+    return refused('held_' .. budget.name, scope, budget.used, budget.limit, 0, budget.held)
+  end
+end
+
+for _, scope in ipairs(scopes) do
+  if scope.concurrency then
+    local running = redis.call('ZCOUNT', scope.slots, '(' .. int(now), '+inf')
+    if running >= scope.concurrency then
+      return refused('concurrency', scope, running, scope.concurrency, 0, 0)
+    end
+  end
+end
+
+-- Rates: of the buckets that refuse, the one with the longest wait is named, so that it suffices.
+local input, output = tonumber(ARGV[15]), tonumber(ARGV[16])
+local estimate, worst = input + output, nil
+local function fill(scope, name, limit, full_in_us, cost_us)
+  local filled_us = full_in_us + cost_us
+  local wait = math.ceil(filled_us - MINUTE - 0.5)  -- rounding must not cost the last of a burst
+  if wait > 0 and not (worst and worst[5] >= wait) then
+    worst = {name, scope, math.ceil(full_in_us * limit / MINUTE - 0.001), limit, wait, 0}
+  end
+  return filled_us
+end
+for _, scope in ipairs(scopes) do
+  if scope.rpm then
+    scope.requests_us = fill(scope, 'requests', scope.rpm, scope.requests_us, MINUTE / scope.rpm)
+  end
+  if scope.tpm then
+    -- A charge above the burst would make a small limit unusable: the debt follows at settlement.
+    scope.token_us = MINUTE / scope.tpm
+    scope.charged_us = math.min(estimate * scope.token_us, MINUTE)
+    scope.tokens_us = fill(scope, 'tokens', scope.tpm, scope.tokens_us, scope.charged_us)
+  end
+end
+if worst then return refused(unpack(worst)) end
+
+-- Admitted: only now anything is written.
+if has_budget then input, output = bound_in, R - bound_in end
+local writes, charges = {}, {}
+local function write(field, value)
+  writes[#writes + 1] = field
+  writes[#writes + 1] = value
+end
+for i, scope in ipairs(scopes) do
+  for _, budget in ipairs(scope.budgets) do
+    write('h:' .. budget.window, int(budget.held + input + output))
+  end
+  if scope.rpm or scope.tpm then
+    write('n:' .. scope.name, int(now))
+    write('q:' .. scope.name, exact(scope.requests_us))
+    write('k:' .. scope.name, exact(scope.tokens_us))
+  end
+  charges[i] = {charged_us = exact(scope.charged_us), token_us = exact(scope.token_us)}
+end
+redis.call('HSET', KEYS[1], unpack(writes))
+local ends = int(now + tonumber(ARGV[17]))
+redis.call('ZADD', KEYS[2], ends, id)
+redis.call('ZADD', KEYS[3], ends, id)
+redis.call('ZADD', KEYS[4], ends, id)
+redis.call('HSET', KEYS[5], id, cjson.encode({
+  key = key, input = int(input), output = int(output), day = day, month = month,
+  admitted_us = int(now), charges = {tenant = charges[1], key = charges[2]},
+}))
+return admitted(int(input), int(output), day, month)

@@ -1,0 +1,115 @@
+"""The messages between Caddy's modules and authz: Ask in, Grant or Denial out.
+
+They travel as JSON in headers, so they are ASCII only. Readers ignore unknown fields; null means
+"not said", never 0. caddy/testdata/contract holds golden samples that both sides read.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+VERSION: Final = 1
+
+ASK_HEADER: Final = "X-Nz-Ask"
+GRANT_HEADER: Final = "X-Nz-Grant"
+DENIAL_HEADER: Final = "X-Nz-Denial"
+
+
+class Done(msgspec.Struct, frozen=True):
+    """A request that has ended on the asking node: its slot is free."""
+
+    id: UUID
+    tenant: UUID
+    key: UUID
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """What the guard understood of a request."""
+
+    v: int
+    id: UUID
+    node: UUID
+    boot: UUID
+    ip: str
+    method: str
+    path: str
+    lookup: str | None = None
+    length: int | None = None
+    model: str | None = None
+    stream: bool | None = None
+    max_output: int | None = None
+    prompt_bytes: int = 0
+    images: int = 0
+    messages: int = 0
+    tools: int = 0
+    problem: str | None = None
+    done: tuple[Done, ...] = ()
+
+    @property
+    def minted_at(self) -> datetime:
+        """When the guard minted the id (a UUIDv7 starts with milliseconds)."""
+        return datetime.fromtimestamp((self.id.int >> 80) / 1000, UTC)
+
+
+class Reserved(msgspec.Struct, frozen=True):
+    """The tokens held for a request."""
+
+    input: int
+    output: int
+
+
+class WindowIds(msgspec.Struct, frozen=True):
+    """The day and month that pay for a request."""
+
+    day: str
+    month: str
+
+
+class Grant(msgspec.Struct, frozen=True, kw_only=True):
+    """The right to send exactly the request of this id to a backend."""
+
+    v: int = VERSION
+    id: UUID
+    tenant: UUID
+    key: UUID
+    backends: tuple[str, ...]
+    max_output: int | None
+    reserved: Reserved
+    windows: WindowIds
+    drop: tuple[str, ...]
+    headers: dict[str, str]
+    deadline_s: int
+    log_prompt: bool = False
+
+
+class Denial(msgspec.Struct, frozen=True, kw_only=True):
+    """Why the request of this id gets no Grant; status and body of the answer are the client's."""
+
+    v: int = VERSION
+    id: UUID
+    tenant: UUID | None = None
+    key: UUID | None = None
+    reason: str
+
+
+_ask = msgspec.json.Decoder(Ask)
+_encoder = msgspec.json.Encoder()
+
+
+def read_ask(header: bytes) -> Ask:
+    """Decode an Ask; raises msgspec.DecodeError on anything that is not one of our version."""
+    ask = _ask.decode(header)
+    if ask.v != VERSION:
+        raise msgspec.ValidationError(f"Ask of version {ask.v}, expected {VERSION}")
+    return ask
+
+
+def write(message: Grant | Denial) -> bytes:
+    """Encode a message for a header: compact, ASCII, without a line break."""
+    text = _encoder.encode(message)
+    return text if text.isascii() else json.dumps(json.loads(text), separators=(",", ":")).encode()

@@ -1,0 +1,44 @@
+"""The nodes whose journal metering reads, and whether it keeps up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from uuid import UUID
+
+    from authz.limits import Limiter
+    from authz.store import Store
+
+LAG_MS: Final = 60_000
+"""Metering that is further behind can't vouch for a budget."""
+
+REMEMBERED_S: Final = 1.0
+
+
+class Nodes:
+    """Tells whether what a node runs can be billed."""
+
+    def __init__(self, store: Store, limiter: Limiter, *, now_s: Callable[[], float]) -> None:
+        self._store = store
+        self._limiter = limiter
+        self._now_s = now_s
+        self._known: frozenset[UUID] = frozenset()
+        self._vouched: dict[UUID, float] = {}
+
+    async def knows(self, node: UUID) -> bool:
+        """Whether Postgres knows a node; asks it again about one that is not known yet."""
+        if node not in self._known:
+            self._known = await self._store.nodes()
+        return node in self._known
+
+    async def can_settle(self, node: UUID) -> bool:
+        """Whether a known node's metering lives and keeps up; asked at most once a second."""
+        if self._now_s() - self._vouched.get(node, float("-inf")) < REMEMBERED_S:
+            return True
+        lag_ms = await self._limiter.lag_ms(node)
+        if lag_ms is None or lag_ms > LAG_MS:
+            return False
+        self._vouched[node] = self._now_s()
+        return True

@@ -1,0 +1,209 @@
+"""Commands of a whole process, in order, over one redis-py connection.
+
+A pool costs several times the CPU of a request; one connection that sends whatever is due in each
+turn of the event loop does not. AUTH, TLS, unix sockets and the handshake stay redis-py's job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+import hiredis
+from redis.asyncio import ConnectionPool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from authz.errors import LimiterUnavailable, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from redis.asyncio.connection import AbstractConnection
+
+Argument = str | bytes | int | float
+
+RETRY_AFTER_S: Final = 0.25
+"""How long a dead Redis is left alone before the next attempt; until then every call fails at once."""
+
+CONNECT_WITHIN_S: Final = 1.0
+ANSWER_WITHIN_S: Final = 0.5
+"""A connection without any answer for this long, while one is due, is given up within twice this."""
+
+GONE: Final = "Redis did not answer: check that it runs."
+
+_pack: Final[Any] = hiredis.pack_command  # its stub allows for one argument only
+
+
+class Link:
+    """One living connection: answers come in the order of the commands."""
+
+    def __init__(self, connection: AbstractConnection) -> None:
+        self._connection = connection
+        self._due: list[bytes] = []
+        self._is_due = asyncio.Event()
+        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._is_over = False
+        self.run_id = ""
+
+    def send(self, *command: Argument) -> asyncio.Future[Any]:
+        """Queue a command; the future gets its answer, a ResponseError or LimiterUnavailable."""
+        if self._is_over:
+            raise LimiterUnavailable(GONE)
+        packed: bytes = _pack(command)  # first: what can't be sent must not wait for an answer
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append(answer)
+        self._due.append(packed)
+        self._is_due.set()
+        return answer
+
+    async def run(self) -> None:
+        """Write and read until the connection dies; whoever still waits then fails."""
+        tasks = [asyncio.ensure_future(job) for job in (self._write(), self._read(), self._watch())]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._is_over = True
+            self._fail_all()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _write(self) -> None:
+        while True:
+            await self._is_due.wait()
+            self._is_due.clear()
+            if not self._connection.is_connected:  # redis-py would connect anew, past all our checks
+                return
+            due, self._due = self._due, []
+            await self._connection.send_packed_command(due, check_health=False)
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                answer = await self._connection.read_response(timeout=math.inf)
+            except ResponseError as error:
+                self._answer(error)
+                if "READONLY" in str(error):  # a failover made it a replica: look for its master
+                    return
+            else:
+                self._answer(answer)
+
+    async def _watch(self) -> None:
+        """End the link when the command that waits longest has had no answer for a whole turn."""
+        while True:
+            oldest = self._waiting[0] if self._waiting else None
+            await asyncio.sleep(ANSWER_WITHIN_S)
+            if oldest is not None and self._waiting and self._waiting[0] is oldest:
+                return
+
+    def _answer(self, answer: object) -> None:
+        waiter = self._waiting.popleft()
+        if waiter.done():  # whoever asked has left
+            return
+        if isinstance(answer, ResponseError):
+            waiter.set_exception(answer)
+        else:
+            waiter.set_result(answer)
+
+    def _fail_all(self) -> None:
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_exception(LimiterUnavailable(GONE))
+        self._waiting.clear()
+
+
+class Pipeline:
+    """Keeps one link up; without one every call fails at once instead of waiting for it."""
+
+    def __init__(self, url: str, *, on_connect: Callable[[Link], Awaitable[None]]) -> None:
+        self._connect = _connector(url)
+        self._on_connect = on_connect
+        self._link: Link | None = None
+        self._reason = "Redis has not been reached yet: try again in a second."
+        self._tried = asyncio.Event()
+        self._keeper: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to connect, and to reconnect for ever, in the background."""
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def tried(self) -> None:
+        """Wait for the end of the first attempt, whatever came of it."""
+        await self._tried.wait()
+
+    async def close(self) -> None:
+        """Close the connection; whoever waits for an answer fails."""
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+
+    @property
+    def link(self) -> Link:
+        """The living link; raises LimiterUnavailable, with the reason, while there is none."""
+        if self._link is None:
+            raise LimiterUnavailable(self._reason)
+        return self._link
+
+    async def _keep(self) -> None:
+        while True:
+            try:
+                await self._live()
+                self._reason = "Redis closed the connection: check that it runs."
+            except LimiterUnavailable as error:
+                self._reason = str(error)
+            except (RedisError, OSError) as error:  # a TimeoutError is an OSError
+                kind = type(error).__name__
+                self._reason = f"Redis can't be reached ({kind}): check REDIS_URL and that it runs."
+            self._tried.set()
+            await asyncio.sleep(RETRY_AFTER_S)
+
+    async def _live(self) -> None:
+        connection = self._connect()
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(_disconnect, connection)
+            async with asyncio.timeout(CONNECT_WITHIN_S):
+                await connection.connect()
+                link = Link(connection)
+                running = asyncio.create_task(link.run())
+                stack.push_async_callback(_end, running)
+                await self._on_connect(link)
+            self._link = link
+            stack.callback(self._forget)
+            self._tried.set()
+            await running
+
+    def _forget(self) -> None:
+        self._link = None
+
+
+def _connector(url: str) -> Callable[[], Any]:
+    """How to make connections to a Redis, untyped as they are; raises SettingsError for a bad URL."""
+    try:
+        pool = ConnectionPool.from_url(
+            url,
+            protocol=2,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=None,
+            socket_connect_timeout=CONNECT_WITHIN_S,
+            driver_info=None,
+        )
+        make: Callable[[], Any] = pool.make_connection
+        make()
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"REDIS_URL can't be used: {error}") from error
+    return make
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def _disconnect(connection: AbstractConnection) -> None:
+    with contextlib.suppress(RedisError, OSError):
+        await connection.disconnect(nowait=True)

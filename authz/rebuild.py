@@ -1,0 +1,84 @@
+"""After a loss of Redis nobody is admitted until the tenant's hash is rebuilt from Postgres.
+
+The rule is DESIGN's "Loss of Redis": a mark in Redis; 2 s, by which every Grant of before has its
+open line; an end of file of every node's journal read later than that; one snapshot of Postgres;
+one script that runs only while the mark stands. What this process remembers of a loss is worth nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from authz.errors import LimiterUnavailable, StoreUnavailable
+from authz.limits import MARK_AGE_S
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from authz.limits import Limiter
+    from authz.store import Store
+
+log = structlog.get_logger()
+
+RETRY_S: Final = 0.1
+GIVE_UP_S: Final = 60
+
+
+class Rebuilder:
+    """Rebuilds lost tenants in the background, each at most once at a time."""
+
+    def __init__(self, store: Store, limiter: Limiter) -> None:
+        self._store = store
+        self._limiter = limiter
+        self._running: dict[UUID, asyncio.Task[None]] = {}
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no tenant is being rebuilt here."""
+        return not self._running
+
+    def notice(self, tenant: UUID) -> None:
+        """Start to rebuild a tenant unless that is under way."""
+        if tenant not in self._running:
+            task = asyncio.create_task(self._rebuild(tenant))
+            self._running[tenant] = task
+            task.add_done_callback(lambda _: self._running.pop(tenant))
+
+    async def notice_all(self) -> None:
+        """Look at every tenant, so that after a restart of Redis no client has to meet the loss."""
+        for tenant in await self._store.tenants():
+            self.notice(tenant)
+
+    async def close(self) -> None:
+        """Stop; another process, or the next request, takes it up again."""
+        tasks = list(self._running.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _rebuild(self, tenant: UUID) -> None:
+        try:
+            async with asyncio.timeout(GIVE_UP_S):
+                while not await self._is_whole(tenant):
+                    await asyncio.sleep(RETRY_S)
+        except (LimiterUnavailable, StoreUnavailable, TimeoutError) as error:
+            log.warning("authz.rebuild_failed", tenant=str(tenant), error=str(error) or type(error).__name__)
+
+    async def _is_whole(self, tenant: UUID) -> bool:
+        """Do what can be done now; True when the tenant's hash is valid."""
+        lost = await self._limiter.notice(tenant)
+        if lost is None:
+            return True
+        safe_at = lost.marked_at + timedelta(seconds=MARK_AGE_S)
+        read_at = await self._limiter.now()
+        if read_at <= safe_at:
+            return False
+        reading = await self._store.read(tenant, lost=lost, safe_at=safe_at, read_at=read_at)
+        if reading is None or not await self._limiter.rebuild(reading):
+            return False
+        log.info("authz.tenant_rebuilt", tenant=str(tenant), open_requests=len(reading.open_requests))
+        return True

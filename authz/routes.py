@@ -1,0 +1,106 @@
+"""Which paths exist. Default deny: what is not in this table is refused, whatever the key.
+
+A path is compared byte for byte; it is never decoded, cleaned or folded, since Ollama's router
+matches the decoded one. caddy/testdata/contract/routes.json binds this table to the guard's.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Final
+
+from attrs import frozen
+
+from authz.types import Dialect
+
+
+class Class(StrEnum):
+    """What becomes of a request: proxied and billed, answered here, or answered to anybody."""
+
+    METERED = "metered"
+    READ = "read"
+    PUBLIC = "public"
+
+
+@frozen
+class Route:
+    """A known path with the methods it takes."""
+
+    path: str
+    methods: tuple[str, ...]
+    class_: Class
+    dialect: Dialect
+    has_output: bool = True
+
+
+@frozen
+class Unknown:
+    """No such path; `is_mutation` if it would change models or accounts."""
+
+    dialect: Dialect
+    is_mutation: bool
+
+
+MODEL_PATH: Final = "/v1/models/{id}"
+_MODEL_PATH = re.compile(r"/v1/models/[A-Za-z0-9._:-]{1,128}", re.ASCII)
+
+MUTATIONS: Final = (
+    "/api/pull",
+    "/api/push",
+    "/api/create",
+    "/api/copy",
+    "/api/delete",
+    "/api/blobs/",
+    "/api/me",
+    "/api/signout",
+    "/api/user/keys/",
+    "/api/experimental/",
+    "/api/codex/",
+)
+
+_OLLAMA, _OPENAI, _ANTHROPIC = Dialect.OLLAMA, Dialect.OPENAI, Dialect.ANTHROPIC
+
+ROUTES: Final = (
+    Route("/api/chat", ("POST",), Class.METERED, _OLLAMA),
+    Route("/api/generate", ("POST",), Class.METERED, _OLLAMA),
+    Route("/api/embed", ("POST",), Class.METERED, _OLLAMA, has_output=False),
+    Route("/api/embeddings", ("POST",), Class.METERED, _OLLAMA, has_output=False),
+    Route("/v1/chat/completions", ("POST",), Class.METERED, _OPENAI),
+    Route("/v1/completions", ("POST",), Class.METERED, _OPENAI),
+    Route("/v1/embeddings", ("POST",), Class.METERED, _OPENAI, has_output=False),
+    Route("/v1/responses", ("POST",), Class.METERED, _OPENAI),
+    Route("/v1/messages", ("POST",), Class.METERED, _ANTHROPIC),
+    Route("/api/version", ("GET", "HEAD"), Class.READ, _OLLAMA),
+    Route("/api/tags", ("GET", "HEAD"), Class.READ, _OLLAMA),
+    Route("/api/ps", ("GET",), Class.READ, _OLLAMA),
+    Route("/api/show", ("POST",), Class.READ, _OLLAMA),
+    Route("/v1/models", ("GET", "HEAD"), Class.READ, _OPENAI),
+    Route(MODEL_PATH, ("GET",), Class.READ, _OPENAI),
+    Route("/healthz", ("GET",), Class.PUBLIC, _OLLAMA),
+    Route("/readyz", ("GET",), Class.PUBLIC, _OLLAMA),
+    Route("/", ("GET", "HEAD"), Class.PUBLIC, _OLLAMA),
+)
+
+_BY_PATH = {route.path: route for route in ROUTES}
+
+
+def find(path: str) -> Route | Unknown:
+    """Find the route of a raw path (no query)."""
+    route = _BY_PATH.get(path)
+    if route is not None and path != MODEL_PATH:
+        return route
+    if _MODEL_PATH.fullmatch(path):
+        return _BY_PATH[MODEL_PATH]
+    return Unknown(dialect_of(path), is_mutation=_is_mutation(path))
+
+
+def dialect_of(path: str) -> Dialect:
+    """The dialect of whoever asks for this path, known or not."""
+    if path == "/v1/messages" or path.startswith("/v1/messages/"):
+        return Dialect.ANTHROPIC
+    return Dialect.OPENAI if path.startswith("/v1/") else Dialect.OLLAMA
+
+
+def _is_mutation(path: str) -> bool:
+    return any(path.startswith(known) if known.endswith("/") else path == known for known in MUTATIONS)

@@ -1,0 +1,202 @@
+"""Postgres, as authz sees it: typed answers in, one kind of failure out."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from datetime import date, timedelta
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+import sql
+from authz.admission import Reading
+from authz.errors import StoreUnavailable
+from authz.types import Identity, Limits, OpenRequest, Total
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from datetime import datetime
+    from uuid import UUID
+
+    from authz.admission import Lost
+
+UNREACHABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+)
+"""What asyncpg raises when the server, not the query, is at fault."""
+
+ACQUIRE_S = 1.0
+
+_queries = sql.load("authz")
+
+
+class Store:
+    """A pool of connections; every method raises StoreUnavailable when Postgres can't be asked."""
+
+    def __init__(self, url: str, *, connections: int = 4) -> None:
+        self._url = url
+        self._connections = connections
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._pool is not None:
+            await self._pool.close()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]:
+        """Borrow a connection; the pool is opened by whoever comes first, so a start needs no Postgres."""
+        try:
+            pool = self._pool or await self._open()
+            async with pool.acquire(timeout=ACQUIRE_S) as connection:
+                yield connection
+        except UNREACHABLE as error:
+            sentence = (
+                f"Postgres can't be asked ({type(error).__name__}): check DATABASE_URL and that it runs."
+            )
+            raise StoreUnavailable(sentence) from error
+
+    async def _open(self) -> asyncpg.Pool[asyncpg.Record]:
+        pool = await asyncpg.create_pool(
+            self._url, min_size=0, max_size=self._connections, command_timeout=5, timeout=ACQUIRE_S
+        )
+        if self._pool is not None:  # somebody else was faster
+            await pool.close()
+            return self._pool
+        self._pool = pool
+        return pool
+
+    async def identity(self, lookup: str) -> Identity | None:
+        """Find whom a secret's public handle stands for."""
+        async with self.connection() as connection:
+            row = await _queries.find_identity(connection, lookup=lookup)
+        return None if row is None else _identity(row)
+
+    async def nodes(self) -> frozenset[UUID]:
+        """The nodes whose journal metering reads."""
+        async with self.connection() as connection:
+            return frozenset([row["node"] async for row in _queries.known_nodes(connection)])
+
+    async def tenants(self) -> tuple[UUID, ...]:
+        """Every tenant."""
+        async with self.connection() as connection:
+            return tuple([row["id"] async for row in _queries.tenant_ids(connection)])
+
+    async def names(self) -> dict[str, str]:
+        """What tenants and keys are called, by id."""
+        async with self.connection() as connection:
+            return {str(row["id"]): row["name"] async for row in _queries.names(connection)}
+
+    async def read(self, tenant: UUID, *, lost: Lost, safe_at: datetime, read_at: datetime) -> Reading | None:
+        """Read in one snapshot what a rebuild needs; None while some journal may still hold surprises."""
+        async with (
+            self.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            if not await _queries.are_nodes_read(connection, since=safe_at):
+                return None
+            version = await _queries.tenant_version(connection, tenant=tenant)
+            if version is None:
+                return None
+            return await _reading(connection, tenant, version, lost=lost, read_at=read_at)
+
+    async def disable(self, lookup: str) -> None:
+        """Disable the key of a secret whose stored hash does not fit its stored tag."""
+        async with self.connection() as connection:
+            await _queries.disable_key(connection, lookup=lookup)
+
+    async def unpublished_versions(self) -> tuple[tuple[UUID, UUID | None, int], ...]:
+        """Versions of tenants (key None) and keys that Redis may not know yet."""
+        async with self.connection() as connection:
+            rows = [row async for row in _queries.unpublished_versions(connection)]
+        return tuple((row["tenant_id"], row["key_id"], row["version"]) for row in rows)
+
+    async def mark_published(self, tenant: UUID, key: UUID | None, version: int) -> None:
+        """Note that Redis knows a version."""
+        async with self.connection() as connection:
+            if key is None:
+                await _queries.mark_tenant_published(connection, tenant=tenant, version=version)
+            else:
+                await _queries.mark_key_published(connection, key=key, version=version)
+
+
+async def _reading(connection: Any, tenant: UUID, version: int, *, lost: Lost, read_at: datetime) -> Reading:
+    month_ago = read_at.date() - timedelta(days=40)
+    keys = {row["id"]: row["version"] async for row in _queries.key_versions(connection, tenant=tenant)}
+    totals = [
+        Total(row["scope_id"], row["period"], row["start"], row["used"], row["version"])
+        async for row in _queries.totals(connection, tenant=tenant, since=month_ago)
+    ]
+    open_requests = [_open_request(row) async for row in _queries.open_requests(connection, tenant=tenant)]
+    since = read_at - timedelta(seconds=120)
+    closed = [
+        row["request_id"] async for row in _queries.closed_requests(connection, tenant=tenant, since=since)
+    ]
+    return Reading(
+        tenant=tenant,
+        mark=lost.mark,
+        read_at=read_at,
+        tenant_version=version,
+        key_versions=keys,
+        totals=tuple(totals),
+        open_requests=tuple(open_requests),
+        closed=tuple(closed),
+    )
+
+
+def _open_request(row: asyncpg.Record) -> OpenRequest:
+    day: date = row["day"]
+    return OpenRequest(
+        request_id=row["request_id"],
+        key=row["key_id"],
+        reserved_input=row["reserved_input"],
+        reserved_output=row["reserved_output"],
+        day=day,
+        month=row["month"],
+        deadline=row["deadline"],
+    )
+
+
+def _limits(row: asyncpg.Record, prefix: str = "") -> Limits:
+    return Limits(
+        requests_per_minute=row[f"{prefix}requests_per_minute"],
+        tokens_per_minute=row[f"{prefix}tokens_per_minute"],
+        concurrency=row[f"{prefix}concurrency"],
+        tokens_per_day=row[f"{prefix}tokens_per_day"],
+        tokens_per_month=row[f"{prefix}tokens_per_month"],
+        tokens_total=row[f"{prefix}tokens_total"],
+    )
+
+
+def _identity(row: asyncpg.Record) -> Identity:
+    return Identity(
+        lookup=row["lookup"],
+        tag=row["tag"],
+        pepper_id=row["pepper_id"],
+        hash=row["hash"],
+        secret_expires_at=row["secret_expires_at"],
+        tenant=row["tenant_id"],
+        tenant_name=row["tenant_name"],
+        tenant_state=row["tenant_state"],
+        tenant_version=row["tenant_version"],
+        tenant_limits=_limits(row),
+        timezone=row["timezone"],
+        key=row["key_id"],
+        key_name=row["key_name"],
+        key_state=row["key_state"],
+        key_version=row["key_version"],
+        key_limits=_limits(row, "key_"),
+        models=None if row["models"] is None else tuple(row["models"]),
+        cidrs=None if row["cidrs"] is None else tuple(row["cidrs"]),
+        expires_at=row["expires_at"],
+        max_output=row["max_output"],
+    )

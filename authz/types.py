@@ -1,0 +1,121 @@
+"""The nouns that more than one module speaks of: frozen values, no behaviour that needs a store."""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from attrs import field, frozen
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+
+class Dialect(StrEnum):
+    """Whose errors and headers a path's clients expect."""
+
+    OLLAMA = "ollama"
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+
+
+class Period(StrEnum):
+    """How long a budget lasts before it starts again; a total never does."""
+
+    DAY = "day"
+    MONTH = "month"
+    TOTAL = "total"
+
+
+TOTAL_START = date(1970, 1, 1)
+"""The start of every window of period total: it has none, but a primary key needs one."""
+
+
+@frozen
+class Windows:
+    """The day and the month, in the tenant's time zone, that pay for a request."""
+
+    day: str  # YYYY-MM-DD
+    month: str  # YYYY-MM
+
+
+@frozen
+class Limits:
+    """Ceilings of a tenant or a key; None means there is none. Tokens are input plus output."""
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrency: int | None = None
+    tokens_per_day: int | None = None
+    tokens_per_month: int | None = None
+    tokens_total: int | None = None
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether any ceiling of this is a budget."""
+        return (self.tokens_per_day, self.tokens_per_month, self.tokens_total) != (None,) * 3
+
+
+@frozen
+class Identity:
+    """Whom a secret stands for, as Postgres had it at `tenant_version` and `key_version`."""
+
+    lookup: str
+    tag: bytes = field(repr=False)
+    pepper_id: str
+    hash: str = field(repr=False)
+    secret_expires_at: datetime | None
+    tenant: UUID
+    tenant_name: str
+    tenant_state: str
+    tenant_version: int
+    tenant_limits: Limits
+    timezone: str
+    key: UUID
+    key_name: str
+    key_state: str
+    key_version: int
+    key_limits: Limits
+    models: tuple[str, ...] | None
+    cidrs: tuple[str, ...] | None
+    expires_at: datetime | None
+    max_output: int | None
+
+    @property
+    def has_budget(self) -> bool:
+        """Whether the tenant or the key has any budget."""
+        return self.tenant_limits.has_budget or self.key_limits.has_budget
+
+
+@frozen
+class Closed:
+    """A settled request: what it really cost, in tokens, input plus output."""
+
+    request_id: UUID
+    key: UUID
+    tokens: int
+
+
+@frozen
+class Total:
+    """What a tenant or a key (scope) has used of a window, absolute, with the row's version."""
+
+    scope: UUID
+    period: str
+    start: date
+    used: int
+    version: int
+
+
+@frozen
+class OpenRequest:
+    """A request whose open line is committed and whose record is not."""
+
+    request_id: UUID
+    key: UUID
+    reserved_input: int
+    reserved_output: int
+    day: date
+    month: date
+    deadline: datetime
