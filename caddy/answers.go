@@ -1,0 +1,285 @@
+package gateway
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// guardWriter is the client's side of an exchange: nothing reaches the client but what the
+// backend said through the tap, what authz said with a Denial or Grant of this very
+// request, or what the gateway itself says.
+type guardWriter struct {
+	*caddyhttp.ResponseWriterWrapper
+	x *exchange
+	// isUnfounded: what authz answered is not an answer to this request.
+	isUnfounded bool
+}
+
+// WriteHeader passes final statuses only: an informational one would let the backend clear
+// the headers that are set already.
+func (w *guardWriter) WriteHeader(status int) {
+	if status < 200 || w.x.status != 0 || w.isUnfounded {
+		return
+	}
+	if w.x.phase == phaseAuthz && !w.x.hear(status, w.Header()) {
+		w.isUnfounded = true
+		return
+	}
+	w.send(status)
+}
+
+// send sends the headers that a client may see.
+func (w *guardWriter) send(status int) {
+	h := w.Header()
+	stripOurs(h)
+	for _, name := range []string{"Server", "Via", "Trailer"} {
+		delete(h, name)
+	}
+	w.x.mint()
+	h["X-Request-Id"] = []string{w.x.id}
+	w.x.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
+func (w *guardWriter) Write(p []byte) (int, error) {
+	w.WriteHeader(http.StatusOK)
+	if w.isUnfounded {
+		return len(p), nil
+	}
+	n, err := w.ResponseWriter.Write(p)
+	w.note(err)
+	return n, err
+}
+
+// ReadFrom keeps io.Copy from passing by Write.
+func (w *guardWriter) ReadFrom(r io.Reader) (int64, error) {
+	return io.Copy(struct{ io.Writer }{w}, r)
+}
+
+// FlushError flushes what has been written, if there is anything.
+func (w *guardWriter) FlushError() error {
+	if w.x.status == 0 {
+		return nil
+	}
+	err := http.NewResponseController(w.ResponseWriter).Flush()
+	w.note(err)
+	return err
+}
+
+// note remembers that the client could not be written to.
+func (w *guardWriter) note(err error) {
+	if err != nil {
+		w.x.isClientGone = true
+	}
+}
+
+// hear takes what authz says: a Denial, or on a read route a Grant, of this very request.
+func (x *exchange) hear(status int, h http.Header) bool {
+	if status/100 == 2 {
+		g, err := parseGrant(h.Get(grantHeader), x.id)
+		if err != nil || x.route.class != read {
+			return false
+		}
+		x.tenant, x.keyID = optional(g.Tenant), optional(g.Key)
+		return true
+	}
+	d, err := parseDenial(h.Get(denialHeader), x.id)
+	if err != nil || status < 400 {
+		return false
+	}
+	x.tenant, x.keyID = d.Tenant, d.Key
+	x.outcome, x.reason = outcomeDenied, "denied"
+	if d.Reason != nil {
+		x.reason = *d.Reason
+	}
+	return true
+}
+
+// finish answers a request that nothing else has answered.
+func (w *guardWriter) finish(err error, isCancelled bool) {
+	x := w.x
+	if x.status != 0 {
+		return
+	}
+	status := statusOf(err)
+	switch {
+	case x.run.ended() != "":
+		status, x.reason = http.StatusServiceUnavailable, x.run.ended()
+	case x.outcome == outcomeRefused:
+	case isCancelled:
+		w.send(statusClientGone) // for Caddy's own fields; nobody reads it
+		return
+	case x.phase == phaseAuthz:
+		status = x.failed(status, w.isUnfounded, err)
+	case x.phase == phaseBackend:
+		status = x.lost(status, err)
+	default:
+		status = x.unserved(status)
+	}
+	w.answer(status, x.reason)
+}
+
+func statusOf(err error) int {
+	var failure caddyhttp.HandlerError
+	if errors.As(err, &failure) {
+		return failure.StatusCode
+	}
+	return 0
+}
+
+// reasonNoBackend is also the text of the error that ends the route in the Caddyfile.
+const reasonNoBackend = "backend_unknown"
+
+func causeOf(err error) string {
+	var failure caddyhttp.HandlerError
+	if errors.As(err, &failure) && failure.Err != nil {
+		return failure.Err.Error()
+	}
+	return ""
+}
+
+// failed says why authz did not decide.
+func (x *exchange) failed(status int, isUnfounded bool, err error) int {
+	x.outcome, x.reason = outcomeAuthzFailed, "authz_unreachable"
+	switch {
+	case isUnfounded:
+		x.reason = "denial_invalid"
+	case err == nil:
+		x.reason = "authz_invalid"
+	case status == http.StatusGatewayTimeout:
+		x.reason = "authz_timeout"
+		return status
+	case status == http.StatusBadGateway:
+		return status
+	}
+	return http.StatusServiceUnavailable
+}
+
+// lost says why the backend did not answer.
+func (x *exchange) lost(status int, err error) int {
+	switch {
+	case x.reason != "":
+	case err == nil:
+		x.reason = "backend_invalid"
+	case causeOf(err) == reasonNoBackend:
+		x.outcome, x.reason = outcomeRefused, reasonNoBackend
+		return status
+	case status == http.StatusGatewayTimeout:
+		x.reason = "backend_timeout"
+		return status
+	case status == http.StatusServiceUnavailable:
+		x.reason = "backend_unavailable"
+		return status
+	default:
+		x.reason = "backend_unreachable"
+	}
+	return http.StatusBadGateway
+}
+
+// unserved says that the Caddyfile has no handler for what the guard let through.
+func (x *exchange) unserved(status int) int {
+	x.outcome, x.reason = outcomeRefused, "not_configured"
+	if status < 400 {
+		return http.StatusServiceUnavailable
+	}
+	return status
+}
+
+// messages are our own words, by reason.
+var messages = map[string]string{
+	"journal_unwritable":  "the gateway cannot keep its journal and takes no requests; please try again",
+	"pool_full":           "the gateway has no memory left for request bodies; please try again",
+	"body_slow":           "the request body did not arrive in time; please send it again",
+	"body_broken":         "the request body could not be read; please send it again",
+	"backend_unreachable": "the model backend cannot be reached; please try again",
+	"backend_unavailable": "no model backend is available; please try again",
+	"backend_timeout":     "the model backend did not answer in time; please try again",
+	"backend_invalid":     "the model backend gave an answer that is not valid; please try again",
+	"backend_encoded":     "the model backend gave an answer that cannot be read; please try again",
+	reasonNoBackend:       "the gateway has no snippet for the chosen backend; please tell its operator",
+	outcomeKilled:         "the request was ended by the operator of the gateway",
+	outcomeShutdown:       "the gateway is shutting down; please try again",
+	outcomeDeadline:       "the request took longer than it may",
+}
+
+const defaultMessage = "the gateway cannot check this request right now; please try again"
+
+// answer is an answer of our own, in the dialect of the path.
+func (w *guardWriter) answer(status int, reason string) {
+	message, ok := messages[reason]
+	if !ok {
+		message = defaultMessage
+	}
+	w.x.mint()
+	body := errorBody(w.x.route.dialect, status, message, w.x.id)
+	h := w.Header()
+	for _, name := range []string{"Www-Authenticate", "Content-Encoding", "Retry-After"} {
+		delete(h, name)
+	}
+	h.Set("Content-Type", "application/json")
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if status >= http.StatusInternalServerError {
+		h.Set("Retry-After", "1")
+	}
+	w.send(status)
+	_, err := w.ResponseWriter.Write(body)
+	w.note(err)
+}
+
+func errorBody(d dialect, status int, message, id string) []byte {
+	var v any
+	switch d {
+	case openai:
+		v = struct {
+			Error openaiError `json:"error"`
+		}{openaiError{Message: message, Type: openaiType(status)}}
+	case anthropic:
+		v = anthropicError{"error", anthropicDetail{anthropicType(status), message}, id}
+	default:
+		v = struct {
+			Error string `json:"error"`
+		}{message}
+	}
+	body, _ := json.Marshal(v)
+	return append(body, '\n')
+}
+
+type openaiError struct {
+	Message string  `json:"message"`
+	Type    string  `json:"type"`
+	Param   *string `json:"param"`
+	Code    *string `json:"code"`
+}
+
+type anthropicError struct {
+	Type      string          `json:"type"`
+	Error     anthropicDetail `json:"error"`
+	RequestID string          `json:"request_id"`
+}
+
+type anthropicDetail struct {
+	Type    string `json:"type"`
+	Message string `json:"message"`
+}
+
+func openaiType(status int) string {
+	if status < http.StatusInternalServerError {
+		return "invalid_request_error"
+	}
+	return "server_error"
+}
+
+func anthropicType(status int) string {
+	switch {
+	case status == http.StatusServiceUnavailable:
+		return "overloaded_error"
+	case status < http.StatusInternalServerError:
+		return "invalid_request_error"
+	}
+	return "api_error"
+}

@@ -1,0 +1,95 @@
+package gateway
+
+import (
+	"strconv"
+
+	"github.com/caddyserver/caddy/v2/caddyconfig"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/dustin/go-humanize"
+)
+
+func init() {
+	httpcaddyfile.RegisterGlobalOption("gateway", parseApp)
+	directives := map[string]httpcaddyfile.UnmarshalHandlerFunc{
+		"gateway_guard":   parseGuard,
+		"gateway_tap":     parseTap,
+		"gateway_control": parseControl,
+	}
+	for name, parse := range directives {
+		httpcaddyfile.RegisterHandlerDirective(name, parse)
+		httpcaddyfile.RegisterDirectiveOrder(name, httpcaddyfile.Before, "reverse_proxy")
+	}
+}
+
+// parseApp reads the global option. Syntax:
+//
+//	gateway {
+//	    pools <large> <small>
+//	}
+func parseApp(d *caddyfile.Dispenser, _ any) (any, error) {
+	app := new(App)
+	d.Next()
+	for d.NextBlock(0) {
+		if d.Val() != "pools" {
+			return nil, d.Errf("unknown option %q of gateway", d.Val())
+		}
+		for _, size := range []*int64{&app.LargePoolBytes, &app.SmallPoolBytes} {
+			if err := parseBytes(d, size); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return httpcaddyfile.App{Name: "gateway", Value: caddyconfig.JSON(app, nil)}, nil
+}
+
+// parseGuard reads the directive. Syntax:
+//
+//	gateway_guard {
+//	    max_body <size>
+//	}
+func parseGuard(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	guard := new(Guard)
+	h.Next()
+	for h.NextBlock(0) {
+		if h.Val() != "max_body" {
+			return nil, h.Errf("unknown option %q of gateway_guard", h.Val())
+		}
+		if err := parseBytes(h.Dispenser, &guard.MaxBodyBytes); err != nil {
+			return nil, err
+		}
+	}
+	return guard, nil
+}
+
+// parseTap reads the directive `gateway_tap`, which has no options.
+func parseTap(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	return new(Tap), noOptions(h)
+}
+
+// parseControl reads the directive `gateway_control`, which has no options.
+func parseControl(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
+	return new(Control), noOptions(h)
+}
+
+func noOptions(h httpcaddyfile.Helper) error {
+	h.Next()
+	if h.NextArg() || h.NextBlock(0) {
+		return h.Errf("unexpected %q", h.Val())
+	}
+	return nil
+}
+
+// parseBytes reads a size such as 32MiB.
+func parseBytes(d *caddyfile.Dispenser, into *int64) error {
+	if !d.NextArg() {
+		return d.ArgErr()
+	}
+	size, err := humanize.ParseBytes(d.Val())
+	if err != nil || size == 0 || size > 1<<40 {
+		return d.Errf("%s is not a size such as 32MiB", strconv.Quote(d.Val()))
+	}
+	*into = int64(size)
+	return nil
+}

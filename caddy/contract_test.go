@@ -1,0 +1,198 @@
+package gateway
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap/zapcore"
+)
+
+func golden(t testing.TB, name string) string {
+	t.Helper()
+	text, err := os.ReadFile("testdata/contract/" + name + ".json")
+	must(t, err)
+	return strings.TrimSpace(string(text))
+}
+
+// sameAfter: a golden message read and written again is the same text.
+func sameAfter[T any](t *testing.T, name string) T {
+	t.Helper()
+	var message T
+	text := golden(t, name)
+	must(t, json.Unmarshal([]byte(text), &message))
+	equal(t, text, marshalASCII(message), name)
+	return message
+}
+
+// TestGoldenMessages: Ask, Grant and Denial are read and written as the Python side does.
+func TestGoldenMessages(t *testing.T) {
+	sameAfter[ask](t, "ask")
+	sameAfter[ask](t, "ask-refused")
+	g := sameAfter[grant](t, "grant")
+	_, err := parseGrant(golden(t, "grant"), g.ID)
+	must(t, err)
+	d := sameAfter[denial](t, "denial")
+	_, err = parseDenial(golden(t, "denial"), d.ID)
+	must(t, err)
+}
+
+// journalLine is a line of the journal with its content.
+type journalLine[T any] struct {
+	Level   string  `json:"level"`
+	TS      float64 `json:"ts"`
+	Logger  string  `json:"logger"`
+	Msg     string  `json:"msg"`
+	Content T       `json:"gateway"`
+}
+
+// TestGoldenLines: boot and open lines are those of the contract.
+func TestGoldenLines(t *testing.T) {
+	sameLine[bootLine](t, "boot")
+	sameLine[openLine](t, "open")
+}
+
+func sameLine[T any](t *testing.T, name string) {
+	t.Helper()
+	var want journalLine[T]
+	must(t, json.Unmarshal([]byte(golden(t, name)), &want))
+	out := new(sink)
+	j := &journal{file: out, lock: os.Stdin}
+	must(t, j.line(time.Unix(0, int64(want.TS*1e9)), want.Msg, want.Content))
+	var got journalLine[T]
+	must(t, json.Unmarshal(out.Bytes(), &got))
+	want.TS, got.TS = 0, 0
+	equalJSON(t, want, got, name)
+	equal(t, "\n", out.String()[out.Len()-1:], name+" ends its line")
+}
+
+// TestGoldenRecord: the record has the fields of the contract, in their order.
+func TestGoldenRecord(t *testing.T) {
+	var want struct {
+		Gateway json.RawMessage `json:"gateway"`
+	}
+	must(t, json.Unmarshal([]byte(golden(t, "record")), &want))
+	equal(t, string(want.Gateway), encodeRecord(t, goldenExchange(t)), "record")
+
+	must(t, json.Unmarshal([]byte(golden(t, "record-denied")), &want))
+	x := &exchange{
+		id: "019ab5c0-1c00-7000-8000-000000000002", start: time.Now().Add(-2 * time.Millisecond),
+		method: "POST", path: "/api%2Fpull", ip: "2001:db8::9",
+		outcome: outcomeDenied, reason: "target_invalid", status: 400,
+	}
+	process.seq.Store(2)
+	equal(t, string(want.Gateway), encodeRecord(t, x), "record-denied")
+}
+
+func goldenExchange(t *testing.T) *exchange {
+	t.Helper()
+	model, isStream := "llama3.2", true
+	g, err := parseGrant(golden(t, "grant"), "019ab5c0-1c00-7000-8000-000000000001")
+	must(t, err)
+	x := &exchange{
+		id: g.ID, start: time.Now().Add(-1210 * time.Millisecond), method: "POST",
+		path: "/v1/chat/completions", ip: "203.0.113.9", key: "nz_3bVSxmba", grant: g,
+		tenant: &g.Tenant, keyID: &g.Key, outcome: outcomeCompleted, status: 200, upstreamStatus: 200,
+		request: request{model: &model, stream: &isStream, prompt: prompt{bytes: 311}},
+		usage: &usage{
+			terminal: true, input: count{78, true}, output: count{64, true}, cached: count{12, true},
+			deltas: 64, outputBytes: 301,
+		},
+	}
+	x.firstContent = x.start.Add(41 * time.Millisecond)
+	process.seq.Store(1)
+	return x
+}
+
+// encodeRecord writes a record as the node and boot of the golden files.
+func encodeRecord(t *testing.T, x *exchange) string {
+	t.Helper()
+	node, boot, seq := process.node, process.boot, process.seq.Load()
+	process.node, process.boot = "7c9e6679-7425-40de-944b-e07fc1f90ae7", "019ab5bf-0000-7000-8000-0000000000b0"
+	defer func() { process.node, process.boot = node, boot; process.seq.Store(seq) }()
+	encoder := zapcore.NewJSONEncoder(zapcore.EncoderConfig{SkipLineEnding: true})
+	must(t, encoder.AddObject("gateway", x.record()))
+	line, err := encoder.EncodeEntry(zapcore.Entry{}, nil)
+	must(t, err)
+	return strings.TrimSuffix(strings.TrimPrefix(line.String(), `{"gateway":`), "}")
+}
+
+// TestGoldenRoutes: the guard knows the routes that authz knows, and no others.
+func TestGoldenRoutes(t *testing.T) {
+	var table struct {
+		Routes []struct {
+			Method, Path, Class, Dialect string
+		} `json:"routes"`
+		Mutations []string `json:"mutations"`
+	}
+	must(t, json.Unmarshal([]byte(golden(t, "routes")), &table))
+	classes := map[class]string{metered: "metered", read: "read", public: "public"}
+	dialects := map[dialect]string{ollama: "ollama", openai: "openai", anthropic: "anthropic"}
+	equal(t, len(table.Routes), len(routes), "number of routes")
+	for _, want := range table.Routes {
+		path := strings.Replace(want.Path, "{id}", "llama3.2:1b", 1)
+		got := findRoute(want.Method, path)
+		equal(t, want.Class, classes[got.class], want.Path)
+		equal(t, want.Dialect, dialects[got.dialect], want.Path)
+	}
+	for _, path := range table.Mutations {
+		for _, method := range []string{"GET", "POST", "DELETE", "HEAD"} {
+			equal(t, unknown, findRoute(method, path).class, path)
+			equal(t, unknown, findRoute(method, path+"x").class, path)
+		}
+	}
+}
+
+// TestTargets: a path has one spelling, and no other finds a route.
+func TestTargets(t *testing.T) {
+	for _, path := range []string{"/", "/api/chat", "/v1/models/llama3.2:1b", "/api/pull", "/nothing.html"} {
+		equal(t, true, isTarget(path), path)
+	}
+	for _, path := range []string{
+		"", "*", "x:http://a/healthz", "http://a/api/chat", "api/chat", "/api%2Fpull", "/api/ch%61t",
+		"//api/chat", "/api//chat", "/api/./chat", "/api/x/../chat", "/..", "/api/.", "/api/chat;x=1",
+		"/api\\chat", "/api/chat#x", "/api/chat ", "/api/ch\xc3\xa4t", "/v1/models/{id}", "/a@b",
+	} {
+		equal(t, false, isTarget(path), path)
+	}
+	for _, path := range []string{"/API/chat", "/api/chat/", "/v1/models/", "/v1/models/a/b", "/v1/responses/compact"} {
+		equal(t, unknown, findRoute("GET", path).class, path)
+		equal(t, unknown, findRoute("POST", path).class, path)
+	}
+}
+
+// TestASCII: a message in a header has no byte that readers could take for another.
+func TestASCII(t *testing.T) {
+	model := "mödel 漢 \u007f 😀\n"
+	text := marshalASCII(ask{Model: &model})
+	for i := range len(text) {
+		if text[i] < 0x20 || text[i] > 0x7e {
+			t.Errorf("byte %x in %q", text[i], text)
+		}
+	}
+	var back ask
+	must(t, json.Unmarshal([]byte(text), &back))
+	equal(t, model, *back.Model, "model")
+}
+
+// TestForeignMessages: a message of another request or version is none.
+func TestForeignMessages(t *testing.T) {
+	for _, text := range []string{
+		"", "{", `{}`, `{"v":1}`, `{"v":2,"id":"a"}`, `{"v":1,"id":"b"}`, `{"v":"1","id":"a"}`, `[]`,
+		`{"v":1,"id":"a","max_output":0}`,
+	} {
+		if _, err := parseGrant(text, "a"); err == nil {
+			t.Errorf("took the Grant %s", text)
+		}
+	}
+	for _, text := range []string{"", "{", `{}`, `{"v":2,"id":"a"}`, `{"v":1,"id":"b"}`} {
+		if _, err := parseDenial(text, "a"); err == nil {
+			t.Errorf("took the Denial %s", text)
+		}
+	}
+	if _, err := parseGrant(`{"v":1,"id":""}`, ""); err == nil {
+		t.Error("took a Grant for a request without an id")
+	}
+}

@@ -1,0 +1,87 @@
+package gateway
+
+import (
+	"encoding/base64"
+	"hash/crc32"
+	"net/http"
+	"strings"
+)
+
+// A key is nz_, a public lookup of 8, a secret of 32 and a check of 6, all base62.
+const (
+	keyPrefix      = "nz_"
+	keyBytes       = 49
+	lookupBytes    = 11
+	checkBytes     = 6
+	base62Alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+)
+
+// credentialHeaders are removed before a request reaches a backend.
+var credentialHeaders = []string{"Authorization", "X-Api-Key", "Api-Key"}
+
+// findKey returns the well-formed key that a request carries, "" if there is none; ok is
+// false if it carries more than one line of a kind, or two that disagree.
+func findKey(h http.Header) (key string, ok bool) {
+	found := false
+	for _, name := range credentialHeaders {
+		lines := h[name]
+		if len(lines) > 1 {
+			return "", false
+		}
+		if len(lines) == 0 {
+			continue
+		}
+		value := lines[0]
+		if name == "Authorization" {
+			value = authorizationKey(value)
+		}
+		if found && value != key {
+			return "", false
+		}
+		key, found = value, true
+	}
+	if !isKey(key) {
+		return "", true
+	}
+	return key, true
+}
+
+// authorizationKey is the token of a Bearer line or the password of a Basic line.
+func authorizationKey(line string) string {
+	scheme, rest, _ := strings.Cut(line, " ")
+	switch strings.ToLower(scheme) {
+	case "bearer":
+		return rest
+	case "basic":
+		decoded, err := base64.StdEncoding.DecodeString(rest)
+		if err != nil {
+			return ""
+		}
+		_, password, _ := strings.Cut(string(decoded), ":")
+		return password
+	}
+	return ""
+}
+
+// isKey says whether s has the form and the check of a key; whether it is one, authz knows.
+func isKey(s string) bool {
+	if len(s) != keyBytes || !strings.HasPrefix(s, keyPrefix) {
+		return false
+	}
+	for i := len(keyPrefix); i < keyBytes; i++ {
+		if !isAlphanumeric(s[i]) {
+			return false
+		}
+	}
+	return keyCheck(s[:keyBytes-checkBytes]) == s[keyBytes-checkBytes:]
+}
+
+func keyCheck(s string) string {
+	sum := crc32.ChecksumIEEE([]byte(s))
+	var check [checkBytes]byte
+	for i := checkBytes - 1; i >= 0; i-- {
+		check[i] = base62Alphabet[sum%62]
+		sum /= 62
+	}
+	return string(check[:])
+}

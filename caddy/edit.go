@@ -1,0 +1,144 @@
+package gateway
+
+import (
+	"bytes"
+	"strconv"
+	"strings"
+)
+
+// change is what becomes of one member of an object: another value, or none.
+type change struct {
+	name  string
+	value []byte // nil drops the member
+}
+
+// edited is the body with the Grant applied: fields dropped, the output capped, usage asked
+// for. Every other member keeps its bytes, and a body that needs no change is not touched.
+func (q *request) edited(g *grant, kind api) []byte {
+	var top, options []change
+	for _, path := range g.Drop {
+		if name, ok := strings.CutPrefix(path, fieldOptions+"."); ok {
+			options = append(options, change{name: name})
+			continue
+		}
+		top = append(top, change{name: path})
+	}
+	if limit := q.limit(g); limit != nil {
+		top, options = capChanges(kind, strconv.AppendInt(nil, *limit, 10), top, options)
+	}
+	if q.wantsUsage(kind) && !q.hasUsage {
+		value := q.rewritten(fieldStreamOp, q.streamOp, []change{{fieldUsage, []byte("true")}})
+		top = append(top, change{fieldStreamOp, value})
+	}
+	if _, ok := find(q.members, fieldOptions); ok || hasValue(options) {
+		if q.differs(q.options, options) {
+			top = append(top, change{fieldOptions, q.rewritten(fieldOptions, q.options, options)})
+		}
+	}
+	if !q.differs(q.members, top) {
+		return q.body
+	}
+	return rewrite(q.body, q.members, top)
+}
+
+// limit is the output cap that holds for this request: the Grant's or the client's own.
+func (q *request) limit(g *grant) *int64 {
+	if g.MaxOutput == nil || (q.maxOutput != nil && *q.maxOutput < *g.MaxOutput) {
+		return q.maxOutput
+	}
+	return g.MaxOutput
+}
+
+// wantsUsage says whether a stream of this API reports usage only when it is told to.
+func (q *request) wantsUsage(kind api) bool {
+	return *q.stream && (kind == apiV1Chat || kind == apiV1Completions)
+}
+
+func capChanges(kind api, limit []byte, top, options []change) (newTop, newOptions []change) {
+	switch kind {
+	case apiChat, apiGenerate:
+		return top, append(options, change{fieldPredict, limit})
+	case apiV1Chat, apiV1Completions, apiMessages:
+		return append(top, change{fieldTokens, limit}), options
+	case apiResponses:
+		return append(top, change{fieldRespCap, limit}), options
+	}
+	return top, options
+}
+
+// rewritten is the object of that name with changes, or a new one if there is none.
+func (q *request) rewritten(name string, members []member, changes []change) []byte {
+	m, ok := find(q.members, name)
+	if !ok || q.body[m.value] != '{' {
+		return rewrite(nil, nil, changes)
+	}
+	return rewrite(q.body, members, changes)
+}
+
+// differs says whether changes change anything.
+func (q *request) differs(members []member, changes []change) bool {
+	for _, c := range changes {
+		m, ok := findFold(members, c.name)
+		if ok != (c.value != nil) || (ok && !bytes.Equal(q.body[m.value:m.end], c.value)) {
+			return true
+		}
+	}
+	return false
+}
+
+func hasValue(changes []change) bool {
+	for _, c := range changes {
+		if c.value != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// rewrite writes the object of these members anew, with changes.
+func rewrite(b []byte, members []member, changes []change) []byte {
+	size := 2 + 64*len(changes)
+	if len(members) > 0 {
+		size += members[len(members)-1].end - members[0].start
+	}
+	out := append(make([]byte, 0, size), '{')
+	for _, m := range members {
+		value := b[m.value:m.end]
+		if c := changeOf(changes, m.name); c != nil {
+			value = c.value
+		}
+		if value != nil {
+			out = append(append(out, b[m.start:m.value]...), value...)
+			out = append(out, ',')
+		}
+	}
+	for _, c := range changes {
+		if _, ok := findFold(members, c.name); !ok && c.value != nil {
+			out = append(strconv.AppendQuote(out, c.name), ':')
+			out = append(append(out, c.value...), ',')
+		}
+	}
+	if out[len(out)-1] == ',' {
+		out = out[:len(out)-1]
+	}
+	return append(out, '}')
+}
+
+// changeOf is the last change of that name: a cap stands over the dropping of its field.
+func changeOf(changes []change, name []byte) *change {
+	for i := len(changes) - 1; i >= 0; i-- {
+		if bytes.EqualFold([]byte(changes[i].name), name) {
+			return &changes[i]
+		}
+	}
+	return nil
+}
+
+func findFold(members []member, name string) (member, bool) {
+	for _, m := range members {
+		if bytes.EqualFold(m.name, []byte(name)) {
+			return m, true
+		}
+	}
+	return member{}, false
+}

@@ -1,0 +1,284 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/google/uuid"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// Outcomes of a request.
+const (
+	outcomeCompleted     = "completed"
+	outcomeDenied        = "denied"
+	outcomeRefused       = "refused"
+	outcomeAuthzFailed   = "authz_failed"
+	outcomeClientGone    = "client_gone"
+	outcomeUpstreamGone  = "upstream_gone"
+	outcomeUpstreamError = "upstream_error"
+	outcomeCap           = "cut_cap"
+	outcomeDeadline      = "cut_deadline"
+	outcomeKilled        = "killed"
+	outcomeShutdown      = "shutdown"
+	outcomeOverflow      = "overflow"
+)
+
+const (
+	maxPathBytes     = 256 // in messages; no known path is nearly as long
+	maxMethodBytes   = 32
+	statusClientGone = 499
+)
+
+var errEnded = errors.New("the gateway ended this request")
+
+// phase is whose answer the guard is waiting for.
+type phase int
+
+const (
+	phaseOwn     phase = iota // Caddy's own
+	phaseAuthz                // what authz says reaches the client
+	phaseBackend              // what the backend says, through the tap
+)
+
+// exchange is one request and its answer. Guard and tap share it across forward_auth, and
+// only the goroutine of the request touches it, but for its run.
+type exchange struct {
+	id     string
+	start  time.Time
+	method string
+	path   string
+	ip     string
+	route  route
+	key    string // the secret itself: never logged
+	length *int64
+
+	request request
+	share   share
+	ask     ask
+	asked   time.Time
+	phase   phase
+
+	tenant, keyID *string
+	grant         *grant
+	usage         *usage // nil until a backend answers
+	run           run
+	firstContent  time.Time
+	seen          atomic.Int64 // deltas so far, for those who list the streams
+
+	outcome        string
+	reason         string
+	status         int
+	upstreamStatus int
+	isClientGone   bool // a write to it failed
+}
+
+type exchangeKey struct{}
+
+func exchangeOf(r *http.Request) *exchange {
+	x, _ := r.Context().Value(exchangeKey{}).(*exchange)
+	return x
+}
+
+func newExchange(r *http.Request, path string) *exchange {
+	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
+	x := &exchange{
+		start:  time.Now(),
+		method: r.Method[:min(len(r.Method), maxMethodBytes)],
+		path:   path[:min(len(path), maxPathBytes)],
+		ip:     ip,
+	}
+	if r.ContentLength >= 0 {
+		x.length = &r.ContentLength
+	}
+	return x
+}
+
+// mint gives the exchange its id, now.
+func (x *exchange) mint() {
+	if x.id == "" {
+		x.id = uuid.Must(uuid.NewV7()).String()
+	}
+}
+
+// lookup is the public handle of the key, nil without one.
+func (x *exchange) lookup() *string {
+	if x.key == "" {
+		return nil
+	}
+	handle := x.key[:lookupBytes]
+	return &handle
+}
+
+// makeAsk mints the id and says what is known of the request.
+func (x *exchange) makeAsk(problem string) string {
+	x.mint()
+	x.ask = ask{
+		V: version, ID: x.id, Node: process.node, Boot: process.boot, IP: x.ip,
+		Method: x.method, Path: x.path, Lookup: x.lookup(), Length: x.length,
+		Model: x.request.model, Stream: x.request.stream, MaxOutput: x.request.maxOutput,
+		PromptBytes: x.request.prompt.bytes, Images: x.request.prompt.images,
+		Messages: x.request.prompt.messages, Tools: x.request.prompt.tools,
+		Problem: optional(problem), Done: process.done.take(),
+	}
+	x.phase = phaseAuthz
+	x.asked = time.Now()
+	return marshalASCII(x.ask)
+}
+
+// refuse ends the exchange with an answer of our own; the error carries its status.
+func (x *exchange) refuse(status int, reason string) error {
+	x.outcome, x.reason = outcomeRefused, reason
+	return caddyhttp.Error(status, errors.New(reason))
+}
+
+// close settles what became of the exchange and puts the record on the access-log entry,
+// which Caddy writes however the handlers end. isWhole is false if they panicked.
+func (x *exchange) close(ctx context.Context, isWhole bool) {
+	x.mint()
+	x.outcome = x.settle(isWhole, ctx.Err() != nil)
+	if x.outcome == outcomeClientGone && x.status == 0 {
+		x.status = statusClientGone
+	}
+	if x.outcome == outcomeAuthzFailed {
+		process.done.push(x.ask.Done...) // authz may not have heard of them
+	}
+	if x.grant != nil {
+		process.done.push(ended{x.id, x.grant.Tenant, x.grant.Key})
+	}
+	if x.share.pool != nil {
+		x.share.release()
+	}
+	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
+		extra.Set(zap.Object("gateway", x.record()))
+	}
+}
+
+// settle decides the outcome.
+func (x *exchange) settle(isWhole, isCancelled bool) string {
+	isCut := x.isClientGone || isCancelled && !isWhole
+	isUnanswered := x.status == 0 || x.status == statusClientGone
+	switch {
+	case x.usage != nil && x.usage.terminal && !x.isClientGone:
+		return outcomeCompleted
+	case x.run.ended() != "":
+		return x.run.ended()
+	case isUnanswered && isCancelled || isCut && x.phase == phaseBackend:
+		return outcomeClientGone
+	case x.outcome != "":
+		return x.outcome
+	case x.phase != phaseBackend:
+		return outcomeCompleted
+	case x.usage == nil || x.upstreamStatus/100 != 2 || x.usage.isError:
+		return outcomeUpstreamError
+	case !isWhole || x.usage.isStream:
+		return outcomeUpstreamGone
+	}
+	return outcomeCompleted
+}
+
+// record is the exchange as the journal keeps it.
+func (x *exchange) record() zapcore.ObjectMarshalerFunc {
+	seq := process.seq.Add(1)
+	duration := time.Since(x.start)
+	return func(e zapcore.ObjectEncoder) error {
+		e.AddInt("v", version)
+		e.AddString("id", x.id)
+		e.AddString("node", process.node)
+		e.AddString("boot", process.boot)
+		e.AddUint64("seq", seq)
+		e.AddString("ip", x.ip)
+		addOptional(e, "lookup", x.lookup())
+		addOptional(e, "tenant", x.tenant)
+		addOptional(e, "key", x.keyID)
+		e.AddString("method", x.method)
+		e.AddString("path", x.path)
+		addOptional(e, "model", x.request.model)
+		x.addGrant(e)
+		e.AddInt64("prompt_bytes", int64(x.request.prompt.bytes))
+		e.AddInt64("images", int64(x.request.prompt.images))
+		x.addTimes(e, duration)
+		return nil
+	}
+}
+
+func (x *exchange) addGrant(e zapcore.ObjectEncoder) {
+	var backend *string
+	g := x.grant
+	if g != nil && len(g.Backends) > 0 {
+		backend = &g.Backends[0]
+	}
+	addOptional(e, "backend", backend)
+	addOptional(e, "stream", x.request.stream)
+	e.AddString("outcome", x.outcome)
+	addOptional(e, "reason", optional(x.reason))
+	e.AddInt("status", x.status)
+	addOptional(e, "upstream_status", optional(x.upstreamStatus))
+	if g == nil {
+		g = &grant{}
+	}
+	addOptional(e, "reserved", g.Reserved)
+	addOptional(e, "windows", g.Windows)
+	addOptional(e, "max_output", g.MaxOutput)
+	u := x.usage
+	if u == nil {
+		u = &usage{}
+	}
+	e.AddBool("terminal", u.terminal)
+	addOptional(e, "input_tokens", u.input.pointer())
+	addOptional(e, "output_tokens", u.output.pointer())
+	addOptional(e, "cached_tokens", u.cached.pointer())
+	e.AddInt64("deltas", u.deltas)
+	e.AddInt64("output_bytes", u.outputBytes)
+}
+
+func (x *exchange) addTimes(e zapcore.ObjectEncoder, duration time.Duration) {
+	var ttft *int64
+	if !x.firstContent.IsZero() {
+		ms := x.firstContent.Sub(x.start).Milliseconds()
+		ttft = &ms
+	}
+	addOptional(e, "ttft_ms", ttft)
+	e.AddInt64("duration_ms", duration.Milliseconds())
+	u := x.usage
+	if u == nil {
+		u = &usage{}
+	}
+	addOptional(e, "load_ms", u.load.milliseconds())
+	addOptional(e, "prompt_eval_ms", u.promptEval.milliseconds())
+	addOptional(e, "eval_ms", u.eval.milliseconds())
+}
+
+// addOptional writes null for what is not said.
+func addOptional[T any](e zapcore.ObjectEncoder, name string, value *T) {
+	if value == nil {
+		_ = e.AddReflected(name, nil)
+		return
+	}
+	switch v := any(*value).(type) {
+	case string:
+		e.AddString(name, v)
+	case int:
+		e.AddInt(name, v)
+	case int64:
+		e.AddInt64(name, v)
+	case bool:
+		e.AddBool(name, v)
+	default:
+		_ = e.AddReflected(name, v)
+	}
+}
+
+// optional is nil for a zero value.
+func optional[T comparable](value T) *T {
+	var zero T
+	if value == zero {
+		return nil
+	}
+	return &value
+}

@@ -1,0 +1,432 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestRefusals: what the guard finds wrong goes to authz as a problem, reaches no backend,
+// is recorded, and its answer waits for no body.
+func TestRefusals(t *testing.T) {
+	s := sharedStack(t)
+	key := "Authorization: Bearer " + testKey() + "\r\n"
+	chat := func(headers, body string) string {
+		return "POST /api/chat HTTP/1.1\r\nHost: a\r\n" + headers + "\r\n" + body
+	}
+	sized := func(headers, body string) string {
+		return chat(fmt.Sprintf("%sContent-Length: %d\r\n", headers, len(body)), body)
+	}
+	for _, c := range []struct {
+		name, text string
+		status     int
+		problem    string
+	}{
+		{"no key", sized("", `{"model":"m"}`), 401, ""},
+		{"no key and no body", chat("Content-Length: 500000\r\n", ""), 401, ""},
+		{"no key and an endless body", chat("Transfer-Encoding: chunked\r\n", ""), 401, ""},
+		{"malformed key", sized("Authorization: Bearer nz_x\r\n", `{}`), 401, ""},
+		{"two keys", sized(key+key, `{}`), 400, problemCredential},
+		{"two keys and no body", chat(key+key+"Content-Length: 500000\r\n", ""), 400, problemCredential},
+		{"unknown path", "GET /favicon.ico HTTP/1.1\r\nHost: a\r\n" + key + "\r\n", 403, ""},
+		{"mutation", "POST /api/pull HTTP/1.1\r\nHost: a\r\n" + key + "Content-Length: 9\r\n\r\n", 403, ""},
+		{"encoded mutation", "POST /api%2Fpull HTTP/1.1\r\nHost: a\r\n" + key + "\r\n", 400, problemTarget},
+		{"dotted", "GET /api/tags/../pull HTTP/1.1\r\nHost: a\r\n" + key + "\r\n", 400, problemTarget},
+		{"doubled", "POST //api/chat HTTP/1.1\r\nHost: a\r\n" + key + "\r\n", 400, problemTarget},
+		{"opaque", "GET x:http://a/healthz HTTP/1.1\r\nHost: a\r\n" + key + "\r\n", 400, problemTarget},
+		{"absolute", "GET http://a/healthz HTTP/1.1\r\nHost: a\r\n" + key + "\r\n", 400, problemTarget},
+		{"star", "POST * HTTP/1.1\r\nHost: a\r\n" + key + "Content-Length: 0\r\n\r\n", 400, problemTarget},
+		{"connect", "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n" + key + "\r\n", 400, problemTarget},
+		{"wrong method", "GET /api/chat HTTP/1.1\r\nHost: a\r\n" + key + "\r\n", 403, ""},
+		{"broken", sized(key, `{"model":`), 400, problemNotJSON},
+		{"empty", sized(key, ``), 400, problemNotJSON},
+		{"twice", sized(key, `{"model":"a","model":"b"}`), 400, problemDuplicate},
+		{"cased", sized(key, `{"Model":"a"}`), 400, problemField},
+		{"typed", sized(key, `{"model":7}`), 400, problemField},
+		{"large", chat(key+"Content-Length: 99999999\r\n", "{"), 400, problemTooLarge},
+		{"gzip", chat(key+"Content-Encoding: gzip\r\nContent-Length: 99\r\n", ""), 400, problemEncoding},
+		{"zstd", chat(key+"Content-Encoding: zstd\r\nTransfer-Encoding: chunked\r\n", ""), 400, problemEncoding},
+	} {
+		s.upstream.set(t, nil)
+		start := time.Now()
+		a := s.raw(t, c.text)
+		if took := time.Since(start); took > 2*time.Second {
+			t.Errorf("%s: refused after %v", c.name, took)
+		}
+		equal(t, c.status, a.status, c.name)
+		equal(t, 0, s.upstream.count(), c.name+": hits")
+		problem := ""
+		if asked := s.authz.last(t); asked.Problem != nil {
+			problem = *asked.Problem
+		}
+		equal(t, c.problem, problem, c.name)
+		equal(t, outcomeDenied, s.record(t, a.id).Outcome, c.name)
+	}
+}
+
+// TestMutations: no spelling, method or header makes a mutation reach a backend, though
+// authz here would grant it.
+func TestMutations(t *testing.T) {
+	s := sharedStack(t)
+	s.authz.set(t, func(w http.ResponseWriter, r *http.Request, a ask) { giveGrant(w, r, newGrant(a)) })
+	paths := []string{
+		"/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete", "/api/blobs/sha256:x",
+		"/api%2Fpull", "/api%2fpull", "/%61pi/pull", "/api/pul%6C", "//api/pull", "/api//pull",
+		"/api/./pull", "/api/tags/../pull", "/api/tags/%2e%2e/pull", "/api/pull/", "/api/pull;x", "/api/pull%00",
+		"/api/pull%20", "/API/PULL", "/api/chat/../pull", "/v1/models/../../api/pull", "/api/me", "/metrics",
+	}
+	for _, path := range paths {
+		for _, method := range []string{"GET", "POST", "DELETE", "HEAD", "PUT", "OPTIONS", "post", "PATCH"} {
+			a := s.raw(t, method+" "+path+" HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer "+testKey()+
+				"\r\nX-HTTP-Method-Override: POST\r\nX-Forwarded-Uri: /api/chat\r\nContent-Length: 2\r\n\r\n{}")
+			if a.status < 400 {
+				t.Errorf("%s %s: %d", method, path, a.status)
+			}
+		}
+	}
+	equal(t, 0, s.upstream.count(), "hits")
+}
+
+// TestGrants: only a Grant of this very request, in time, reaches a backend (G1, G2).
+func TestGrants(t *testing.T) {
+	s := sharedStack(t)
+	var earlier grant
+	s.authz.set(t, func(w http.ResponseWriter, r *http.Request, a ask) {
+		earlier = newGrant(a)
+		giveGrant(w, r, earlier)
+	})
+	equal(t, 200, s.post(t, "/api/chat", `{"model":"m"}`).status, "granted")
+	for _, c := range []struct {
+		name   string
+		verify func(w http.ResponseWriter, r *http.Request, a ask)
+		reason string
+	}{
+		{"no Grant", func(w http.ResponseWriter, _ *http.Request, _ ask) { w.WriteHeader(204) }, "grant_missing"},
+		{"a page", func(w http.ResponseWriter, _ *http.Request, _ ask) { _, _ = w.Write([]byte("hi")) }, "grant_missing"},
+		{"garbage", func(w http.ResponseWriter, _ *http.Request, _ ask) {
+			w.Header().Set(grantHeader, "{")
+			w.WriteHeader(204)
+		}, "grant_invalid"},
+		{"replayed", func(w http.ResponseWriter, r *http.Request, _ ask) { giveGrant(w, r, earlier) }, "grant_invalid"},
+		{"another version", func(w http.ResponseWriter, r *http.Request, a ask) {
+			g := newGrant(a)
+			g.V = 2
+			giveGrant(w, r, g)
+		}, "grant_invalid"},
+		{"no backend", func(w http.ResponseWriter, r *http.Request, a ask) {
+			g := newGrant(a)
+			g.Backends = nil
+			giveGrant(w, r, g)
+		}, "grant_invalid"},
+		{"unknown backend", func(w http.ResponseWriter, r *http.Request, a ask) {
+			g := newGrant(a)
+			g.Backends = []string{"nowhere"}
+			giveGrant(w, r, g)
+		}, "backend_unknown"},
+	} {
+		s.upstream.set(t, nil)
+		s.authz.set(t, c.verify)
+		a := s.post(t, "/api/chat", `{"model":"m"}`)
+		equal(t, 503, a.status, c.name)
+		equal(t, "1", a.header.Get("Retry-After"), c.name)
+		equal(t, 0, s.upstream.count(), c.name+": hits")
+		e := s.record(t, a.id)
+		equal(t, outcomeRefused, e.Outcome, c.name)
+		equal(t, c.reason, *e.Reason, c.name)
+	}
+}
+
+// TestAuthzFails: however authz fails, the client gets JSON in its dialect that says
+// nothing of what is inside, and no backend is reached (G2).
+func TestAuthzFails(t *testing.T) {
+	s := sharedStack(t)
+	hijacked := func(text string) func(http.ResponseWriter, *http.Request, ask) {
+		return func(w http.ResponseWriter, _ *http.Request, _ ask) {
+			connection, _, err := w.(http.Hijacker).Hijack()
+			if err == nil {
+				_, _ = connection.Write([]byte(text))
+				_ = connection.Close()
+			}
+		}
+	}
+	status := func(code int) func(http.ResponseWriter, *http.Request, ask) {
+		return func(w http.ResponseWriter, _ *http.Request, _ ask) { w.WriteHeader(code) }
+	}
+	release := make(chan struct{})
+	defer close(release)
+	for _, c := range []struct {
+		name   string
+		verify func(http.ResponseWriter, *http.Request, ask)
+		status int
+		reason string
+	}{
+		{"no answer", hijacked(""), 502, "authz_unreachable"},
+		{"garbage", hijacked("what?\r\n\r\n"), 502, "authz_unreachable"},
+		{"half a head", hijacked("HTTP/1.1 204 No"), 502, "authz_unreachable"},
+		{"hangs", func(_ http.ResponseWriter, r *http.Request, _ ask) {
+			select {
+			case <-release:
+			case <-r.Context().Done():
+			}
+		}, 504, "authz_timeout"},
+		{"403 without a Denial", status(403), 503, "denial_invalid"},
+		{"500 without a Denial", status(500), 503, "denial_invalid"},
+		{"a redirect", status(302), 503, "denial_invalid"},
+		{"not modified", status(304), 503, "denial_invalid"},
+		{"a Denial of another", func(w http.ResponseWriter, _ *http.Request, _ ask) {
+			deny(w, ask{ID: "another"}, 401, "key_unknown")
+		}, 503, "denial_invalid"},
+		{"a Denial that redirects", func(w http.ResponseWriter, _ *http.Request, a ask) {
+			deny(w, a, 307, "key_unknown")
+		}, 503, "denial_invalid"},
+	} {
+		for path, mark := range map[string]string{
+			"/api/chat": `{"error":"`, "/v1/chat/completions": `{"error":{"message":"`, "/v1/messages": `{"type":"error","error":{"type":"`,
+		} {
+			if c.status == 504 && path != "/api/chat" {
+				continue // two seconds once are enough
+			}
+			s.upstream.set(t, nil)
+			s.authz.set(t, c.verify)
+			a := s.post(t, path, `{"model":"m"}`)
+			equal(t, c.status, a.status, c.name)
+			equal(t, "1", a.header.Get("Retry-After"), c.name)
+			equal(t, "application/json", a.header.Get("Content-Type"), c.name)
+			equal(t, true, strings.HasPrefix(a.body, mark), c.name+": "+a.body)
+			equal(t, false, strings.Contains(a.body, "sock"), c.name+": "+a.body)
+			equal(t, 0, s.upstream.count(), c.name+": hits")
+			e := s.record(t, a.id)
+			equal(t, outcomeAuthzFailed, e.Outcome, c.name)
+			equal(t, c.reason, *e.Reason, c.name)
+			s.authz.set(t, nil)
+			eventually(t, "authz is asked again", func() bool {
+				return s.post(t, "/api/chat", `{"model":"m"}`).status == 200
+			})
+		}
+	}
+}
+
+// TestDenials: a Denial of this request is the client's answer as authz worded it.
+func TestDenials(t *testing.T) {
+	s := sharedStack(t)
+	s.authz.set(t, func(w http.ResponseWriter, _ *http.Request, a ask) {
+		tenant := testTenant
+		w.Header().Set("Retry-After", "7")
+		w.Header().Set("X-Nz-Other", "secret")
+		w.Header().Set(denialHeader, marshalASCII(denial{V: 1, ID: a.ID, Tenant: &tenant, Reason: &tenant}))
+		w.WriteHeader(429)
+		_, _ = w.Write([]byte("slow down"))
+	})
+	a := s.post(t, "/api/chat", `{"model":"m"}`)
+	equal(t, 429, a.status, "status")
+	equal(t, "slow down", a.body, "body")
+	equal(t, "7", a.header.Get("Retry-After"), "Retry-After")
+	for name := range a.header {
+		if strings.HasPrefix(name, "X-Nz-") || name == "Via" || name == "Server" {
+			t.Errorf("the client sees %s", name)
+		}
+	}
+	e := s.record(t, a.id)
+	equal(t, outcomeDenied, e.Outcome, "outcome")
+	equal(t, testTenant, *e.Tenant, "tenant")
+	equal(t, 0, s.upstream.count(), "hits")
+}
+
+// TestWhatPasses: nothing that a client sends looks like ours, and neither the client's key
+// nor our messages reach the backend; what authz sees is what the guard understood.
+func TestWhatPasses(t *testing.T) {
+	s := sharedStack(t)
+	s.upstream.set(t, nil)
+	a := s.post(t, "/v1/messages?beta=true", `{"model":"m{env.HOME}","max_tokens":5,"messages":[]}`,
+		"X-Nz-Ask", `{"id":"forged"}`, "X-Nz-Grant", "forged", "X-Api-Key", testKey(), "Cookie", "a=b",
+		"Connection", "X-Nz-Ask, X-Nz-Grant, Authorization", "X-Forwarded-Uri", "/healthz",
+		"X-Forwarded-For", "1.2.3.4", "Origin", "http://evil", "Accept-Encoding", "gzip", "Te", "trailers",
+		"Anthropic-Version", "2023-06-01")
+	equal(t, 200, a.status, "status")
+	asked := s.authz.last(t)
+	equal(t, a.id, asked.ID, "id")
+	equal(t, "m{env.HOME}", *asked.Model, "model")
+	equal(t, "127.0.0.1", asked.IP, "ip")
+	equal(t, "/v1/messages", asked.Path, "path")
+	h := s.upstream.last(t)
+	equal(t, "/v1/messages?beta=true", h.uri, "uri")
+	equal(t, `{"model":"m{env.HOME}","max_tokens":5,"messages":[]}`, string(h.body), "body")
+	equal(t, "2023-06-01", h.header.Get("Anthropic-Version"), "header")
+	for name, values := range h.header {
+		switch {
+		case strings.HasPrefix(name, "X-Nz-"), strings.HasPrefix(name, "X-Forwarded-"),
+			name == "Authorization", name == "X-Api-Key", name == "Cookie", name == "Origin",
+			name == "Accept-Encoding", name == "Via", name == "Te", name == "Connection":
+			t.Errorf("the backend sees %s: %s", name, values)
+		}
+	}
+}
+
+// TestSecretsStayInside: no key is in the journal or in Caddy's own log (C3).
+func TestSecretsStayInside(t *testing.T) {
+	s := sharedStack(t)
+	for _, header := range []string{"X-Api-Key", "Api-Key"} {
+		s.send(t, "POST", "/api/chat?key="+testKey(), `{"model":"m"}`, header, testKey())
+		s.authz.set(t, func(http.ResponseWriter, *http.Request, ask) { panic(http.ErrAbortHandler) })
+		s.send(t, "POST", "/api/chat?key="+testKey(), `{"model":"m"}`, header, testKey())
+		s.authz.set(t, nil)
+	}
+	eventually(t, "authz is asked again", func() bool { return s.post(t, "/api/chat", `{"model":"m"}`).status == 200 })
+	for _, l := range s.lines(t) {
+		equal(t, false, strings.Contains(l.raw, testKey()), l.raw)
+	}
+	equal(t, false, strings.Contains(s.stderr.String(), testKey()), "Caddy's log")
+}
+
+// TestReads: a read route is answered by authz at its own path, without body or query.
+func TestReads(t *testing.T) {
+	s := sharedStack(t)
+	key := []string{"Authorization", "Bearer " + testKey()}
+	for _, path := range []string{"/api/version", "/api/tags", "/api/ps", "/v1/models", "/v1/models/llama3.2:1b"} {
+		a := s.send(t, "GET", path+"?x=1", "", key...)
+		equal(t, `{"from":"authz","path":"`+path+`"}`, a.body, path)
+		e := s.record(t, a.id)
+		equal(t, outcomeCompleted, e.Outcome, path)
+		equal(t, testTenant, *e.Tenant, path)
+	}
+	a := s.send(t, "POST", "/api/show", `{"model":"toy","verbose":true}`, key...)
+	equal(t, 200, a.status, "show")
+	equal(t, "toy", *s.authz.last(t).Model, "model of show")
+	s.send(t, "POST", "/api/show", `{"name":"old"}`, key...)
+	equal(t, "old", *s.authz.last(t).Model, "name of show")
+	equal(t, 200, s.send(t, "HEAD", "/api/tags", "", key...).status, "HEAD")
+	equal(t, 401, s.send(t, "GET", "/api/tags", "").status, "without a key")
+	s.authz.set(t, func(w http.ResponseWriter, _ *http.Request, _ ask) { _, _ = w.Write([]byte("secret")) })
+	a = s.send(t, "GET", "/api/tags", "", key...)
+	equal(t, 503, a.status, "2xx without a Grant")
+	equal(t, false, strings.Contains(a.body, "secret"), a.body)
+	equal(t, 0, s.upstream.count(), "hits")
+}
+
+// TestPublic: what anyone may ask is answered without an Ask, and recorded.
+func TestPublic(t *testing.T) {
+	s := sharedStack(t)
+	before := s.authz.count()
+	for path, want := range map[string]string{"/healthz": `{"status":"ok"}`, "/": "Ollama is running"} {
+		a := s.send(t, "GET", path, "", "Host", "strange.example")
+		equal(t, want, a.body, path)
+		e := s.record(t, a.id)
+		equal(t, outcomeCompleted, e.Outcome, path)
+		equal(t, 200, e.Status, path)
+	}
+	equal(t, 200, s.send(t, "HEAD", "/", "").status, "HEAD /")
+	equal(t, before, s.authz.count(), "Asks")
+	equal(t, 200, s.send(t, "GET", "/readyz", "").status, "readyz")
+	a := s.send(t, "OPTIONS", "/api/chat", "", "Origin", "http://page", "Access-Control-Request-Method", "POST",
+		"Access-Control-Request-Headers", "authorization,x-stainless-os")
+	equal(t, 204, a.status, "preflight")
+	equal(t, "*", a.header.Get("Access-Control-Allow-Origin"), "origin")
+	equal(t, "authorization,x-stainless-os", a.header.Get("Access-Control-Allow-Headers"), "headers")
+	a = s.send(t, "POST", "/api/chat", "{}", "Origin", "http://page")
+	equal(t, 401, a.status, "status")
+	equal(t, "*", a.header.Get("Access-Control-Allow-Origin"), "origin on a refusal")
+}
+
+// TestAnyHost: a strange Host gets the same verdict, never an empty 200.
+func TestAnyHost(t *testing.T) {
+	s := sharedStack(t)
+	for _, host := range []string{"API.EXAMPLE.COM", "h:1", "api.example.com.", "127.0.0.1"} {
+		a := s.raw(t, "GET /api/tags HTTP/1.1\r\nHost: "+host+"\r\n\r\n")
+		equal(t, 401, a.status, host)
+		equal(t, outcomeDenied, s.record(t, a.id).Outcome, host)
+	}
+}
+
+// TestSlowBody: a body that stops coming is refused after the idle time, not waited for.
+func TestSlowBody(t *testing.T) {
+	s := sharedStack(t)
+	before := s.authz.count()
+	start := time.Now()
+	a := s.raw(t, "POST /api/chat HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer "+testKey()+
+		"\r\nContent-Length: 1000\r\n\r\n{")
+	equal(t, 408, a.status, "status")
+	if took := time.Since(start); took > 8*time.Second {
+		t.Errorf("refused after %v", took)
+	}
+	e := s.record(t, a.id)
+	equal(t, outcomeRefused, e.Outcome, "outcome")
+	equal(t, "body_slow", *e.Reason, "reason")
+	equal(t, before, s.authz.count(), "Asks")
+}
+
+// TestDone: what has ended is told to authz with the next Ask, once, and again if authz
+// could not be told.
+func TestDone(t *testing.T) {
+	s := sharedStack(t)
+	first := s.post(t, "/api/chat", `{"model":"m"}`)
+	s.record(t, first.id)
+	s.authz.set(t, func(http.ResponseWriter, *http.Request, ask) { panic(http.ErrAbortHandler) })
+	s.record(t, s.post(t, "/api/chat", `{"model":"m"}`).id)
+	s.authz.set(t, nil)
+	told := 0
+	eventually(t, "authz is told", func() bool {
+		a := s.post(t, "/api/chat", `{"model":"m"}`)
+		if a.status != 200 {
+			return false
+		}
+		for _, e := range s.authz.last(t).Done {
+			if e == (ended{first.id, testTenant, testKeyID}) {
+				told++
+			}
+		}
+		return told > 0
+	})
+	s.post(t, "/api/chat", `{"model":"m"}`)
+	for _, e := range s.authz.last(t).Done {
+		if e.ID == first.id {
+			t.Error("told twice")
+		}
+	}
+}
+
+// TestPools: a body takes memory as it arrives, and a full pool refuses.
+func TestPools(t *testing.T) {
+	p := new(pool)
+	p.size.Store(20 << 10)
+	request := func(n int) *http.Request {
+		r, _ := http.NewRequest("POST", "/", strings.NewReader(strings.Repeat("x", n)))
+		return r
+	}
+	one := share{pool: p}
+	body, err := readBody(request(100), 1<<20, &one)
+	must(t, err)
+	equal(t, 100, len(body), "read")
+	equal(t, 101, p.used.Load(), "taken")
+	two := share{pool: p}
+	if _, err := readBody(request(30<<10), 1<<20, &two); err != errPoolFull {
+		t.Errorf("a full pool says %v", err)
+	}
+	two.release()
+	if _, err := readBody(request(30<<10), 10<<10, &two); err != errTooLarge {
+		t.Errorf("a large body says %v", err)
+	}
+	chunked := request(30 << 10)
+	chunked.ContentLength = -1
+	if _, err := readBody(chunked, 10<<10, &share{pool: p}); err != errTooLarge {
+		t.Errorf("a large chunked body says %v", err)
+	}
+	one.release()
+	two.release()
+}
+
+// TestKnownKeys: a key is known for ten minutes after its Grant, and memory is bounded.
+func TestKnownKeys(t *testing.T) {
+	k, now := new(knownKeys), time.Unix(1e9, 0)
+	equal(t, false, k.has("a", now), "stranger")
+	k.add("a", now)
+	equal(t, true, k.has("a", now.Add(knownFor-1)), "known")
+	equal(t, false, k.has("a", now.Add(knownFor)), "forgotten")
+	for i := range maxKnown + 10 {
+		k.add(fmt.Sprint(i), now)
+	}
+	if len(k.until) > maxKnown {
+		t.Errorf("remembers %d keys", len(k.until))
+	}
+}

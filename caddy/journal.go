@@ -1,0 +1,222 @@
+package gateway
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/logging"
+	"github.com/google/uuid"
+)
+
+func init() {
+	caddy.RegisterModule(JournalWriter{})
+}
+
+const (
+	maxHeldBytes = 4 << 20                // of lines kept while the journal cannot be written
+	reopenEvery  = 200 * time.Millisecond // between two tries to write again
+	probeBytes   = 4096                   // more than a line, so that the next line fits too
+)
+
+var (
+	errNotOwned = errors.New("the journal is not ours to write yet")
+	errClosed   = errors.New("the journal cannot be written")
+)
+
+// JournalWriter is Caddy's file writer for the journal: it rotates but never removes or
+// compresses, since only metering knows what has been billed.
+type JournalWriter struct {
+	logging.FileWriter
+}
+
+// CaddyModule returns the Caddy module information.
+func (JournalWriter) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "caddy.logging.writers.gateway_journal",
+		New: func() caddy.Module { return new(JournalWriter) },
+	}
+}
+
+// WriterKey makes all loggers of one path, and all configurations, share one writer.
+func (w JournalWriter) WriterKey() string {
+	return "gateway_journal:" + w.Filename
+}
+
+// OpenWriter opens the file. Nothing is written to it before the app has taken its lock:
+// `caddy validate` opens writers too.
+func (w JournalWriter) OpenWriter() (io.WriteCloser, error) {
+	if w.RollKeep == 0 {
+		w.RollKeep = 1_000_000
+	}
+	if w.RollKeepDays == 0 {
+		w.RollKeepDays = 36_500
+	}
+	if w.RollCompression == "" && w.RollCompress == nil {
+		w.RollCompression = "none"
+	}
+	path, err := filepath.Abs(w.Filename)
+	if err != nil {
+		return nil, err
+	}
+	file, err := w.FileWriter.OpenWriter()
+	if err != nil {
+		return nil, err
+	}
+	return process.use(&journal{path: path, file: file})
+}
+
+// journal is the open file. A write that fails closes the doors; they open again when all
+// that could not be written has been.
+type journal struct {
+	path string
+	file io.WriteCloser
+
+	mu     sync.Mutex
+	lock   *os.File // nil until the process owns the journal
+	held   [][]byte // lines that could not be written, oldest first
+	size   int      // of held
+	isTorn bool     // the last write may have left a part of a line
+
+	isClosed atomic.Bool // the doors
+	lines    atomic.Uint64
+}
+
+// own takes the journal's lock, which no other process may hold.
+func (j *journal) own() error {
+	lock, err := os.OpenFile(j.path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		_ = lock.Close()
+		return fmt.Errorf("another process writes the journal %s: %w", j.path, err)
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.lock = lock
+	return nil
+}
+
+// Write writes one line, or keeps it for later and closes the doors.
+func (j *journal) Write(line []byte) (int, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.lock == nil {
+		return 0, errNotOwned
+	}
+	j.lines.Add(1)
+	if j.isClosed.Load() {
+		j.hold(line)
+		return 0, errClosed
+	}
+	if err := j.put(line); err != nil {
+		j.hold(line)
+		j.isClosed.Store(true)
+		go j.reopen()
+		return 0, err
+	}
+	return len(line), nil
+}
+
+// put writes a line, on a fresh one if the last write was torn.
+func (j *journal) put(line []byte) error {
+	if j.isTorn {
+		line = append([]byte{'\n'}, line...)
+	}
+	_, err := j.file.Write(line)
+	j.isTorn = err != nil
+	return err
+}
+
+func (j *journal) hold(line []byte) {
+	if j.size+len(line) > maxHeldBytes {
+		return // its reader will find the number missing
+	}
+	j.held = append(j.held, append([]byte(nil), line...))
+	j.size += len(line)
+}
+
+// reopen tries until the journal can be written again, and opens the doors.
+func (j *journal) reopen() {
+	for range time.Tick(reopenEvery) {
+		if j.probe() {
+			return
+		}
+	}
+}
+
+// probe writes a blank line and then what was held; false if there is no room for it.
+func (j *journal) probe() bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := j.put(append([]byte(strings.Repeat(" ", probeBytes-1)), '\n')); err != nil {
+		return false
+	}
+	for len(j.held) > 0 {
+		if err := j.put(j.held[0]); err != nil {
+			return false
+		}
+		j.size -= len(j.held[0])
+		j.held = j.held[1:]
+	}
+	j.isClosed.Store(false)
+	return true
+}
+
+// Close closes the file; the lock is held as long as the process lives.
+func (j *journal) Close() error {
+	return j.file.Close()
+}
+
+// line writes one of our own lines, shaped like those of Caddy's loggers.
+func (j *journal) line(now time.Time, msg string, content any) error {
+	line, err := json.Marshal(struct {
+		Level   string  `json:"level"`
+		TS      float64 `json:"ts"`
+		Logger  string  `json:"logger"`
+		Msg     string  `json:"msg"`
+		Content any     `json:"gateway"`
+	}{"info", float64(now.UnixNano()) / 1e9, "gateway.journal", msg, content})
+	if err != nil {
+		return err
+	}
+	_, err = j.Write(append(line, '\n'))
+	return err
+}
+
+// nodeID is the id of the node, which lives in a file beside its journal.
+func (j *journal) nodeID() (string, error) {
+	path := filepath.Join(filepath.Dir(j.path), "node")
+	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		text = []byte(uuid.NewString())
+		err = os.WriteFile(path+".new", append(text, '\n'), 0o600)
+		if err == nil {
+			err = os.Rename(path+".new", path)
+		}
+	}
+	if err != nil {
+		return "", err
+	}
+	id, err := uuid.Parse(strings.TrimSpace(string(text)))
+	if err != nil {
+		return "", fmt.Errorf("%s does not hold the id of a node: %w", path, err)
+	}
+	return id.String(), nil
+}
+
+// Interface guards
+var (
+	_ caddy.Provisioner  = (*JournalWriter)(nil)
+	_ caddy.WriterOpener = (*JournalWriter)(nil)
+)

@@ -1,0 +1,107 @@
+package gateway
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// sink is a file that can be full.
+type sink struct {
+	bytes.Buffer
+	room int // bytes that still fit, if isFull
+	// isFull: what does not fit is cut off, as on a full disk.
+	isFull bool
+}
+
+func (s *sink) Write(p []byte) (int, error) {
+	if s.isFull && len(p) > s.room {
+		n, _ := s.Buffer.Write(p[:s.room])
+		s.room = 0
+		return n, errors.New("no space left on device")
+	}
+	return s.Buffer.Write(p)
+}
+
+func (s *sink) Close() error { return nil }
+
+// TestFullJournal: a failed write closes the doors; a probe opens them as soon as there is
+// room, and nothing that was written meanwhile is lost.
+func TestFullJournal(t *testing.T) {
+	out := &sink{isFull: true, room: 5}
+	j := &journal{file: out, lock: os.Stdin}
+	if err := j.put([]byte("first\n")); err == nil {
+		t.Fatal("wrote on a full disk")
+	}
+	j.hold([]byte("first\n"))
+	j.isClosed.Store(true)
+	if _, err := j.Write([]byte("second\n")); err == nil {
+		t.Error("the doors were open")
+	}
+	equal(t, false, j.probe(), "probe on a full disk")
+	equal(t, true, j.isClosed.Load(), "doors closed")
+	out.isFull = false
+	equal(t, true, j.probe(), "probe with room")
+	equal(t, false, j.isClosed.Load(), "doors closed")
+	_, err := j.Write([]byte("third\n"))
+	must(t, err)
+	var lines []string
+	for _, line := range strings.Split(out.String(), "\n") {
+		if strings.TrimSpace(line) != "" {
+			lines = append(lines, line)
+		}
+	}
+	equal(t, "first,first,second,third", strings.Join(lines, ","), "lines") // the first is torn
+}
+
+// TestHeldIsBounded: a journal that stays full does not fill the memory.
+func TestHeldIsBounded(t *testing.T) {
+	j := &journal{file: &sink{isFull: true}, lock: os.Stdin}
+	j.isClosed.Store(true)
+	line := bytes.Repeat([]byte("x"), 1<<20)
+	for range 10 {
+		_, _ = j.Write(line)
+	}
+	if j.size > maxHeldBytes {
+		t.Errorf("holds %d bytes", j.size)
+	}
+}
+
+// TestDoorsOpenThemselves: nobody has to ask for the probe.
+func TestDoorsOpenThemselves(t *testing.T) {
+	out := &sink{isFull: true}
+	j := &journal{file: out, lock: os.Stdin}
+	if _, err := j.Write([]byte("line\n")); err == nil {
+		t.Fatal("wrote on a full disk")
+	}
+	equal(t, true, j.isClosed.Load(), "doors closed")
+	j.mu.Lock()
+	out.isFull = false
+	j.mu.Unlock()
+	eventually(t, "the doors open", func() bool { return !j.isClosed.Load() })
+}
+
+// TestJournalHasOneOwner: nothing is written without the lock, which is held once.
+func TestJournalHasOneOwner(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal.log")
+	first, second := &journal{path: path, file: new(sink)}, &journal{path: path, file: new(sink)}
+	if _, err := first.Write([]byte("line\n")); !errors.Is(err, errNotOwned) {
+		t.Errorf("wrote without owning: %v", err)
+	}
+	must(t, first.own())
+	if second.own() == nil {
+		t.Error("two own the journal")
+	}
+	id, err := first.nodeID()
+	must(t, err)
+	again, err := second.nodeID()
+	must(t, err)
+	equal(t, id, again, "node")
+	must(t, os.WriteFile(filepath.Join(filepath.Dir(path), "node"), []byte("nobody"), 0o600))
+	if _, err := first.nodeID(); err == nil {
+		t.Error("took a node without an id")
+	}
+}

@@ -1,0 +1,154 @@
+package gateway
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// documents are valid and broken JSON, for tables and as seeds of the fuzzers.
+var documents = []string{
+	``, ` `, `{}`, `[]`, `null`, `true`, `tru`, `nul`, `0`, `-0`, `01`, `-`, `1.`, `1.5e+3`, `1e`, `.5`,
+	`"`, `"a`, `"a"`, `"\u12"`, `"\u00e9\n\/\""`, `"\x"`, "\"\x01\"", `"\ud83d\ude00"`, `"\ud83d"`,
+	`{"a":1}`, ` { "a" : [ 1 , 2 ] , "b" : { "c" : null } } `, `{"a":1,}`, `{,}`, `[,]`, `[1,]`, `[1 2]`,
+	`{"a"}`, `{"a":}`, `{"a" 1}`, `{a:1}`, `{"a":1}}`, `{"a":1} x`, `{"a":1}{"b":2}`, "\ufeff{}",
+	`{"a":"\u0000"}`, "{\"a\":\"\xff\"}", `{"a":1.0E-2,"b":-1}`, `[[[[[[]]]]]]`, `{"a":[{"b":[{}]}]}`,
+	`{"model":"x","Model":"y"}`, `{"ſtream":true}`, `{"usage":{"input_tokens":1}}`,
+}
+
+// checkJSON takes what encoding/json takes, in UTF-8 and of bounded depth.
+func checkJSON(b []byte) error {
+	end, err := skipValue(b, skipSpace(b, 0), 0)
+	if err != nil {
+		return err
+	}
+	if skipSpace(b, end) != len(b) || !utf8.Valid(b) {
+		return errSyntax
+	}
+	return nil
+}
+
+func agree(t *testing.T, text []byte) {
+	t.Helper()
+	err := checkJSON(text)
+	if err == errDepth {
+		return
+	}
+	if want := json.Valid(text) && utf8.Valid(text); want != (err == nil) {
+		t.Errorf("%q: encoding/json says %v, we say %v", text, want, err)
+	}
+}
+
+// TestScanAgrees: the scanner takes exactly what encoding/json takes.
+func TestScanAgrees(t *testing.T) {
+	for _, text := range documents {
+		agree(t, []byte(text))
+		for i := range len(text) {
+			agree(t, []byte(text[:i]))
+		}
+	}
+}
+
+func FuzzScan(f *testing.F) {
+	for _, text := range documents {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		agree(t, text)
+		sameMembers(t, text)
+	})
+}
+
+// sameMembers: the members of an object are those that encoding/json finds.
+func sameMembers(t *testing.T, text []byte) {
+	t.Helper()
+	if checkJSON(text) != nil || bytes.TrimSpace(text)[0] != '{' {
+		return
+	}
+	members, _, err := appendMembers(nil, text, skipSpace(text, 0), 0)
+	if err != nil {
+		t.Fatalf("%q: %v", text, err)
+	}
+	var want map[string]json.RawMessage
+	if err := json.Unmarshal(text, &want); err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]json.RawMessage{}
+	for _, m := range members {
+		got[string(appendDecoded(nil, m.name))] = text[m.value:m.end]
+	}
+	equal(t, len(want), len(got), "members")
+	for name, value := range want {
+		equal(t, string(value), string(got[name]), "member "+name)
+	}
+}
+
+// TestScanDepth: 128 levels pass, 129 do not, whatever they are made of.
+func TestScanDepth(t *testing.T) {
+	for _, level := range []string{"[|]", `{"a":|}`} {
+		open, shut, _ := strings.Cut(level, "|")
+		for depth, want := range map[int]error{maxDepth: nil, maxDepth + 1: errDepth} {
+			text := strings.Repeat(open, depth) + "1" + strings.Repeat(shut, depth)
+			equal(t, want, checkJSON([]byte(text)), text[:20])
+		}
+	}
+}
+
+// TestDecodedBytes: the length of a string is the one that encoding/json decodes it to,
+// and its bound when marshalled is never below what encoding/json writes.
+func TestDecodedBytes(t *testing.T) {
+	for _, text := range documents {
+		sameString(t, []byte(text))
+	}
+	sameString(t, []byte(`"<&>\u2028 \u001f\ud83d\ude00 \ud83dx \udc00 é 漢 😀"`))
+	sameString(t, []byte("\"\u2028\u2029\""))
+}
+
+func sameString(t *testing.T, text []byte) {
+	t.Helper()
+	var want string
+	if checkJSON(text) != nil || len(text) == 0 || text[0] != '"' || json.Unmarshal(text, &want) != nil {
+		return
+	}
+	raw := bytes.TrimSpace(text)
+	raw = raw[1 : len(raw)-1]
+	equal(t, len(want), decodedBytes(raw), "decoded "+string(raw))
+	equal(t, want, string(appendDecoded(nil, raw)), "text "+string(raw))
+	if again, _ := json.Marshal(want); escapedBytes(raw)+2 < len(again) {
+		t.Errorf("%q is marshalled to %d bytes, the bound is %d", text, len(again), escapedBytes(raw)+2)
+	}
+}
+
+func FuzzString(f *testing.F) {
+	for _, text := range documents {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) { sameString(t, text) })
+}
+
+// TestMarshalledBytes: no value grows beyond its bound when encoding/json rewrites it.
+func TestMarshalledBytes(t *testing.T) {
+	for _, text := range append(documents, `{"a":1e300,"b":[1e20,-1e-7,1],"<":"&"}`) {
+		bounded(t, []byte(text))
+	}
+}
+
+func bounded(t *testing.T, text []byte) {
+	t.Helper()
+	var v any
+	if checkJSON(text) != nil || json.Unmarshal(text, &v) != nil {
+		return
+	}
+	if again, _ := json.Marshal(v); marshalledBytes(text) < len(again) {
+		t.Errorf("%q is marshalled to %d bytes, the bound is %d", text, len(again), marshalledBytes(text))
+	}
+}
+
+func FuzzMarshalled(f *testing.F) {
+	for _, text := range documents {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) { bounded(t, text) })
+}

@@ -1,0 +1,278 @@
+package gateway
+
+import (
+	"bytes"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// prompt is what of a request a model would have to read, bounded from above: a token is
+// never less than one byte of it.
+type prompt struct {
+	bytes, images, messages, tools int
+}
+
+// marshalledNumberBytes bounds a number as encoding/json writes it: -1.7976931348623157e+308.
+const marshalledNumberBytes = 25
+
+// countPrompt counts the members of a request body, which has been checked. What it does
+// not know it counts as text, so that a field a later Ollama learns is never free.
+func countPrompt(body []byte, members []member) prompt {
+	var p prompt
+	for _, m := range members {
+		p.member(body[m.value:m.end], string(m.name))
+	}
+	return p
+}
+
+func (p *prompt) member(v []byte, name string) {
+	switch name {
+	case "model", "options", "stream_options", "keep_alive", "encoding_format", "user", "metadata":
+	case "messages":
+		p.messages += elements(v)
+		p.list(v)
+	case "input", "prompt":
+		p.messages += max(1, elements(v))
+		p.list(v)
+	case "system", "instructions": // a template may repeat it
+		p.messages++
+		before := p.bytes
+		p.text(v, 0)
+		p.bytes += p.bytes - before
+	case "images":
+		p.images += elements(v)
+	case "context":
+		p.bytes += elements(v)
+	case "tools":
+		p.tools += elements(v)
+		p.bytes += marshalledBytes(v)
+	case "suffix", "template":
+		p.text(v, 0)
+	default:
+		if v[0] == '{' || v[0] == '[' {
+			p.bytes += marshalledBytes(v)
+		}
+	}
+}
+
+// list counts messages, input items or prompts; those of the system twice.
+func (p *prompt) list(v []byte) {
+	if v[0] != '[' {
+		p.text(v, 0)
+		return
+	}
+	for i := skipSpace(v, 1); v[i] != ']'; {
+		before := p.bytes
+		var isSystem bool
+		i, isSystem = p.text(v, i)
+		if isSystem {
+			p.bytes += p.bytes - before
+		}
+		i = skipComma(v, i)
+	}
+}
+
+// text counts the strings of the value at v[i] as they read, and returns the place behind
+// it, and whether it is a message of the system.
+func (p *prompt) text(v []byte, i int) (end int, isSystem bool) {
+	switch v[i] {
+	case '"':
+		end, _ = skipString(v, i)
+		p.bytes += decodedBytes(v[i+1 : end-1])
+		return end, false
+	case '[':
+		for i = skipSpace(v, i+1); v[i] != ']'; i = skipComma(v, i) {
+			i, _ = p.text(v, i)
+		}
+		return i + 1, false
+	case '{':
+		return p.object(v, i)
+	}
+	end, _ = skipValue(v, i, 0)
+	return end, false
+}
+
+func (p *prompt) object(v []byte, i int) (end int, isSystem bool) {
+	for i = skipSpace(v, i+1); v[i] != '}'; i = skipComma(v, i) {
+		name, at, _ := scanName(v, i)
+		kind := part(name)
+		if kind == partText {
+			i, _ = p.text(v, at)
+			continue
+		}
+		i, _ = skipValue(v, at, 0)
+		value := v[at:i]
+		switch kind {
+		case partRole:
+			isSystem = string(value) == `"system"` || string(value) == `"developer"`
+		case partImages:
+			p.images += elements(value)
+		case partImage:
+			p.images++
+		case partArguments:
+			p.bytes += marshalledBytes(value)
+		}
+	}
+	return i + 1, isSystem
+}
+
+// parts of a message that are not counted as the text they hold.
+const (
+	partText = iota
+	partRole
+	partType
+	partImages
+	partImage
+	partArguments
+)
+
+var partNames = map[string]int{
+	"content": partText, "text": partText, "role": partRole, "type": partType, "images": partImages, "image_url": partImage,
+	"input_audio": partImage, "source": partImage, "arguments": partArguments,
+	"input": partArguments,
+}
+
+// part tells what a member of a message is, in any spelling that encoding/json accepts.
+func part(name []byte) int {
+	if kind, ok := partNames[string(name)]; ok {
+		return kind
+	}
+	decoded := name
+	if bytes.IndexByte(name, '\\') >= 0 {
+		decoded = appendDecoded(nil, name)
+	}
+	for known, kind := range partNames {
+		if len(decoded) <= 3*len(known) && bytes.EqualFold(decoded, []byte(known)) {
+			return kind
+		}
+	}
+	return partText
+}
+
+// elements is the number of elements of an array, 0 for any other value.
+func elements(v []byte) int {
+	if v[0] != '[' {
+		return 0
+	}
+	n := 0
+	for i := skipSpace(v, 1); v[i] != ']'; i = skipComma(v, i) {
+		i, _ = skipValue(v, i, 0)
+		n++
+	}
+	return n
+}
+
+// skipComma passes the comma at v[i], if there is one, in JSON that has been checked.
+func skipComma(v []byte, i int) int {
+	i = skipSpace(v, i)
+	if v[i] == ',' {
+		i = skipSpace(v, i+1)
+	}
+	return i
+}
+
+// marshalledBytes bounds the length of v after encoding/json has read and rewritten it.
+func marshalledBytes(v []byte) int {
+	n := 0
+	for i := skipSpace(v, 0); i < len(v); i = skipSpace(v, i) {
+		switch c := v[i]; {
+		case c == '"':
+			end, _ := skipString(v, i)
+			n += 2 + escapedBytes(v[i+1:end-1])
+			i = end
+		case c == '-' || isDigit(c):
+			n += marshalledNumberBytes
+			i, _ = skipNumber(v, i)
+		default:
+			n++
+			i++
+		}
+	}
+	return n
+}
+
+// escapedBytes bounds the length of a string as encoding/json writes it: with <, >, &,
+// U+2028 and U+2029 escaped.
+func escapedBytes(s []byte) int {
+	n := 0
+	for i := 0; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			length := escapeLength(s[i:])
+			n += length
+			i += length - 1
+		case '<', '>', '&':
+			n += 6
+		case 0xe2:
+			n += 4
+		default:
+			n++
+		}
+	}
+	return n
+}
+
+// decodedBytes is the length in UTF-8 of a string, given as it stands between its quotes.
+func decodedBytes(s []byte) int {
+	n := len(s)
+	for i := bytes.IndexByte(s, '\\'); i >= 0 && i < len(s); i++ {
+		if s[i] != '\\' {
+			continue
+		}
+		r, length := decodeEscape(s[i:])
+		n += utf8.RuneLen(r) - length
+		i += length - 1
+	}
+	return n
+}
+
+// appendDecoded appends the text of a string, given as it stands between its quotes.
+func appendDecoded(text, s []byte) []byte {
+	for i := 0; i < len(s); i++ {
+		if s[i] != '\\' {
+			text = append(text, s[i])
+			continue
+		}
+		r, length := decodeEscape(s[i:])
+		text = utf8.AppendRune(text, r)
+		i += length - 1
+	}
+	return text
+}
+
+// decodeEscape reads the escape sequence, or the surrogate pair of two, that s begins with.
+func decodeEscape(s []byte) (r rune, length int) {
+	if s[1] != 'u' {
+		return rune(simpleEscapes[s[1]]), 2
+	}
+	r = hexRune(s[2:6])
+	if !utf16.IsSurrogate(r) {
+		return r, 6
+	}
+	if len(s) >= 12 && s[6] == '\\' && s[7] == 'u' {
+		if pair := utf16.DecodeRune(r, hexRune(s[8:12])); pair != utf8.RuneError {
+			return pair, 12
+		}
+	}
+	return utf8.RuneError, 6
+}
+
+var simpleEscapes = [256]byte{
+	'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t',
+}
+
+func hexRune(s []byte) rune {
+	var r rune
+	for _, c := range s {
+		switch {
+		case isDigit(c):
+			c -= '0'
+		case c >= 'a':
+			c -= 'a' - 10
+		default:
+			c -= 'A' - 10
+		}
+		r = r<<4 | rune(c)
+	}
+	return r
+}

@@ -1,0 +1,247 @@
+package gateway
+
+import (
+	"bytes"
+	"strconv"
+	"strings"
+	"unicode/utf8"
+)
+
+// Problems the guard finds in a request; authz words the refusals.
+const (
+	problemTarget     = "target"
+	problemCredential = "credential"
+	problemNotJSON    = "not_json"
+	problemDuplicate  = "duplicate_field"
+	problemField      = "field"
+	problemTooLarge   = "too_large"
+	problemTooDeep    = "too_deep"
+	problemEncoding   = "encoding"
+)
+
+const (
+	maxModelBytes = 256
+	maxMembers    = 256       // of one object; the search for duplicates is quadratic
+	maxCap        = 1<<53 - 1 // JSON numbers are exact up to here
+	fieldModel    = "model"
+	fieldStream   = "stream"
+	fieldOptions  = "options"
+	fieldStreamOp = "stream_options"
+	fieldUsage    = "include_usage"
+	fieldPredict  = "num_predict"
+	fieldTokens   = "max_tokens"
+	fieldChatCap  = "max_completion_tokens" // Ollama ignores it
+	fieldRespCap  = "max_output_tokens"
+)
+
+// knownFields are the top-level fields that decide something here. encoding/json, which
+// Ollama reads with, would take them in any spelling of case.
+var knownFields = []string{
+	fieldModel, fieldStream, fieldOptions, fieldStreamOp, fieldTokens, fieldChatCap, fieldRespCap,
+	"keep_alive", "name", "messages", "prompt", "input", "system", "instructions", "images",
+	"context", "tools", "suffix", "template",
+}
+
+// capFields are where a client of an API limits its output.
+var capFields = map[api][]string{
+	apiV1Chat:        {fieldTokens, fieldChatCap},
+	apiV1Completions: {fieldTokens},
+	apiResponses:     {fieldRespCap},
+	apiMessages:      {fieldTokens},
+}
+
+// request is what the guard understood of a body.
+type request struct {
+	body      []byte
+	members   []member // of the body
+	options   []member // of its options, by their places in the body
+	streamOp  []member // of its stream_options, likewise
+	model     *string
+	stream    *bool // effective: the API's default if the client said nothing
+	maxOutput *int64
+	hasUsage  bool // the client asked for the usage of a stream
+	prompt    prompt
+}
+
+// readRequest understands the body of an API, or names the problem with it.
+func readRequest(body []byte, kind api) (request, string) {
+	q := request{body: body}
+	if problem := q.scan(); problem != "" {
+		return q, problem
+	}
+	for _, m := range q.members {
+		if !q.field(m, kind) {
+			return q, problemField
+		}
+	}
+	if !q.readCaps(kind) {
+		return q, problemField
+	}
+	if q.stream == nil {
+		isNative := kind == apiChat || kind == apiGenerate
+		q.stream = &isNative
+	}
+	q.prompt = countPrompt(body, q.members)
+	return q, ""
+}
+
+// scan checks the form of the body and of the objects in it whose members decide something.
+func (q *request) scan() string {
+	b := q.body
+	start := skipSpace(b, 0)
+	if start >= len(b) || b[start] != '{' {
+		return problemNotJSON
+	}
+	members, end, err := appendMembers(nil, b, start, 0)
+	switch {
+	case err == errDepth:
+		return problemTooDeep
+	case err != nil || skipSpace(b, end) != len(b) || !utf8.Valid(b):
+		return problemNotJSON
+	}
+	q.members = members
+	if problem := checkNames(members, knownFields); problem != "" {
+		return problem
+	}
+	for _, m := range members {
+		var problem string
+		switch string(m.name) {
+		case fieldOptions:
+			q.options, problem = nested(b, m, fieldPredict)
+		case fieldStreamOp:
+			q.streamOp, problem = nested(b, m, fieldUsage)
+		}
+		if problem != "" {
+			return problem
+		}
+	}
+	return ""
+}
+
+// nested are the members of an object in the body; null has none.
+func nested(b []byte, m member, known string) ([]member, string) {
+	switch {
+	case b[m.value] == 'n':
+		return nil, ""
+	case b[m.value] != '{':
+		return nil, problemField
+	}
+	members, _, _ := appendMembers(nil, b, m.value, 0)
+	return members, checkNames(members, []string{known})
+}
+
+// checkNames refuses names of which Ollama would read another than we do: written twice,
+// with escapes, or as a case variant of one that decides something.
+func checkNames(members []member, known []string) string {
+	if len(members) > maxMembers {
+		return problemField
+	}
+	for i, m := range members {
+		if bytes.IndexByte(m.name, '\\') >= 0 {
+			return problemField
+		}
+		for _, earlier := range members[:i] {
+			if bytes.EqualFold(earlier.name, m.name) {
+				return problemDuplicate
+			}
+		}
+		for _, name := range known {
+			if string(m.name) != name && strings.EqualFold(string(m.name), name) {
+				return problemField
+			}
+		}
+	}
+	return ""
+}
+
+// field takes what one member says; false if it has the wrong type.
+func (q *request) field(m member, kind api) bool {
+	v := q.body[m.value:m.end]
+	switch string(m.name) {
+	case fieldModel:
+		return q.readModel(v)
+	case "name": // what /api/show called the model before
+		if kind == apiShow && q.model == nil {
+			return q.readModel(v)
+		}
+	case fieldStream:
+		switch v[0] {
+		case 'n':
+		case 't', 'f':
+			isStream := v[0] == 't'
+			q.stream = &isStream
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+func (q *request) readModel(v []byte) bool {
+	if v[0] == 'n' {
+		return true
+	}
+	if v[0] != '"' || len(v) > 6*maxModelBytes+2 {
+		return false
+	}
+	model := string(appendDecoded(nil, v[1:len(v)-1]))
+	if model != "" {
+		q.model = &model
+	}
+	return len(model) <= maxModelBytes
+}
+
+// readCaps finds the smallest output cap of the client, and whether it wants usage.
+func (q *request) readCaps(kind api) bool {
+	for _, m := range q.streamOp {
+		if string(m.name) == fieldUsage {
+			q.hasUsage = q.body[m.value] == 't'
+		}
+	}
+	if kind == apiChat || kind == apiGenerate {
+		return q.readCap(q.options, fieldPredict, false)
+	}
+	for _, name := range capFields[kind] {
+		if !q.readCap(q.members, name, true) {
+			return false
+		}
+	}
+	return true
+}
+
+func (q *request) readCap(members []member, name string, isWhole bool) bool {
+	m, ok := find(members, name)
+	if !ok {
+		return true
+	}
+	n, ok := parseCap(q.body[m.value:m.end], isWhole)
+	if n > 0 && (q.maxOutput == nil || n < *q.maxOutput) {
+		q.maxOutput = &n
+	}
+	return ok
+}
+
+// parseCap reads a cap as Ollama does, 0 or less if it caps nothing; options may be
+// fractions, which are cut, the fields of OpenAI and Anthropic may not.
+func parseCap(v []byte, isWhole bool) (n int64, ok bool) {
+	if v[0] == 'n' {
+		return 0, true
+	}
+	if v[0] != '-' && !isDigit(v[0]) {
+		return 0, false
+	}
+	f, _ := strconv.ParseFloat(string(v), 64)
+	if isWhole && bytes.ContainsAny(v, ".eE") {
+		return 0, false
+	}
+	return int64(max(-1, min(f, maxCap))), true
+}
+
+func find(members []member, name string) (member, bool) {
+	for _, m := range members {
+		if string(m.name) == name {
+			return m, true
+		}
+	}
+	return member{}, false
+}

@@ -1,0 +1,216 @@
+package gateway
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// TestProblems: every body that Ollama could read in another way than we do is a problem.
+func TestProblems(t *testing.T) {
+	deep := strings.Repeat("[", maxDepth) + strings.Repeat("]", maxDepth)
+	for body, want := range map[string]string{
+		`{"model":"a"}`:                   "",
+		` {"model" : "a" } `:              "",
+		`{"model":null}`:                  "",
+		``:                                problemNotJSON,
+		`[]`:                              problemNotJSON,
+		`"model"`:                         problemNotJSON,
+		`{"model":"a"`:                    problemNotJSON,
+		`{"model":"a"}{"model":"b"}`:      problemNotJSON,
+		`{"model":"a"} x`:                 problemNotJSON,
+		"\ufeff" + `{"model":"a"}`:        problemNotJSON,
+		"{\"model\":\"\xff\"}":            problemNotJSON,
+		`{"x":` + deep + `}`:              problemTooDeep,
+		`{"model":"a","model":"b"}`:       problemDuplicate,
+		`{"model":"a","MODEL":"b"}`:       problemDuplicate,
+		`{"stream":true,"ſtream":false}`:  problemDuplicate,
+		`{"x":1,"X":2}`:                   problemDuplicate,
+		`{"Model":"a"}`:                   problemField,
+		`{"\u006dodel":"a"}`:              problemField,
+		`{"ſtream":true}`:                 problemField,
+		`{"` + "\u212a" + `eep_alive":0}`: problemField,
+		`{"model":1}`:                     problemField,
+		`{"model":"` + strings.Repeat("m", 257) + `"}`: problemField,
+		`{"model":"` + strings.Repeat("m", 256) + `"}`: "",
+		`{"stream":"yes"}`:                          problemField,
+		`{"stream":null}`:                           "",
+		`{"options":[]}`:                            problemField,
+		`{"options":null}`:                          "",
+		`{"options":{"num_ctx":1,"num_ctx":2}}`:     problemDuplicate,
+		`{"options":{"num_ctx":1,"NUM_CTX":2}}`:     problemDuplicate,
+		`{"options":{"Num_Predict":2}}`:             problemField,
+		`{"options":{"num_predict":"5"}}`:           problemField,
+		`{"options":{"num_predict":5.5}}`:           "",
+		`{"messages":[{"role":"user","role":"x"}]}`: "", // not ours to judge
+	} {
+		_, problem := readRequest([]byte(body), apiChat)
+		equal(t, want, problem, body)
+	}
+	members := make([]string, maxMembers+1)
+	for i := range members {
+		members[i] = fmt.Sprintf(`"f%d":1`, i)
+	}
+	_, problem := readRequest([]byte("{"+strings.Join(members, ",")+"}"), apiChat)
+	equal(t, problemField, problem, "too many members")
+}
+
+// TestCaps: the cap of a request is the smallest that its client gave, and absurd ones are
+// none, or refused as the dialect would.
+func TestCaps(t *testing.T) {
+	const none = -1
+	for _, c := range []struct {
+		kind    api
+		body    string
+		want    int64
+		problem string
+	}{
+		{apiChat, `{}`, none, ""},
+		{apiChat, `{"options":{"num_predict":5}}`, 5, ""},
+		{apiChat, `{"options":{"num_predict":5.9}}`, 5, ""},
+		{apiChat, `{"options":{"num_predict":-1}}`, none, ""},
+		{apiChat, `{"options":{"num_predict":-2}}`, none, ""},
+		{apiChat, `{"options":{"num_predict":0}}`, none, ""},
+		{apiChat, `{"options":{"num_predict":null}}`, none, ""},
+		{apiChat, `{"options":{"num_predict":1e12}}`, 1e12, ""},
+		{apiChat, `{"options":{"num_predict":1e300}}`, maxCap, ""},
+		{apiChat, `{"max_tokens":5}`, none, ""},
+		{apiV1Chat, `{"max_tokens":5}`, 5, ""},
+		{apiV1Chat, `{"max_completion_tokens":7}`, 7, ""},
+		{apiV1Chat, `{"max_completion_tokens":7,"max_tokens":9}`, 7, ""},
+		{apiV1Chat, `{"max_completion_tokens":null,"max_tokens":9}`, 9, ""},
+		{apiV1Chat, `{"max_tokens":1.5}`, none, problemField},
+		{apiV1Chat, `{"max_tokens":"5"}`, none, problemField},
+		{apiV1Chat, `{"max_tokens":1000000000000}`, 1e12, ""},
+		{apiV1Completions, `{"max_tokens":3,"max_completion_tokens":1}`, 3, ""},
+		{apiResponses, `{"max_output_tokens":3,"max_tokens":1}`, 3, ""},
+		{apiMessages, `{"max_tokens":-1}`, none, ""},
+		{apiEmbed, `{"options":{"num_predict":5}}`, none, ""},
+	} {
+		q, problem := readRequest([]byte(c.body), c.kind)
+		equal(t, c.problem, problem, c.body)
+		got := int64(none)
+		if q.maxOutput != nil {
+			got = *q.maxOutput
+		}
+		equal(t, c.want, got, c.body)
+	}
+}
+
+// TestStream: a native answer streams unless told not to, the others when told to.
+func TestStream(t *testing.T) {
+	for _, c := range []struct {
+		kind api
+		body string
+		want bool
+	}{
+		{apiChat, `{}`, true}, {apiGenerate, `{"stream":null}`, true}, {apiChat, `{"stream":false}`, false},
+		{apiV1Chat, `{}`, false}, {apiV1Chat, `{"stream":true}`, true}, {apiMessages, `{}`, false},
+		{apiEmbed, `{}`, false}, {apiResponses, `{"stream":null}`, false},
+	} {
+		q, _ := readRequest([]byte(c.body), c.kind)
+		equal(t, c.want, *q.stream, c.body)
+	}
+}
+
+// TestPrompt: what a model would have to read is counted, and never less than it is.
+func TestPrompt(t *testing.T) {
+	for _, c := range []struct {
+		kind api
+		body string
+		want prompt
+	}{
+		{apiChat, `{"model":"m","options":{"a":"bcd"},"keep_alive":"5m"}`, prompt{}},
+		{apiChat, `{"messages":[{"role":"user","content":"abc"},{"content":"\u00e9"}]}`, prompt{5, 0, 2, 0}},
+		{apiChat, `{"messages":[{"role":"system","content":"abc"},{"role":"user","content":"d"}]}`, prompt{7, 0, 2, 0}},
+		{apiChat, `{"messages":[{"content":"abc","role":"system"}]}`, prompt{6, 0, 1, 0}},
+		{apiChat, `{"messages":[{"role":"user","content":"a","images":["xxxx","yyyy"]}]}`, prompt{1, 2, 1, 0}},
+		{apiChat, `{"messages":[{"role":"user","Im\u0061ges":["xxxx"]}]}`, prompt{0, 1, 1, 0}},
+		{apiChat, `{"messages":[{"thinking":"ab","tool_calls":[{"function":{"name":"f","arguments":{"images":["x"]}}}]}]}`,
+			prompt{2 + 1 + len(`{"images":["x"]}`), 0, 1, 0}},
+		{apiChat, `{"tools":[{"type":"function"},{"a":"<"}]}`, prompt{31 + 5, 0, 0, 2}},
+		{apiChat, `{"format":{"type":"object"}}`, prompt{17, 0, 0, 0}},
+		{apiChat, `{"format":"json"}`, prompt{}},
+		{apiGenerate, `{"prompt":"abc","system":"xy","suffix":"z","template":"tt"}`, prompt{3 + 4 + 1 + 2, 0, 2, 0}},
+		{apiGenerate, `{"prompt":"","context":[1,2,3],"images":["x"]}`, prompt{3, 1, 1, 0}},
+		{apiV1Chat, `{"messages":[{"role":"user","content":[{"type":"text","text":"ab"},{"type":"image_url","image_url":{"url":"data:xxxxxxxx"}}]}]}`,
+			prompt{2, 1, 1, 0}},
+		{apiMessages, `{"system":[{"type":"text","text":"ab"}],"messages":[{"role":"user","content":[{"type":"image","source":{"data":"xxxx"}}]}]}`,
+			prompt{4, 1, 2, 0}},
+		{apiResponses, `{"input":"abc","instructions":"x"}`, prompt{5, 0, 2, 0}},
+		{apiResponses, `{"input":[{"role":"developer","content":"abc"}]}`, prompt{6, 0, 1, 0}},
+		{apiEmbed, `{"input":["ab","c"]}`, prompt{3, 0, 2, 0}},
+		{apiEmbed, `{"input":"abc"}`, prompt{3, 0, 1, 0}},
+		{apiChat, `{"a_later_field":["abc"]}`, prompt{7, 0, 0, 0}},
+		{apiChat, `{"messages":{"content":"abc"}}`, prompt{3, 0, 0, 0}},
+		{apiChat, `{"messages":null,"tools":null,"images":null,"context":null,"system":null}`, prompt{4, 0, 1, 0}},
+	} {
+		q, problem := readRequest([]byte(c.body), c.kind)
+		equal(t, "", problem, c.body)
+		equal(t, c.want, q.prompt, c.body)
+	}
+}
+
+// TestEdits: the Grant is applied, and everything else keeps its bytes.
+func TestEdits(t *testing.T) {
+	for _, c := range []struct {
+		kind      api
+		body      string
+		maxOutput int64
+		drop      []string
+		want      string
+	}{
+		{apiChat, ` {"model": "m" , "x":[1, 2]} `, 0, nil, ` {"model": "m" , "x":[1, 2]} `},
+		{apiChat, `{"model": "m", "keep_alive":-1, "x":1e400}`, 0, []string{"keep_alive"}, `{"model": "m","x":1e400}`},
+		{apiChat, `{"keep_alive":-1}`, 0, []string{"keep_alive", "shift"}, `{}`},
+		{apiChat, `{"model":"m"}`, 7, nil, `{"model":"m","options":{"num_predict":7}}`},
+		{apiChat, `{"model":"m","options":null}`, 7, nil, `{"model":"m","options":{"num_predict":7}}`},
+		{apiChat, `{"options":{"num_predict": 9, "seed":1}}`, 7, nil, `{"options":{"num_predict": 7,"seed":1}}`},
+		{apiChat, `{"options":{"num_predict": 5, "seed":1}}`, 7, nil, `{"options":{"num_predict": 5, "seed":1}}`},
+		{apiChat, `{"options":{"num_predict":-1}}`, 7, nil, `{"options":{"num_predict":7}}`},
+		{apiChat, `{"options":{"num_ctx":1,"seed":2}}`, 0, []string{"options.num_ctx"}, `{"options":{"seed":2}}`},
+		{apiChat, `{"options":{"NUM_CTX":1}}`, 0, []string{"options.num_ctx"}, `{"options":{}}`},
+		{apiChat, `{"model":"m"}`, 0, []string{"options.num_ctx"}, `{"model":"m"}`},
+		{apiChat, `{"options":{"num_predict":9}}`, 7, []string{"options.num_predict"}, `{"options":{"num_predict":7}}`},
+		{apiChat, `{"Shift":1}`, 0, []string{"shift"}, `{}`},
+		{apiV1Chat, `{"model":"m"}`, 7, nil, `{"model":"m","max_tokens":7}`},
+		{apiV1Chat, `{"max_completion_tokens":5}`, 0, nil, `{"max_completion_tokens":5,"max_tokens":5}`},
+		{apiV1Chat, `{"max_tokens":9}`, 7, nil, `{"max_tokens":7}`},
+		{apiV1Chat, `{"stream":true}`, 0, nil, `{"stream":true,"stream_options":{"include_usage":true}}`},
+		{apiV1Chat, `{"stream":true,"stream_options":null}`, 0, nil, `{"stream":true,"stream_options":{"include_usage":true}}`},
+		{apiV1Chat, `{"stream":true,"stream_options":{"a":1,"include_usage": false}}`, 0, nil,
+			`{"stream":true,"stream_options":{"a":1,"include_usage": true}}`},
+		{apiV1Chat, `{"stream":true, "stream_options":{"include_usage": true}}`, 0, nil,
+			`{"stream":true, "stream_options":{"include_usage": true}}`},
+		{apiV1Chat, `{"stream":false}`, 0, nil, `{"stream":false}`},
+		{apiV1Completions, `{"stream":true}`, 3, nil, `{"stream":true,"max_tokens":3,"stream_options":{"include_usage":true}}`},
+		{apiResponses, `{"stream":true}`, 3, nil, `{"stream":true,"max_output_tokens":3}`},
+		{apiMessages, `{"max_tokens":1}`, 3, nil, `{"max_tokens":1}`},
+		{apiEmbed, `{"input":"x"}`, 3, nil, `{"input":"x"}`},
+	} {
+		q, problem := readRequest([]byte(c.body), c.kind)
+		equal(t, "", problem, c.body)
+		g := &grant{MaxOutput: optional(c.maxOutput), Drop: c.drop}
+		equal(t, c.want, string(q.edited(g, c.kind)), c.body)
+	}
+}
+
+func FuzzRequest(f *testing.F) {
+	for _, text := range documents {
+		f.Add([]byte(text))
+	}
+	f.Add([]byte(`{"messages":[{"role":"system","content":[{"type":"text","text":"a"}]}],"tools":[1],"input":{"a":"b"}}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		limit := int64(5)
+		for _, kind := range []api{apiChat, apiV1Chat, apiMessages} {
+			q, problem := readRequest(text, kind)
+			if problem != "" {
+				continue
+			}
+			edited := q.edited(&grant{MaxOutput: &limit, Drop: []string{"keep_alive", "options.num_ctx"}}, kind)
+			if _, problem := readRequest(edited, kind); problem != "" {
+				t.Errorf("%q became %q: %s", text, edited, problem)
+			}
+		}
+	})
+}

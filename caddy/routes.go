@@ -1,0 +1,130 @@
+package gateway
+
+import "strings"
+
+// class says who answers a route.
+type class int
+
+const (
+	unknown class = iota // authz, with a refusal
+	metered              // a backend, with a Grant
+	read                 // authz
+	public               // anyone may ask; no Ask is made
+)
+
+// dialect is the family of clients whose shapes a path speaks.
+type dialect int
+
+const (
+	ollama dialect = iota
+	openai
+	anthropic
+)
+
+// api is one request and answer shape.
+type api int
+
+const (
+	apiNone api = iota
+	apiChat
+	apiGenerate
+	apiEmbed
+	apiEmbeddings
+	apiV1Chat
+	apiV1Completions
+	apiV1Embeddings
+	apiResponses
+	apiMessages
+	apiShow
+)
+
+// route is one method and path that the gateway knows.
+type route struct {
+	class   class
+	dialect dialect
+	api     api
+}
+
+// routes is every method and path that is not refused; authz has the same table, and
+// testdata/contract/routes.json binds the two.
+var routes = map[string]route{
+	"POST /api/chat":            {metered, ollama, apiChat},
+	"POST /api/generate":        {metered, ollama, apiGenerate},
+	"POST /api/embed":           {metered, ollama, apiEmbed},
+	"POST /api/embeddings":      {metered, ollama, apiEmbeddings},
+	"POST /v1/chat/completions": {metered, openai, apiV1Chat},
+	"POST /v1/completions":      {metered, openai, apiV1Completions},
+	"POST /v1/embeddings":       {metered, openai, apiV1Embeddings},
+	"POST /v1/responses":        {metered, openai, apiResponses},
+	"POST /v1/messages":         {metered, anthropic, apiMessages},
+	"GET /api/version":          {read, ollama, apiNone},
+	"HEAD /api/version":         {read, ollama, apiNone},
+	"GET /api/tags":             {read, ollama, apiNone},
+	"HEAD /api/tags":            {read, ollama, apiNone},
+	"GET /api/ps":               {read, ollama, apiNone},
+	"POST /api/show":            {read, ollama, apiShow},
+	"GET /v1/models":            {read, openai, apiNone},
+	"HEAD /v1/models":           {read, openai, apiNone},
+	"GET /v1/models/{id}":       {read, openai, apiNone},
+	"GET /healthz":              {public, ollama, apiNone},
+	"GET /readyz":               {public, ollama, apiNone},
+	"GET /":                     {public, ollama, apiNone},
+	"HEAD /":                    {public, ollama, apiNone},
+}
+
+// modelsPrefix begins the one path that is not compared whole.
+const modelsPrefix = "/v1/models/"
+
+// findRoute is byte-equal comparison: paths are never decoded, cleaned or folded, because
+// the router behind us reads them differently than we would.
+func findRoute(method, path string) route {
+	if id, ok := strings.CutPrefix(path, modelsPrefix); ok && isModelID(id) {
+		path = modelsPrefix + "{id}"
+	}
+	if found, ok := routes[method+" "+path]; ok {
+		return found
+	}
+	return route{dialect: dialectOf(path)}
+}
+
+// dialectOf is the dialect that an error on an unknown path is worded in.
+func dialectOf(path string) dialect {
+	switch {
+	case strings.HasPrefix(path, "/v1/messages"):
+		return anthropic
+	case strings.HasPrefix(path, "/v1/"):
+		return openai
+	}
+	return ollama
+}
+
+func isModelID(s string) bool {
+	if s == "" || len(s) > 128 {
+		return false
+	}
+	for i := range len(s) {
+		if !isAlphanumeric(s[i]) && strings.IndexByte("._:-", s[i]) < 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// isTarget says whether a request target is in origin form and has a path of one spelling
+// only: no escapes, no empty or dotted segments.
+func isTarget(path string) bool {
+	if !strings.HasPrefix(path, "/") {
+		return false
+	}
+	for i := range len(path) {
+		if !isAlphanumeric(path[i]) && strings.IndexByte("/._:~-", path[i]) < 0 {
+			return false
+		}
+	}
+	return !strings.Contains(path, "//") && !strings.Contains(path+"/", "/./") &&
+		!strings.Contains(path+"/", "/../")
+}
+
+func isAlphanumeric(c byte) bool {
+	return isDigit(c) || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z')
+}

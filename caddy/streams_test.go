@@ -1,0 +1,354 @@
+package gateway
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// control asks the control socket.
+func (s *stack) control(t testing.TB, method, target string, into any) int {
+	t.Helper()
+	client := http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(context.Context, string, string) (net.Conn, error) {
+			return net.Dial("unix", s.path("control.sock"))
+		},
+	}}
+	request, err := http.NewRequest(method, "http://control"+target, nil)
+	must(t, err)
+	response, err := client.Do(request)
+	must(t, err)
+	defer func() { _ = response.Body.Close() }()
+	must(t, json.NewDecoder(response.Body).Decode(into))
+	return response.StatusCode
+}
+
+func (s *stack) kill(t testing.TB, query string) int {
+	t.Helper()
+	var got struct{ Killed int }
+	equal(t, 200, s.control(t, "POST", "/kill?"+query, &got), "kill")
+	return got.Killed
+}
+
+// running starts a stream of the backend's frames and reads the first k.
+func (s *stack) running(t testing.TB, path, body string, b *scripted, k int) (*http.Response, *bufio.Reader) {
+	t.Helper()
+	s.upstream.set(t, b.serve)
+	b.allow(k)
+	response := s.open(t, path, body)
+	reader := bufio.NewReader(response.Body)
+	for i := range k {
+		_, err := io.ReadFull(reader, make([]byte, len(b.frame(i))))
+		must(t, err)
+	}
+	return response, reader
+}
+
+// TestKill: a kill ends a stream at once with a valid last frame, the backend is told, and
+// the bill is what came.
+func TestKill(t *testing.T) {
+	s := sharedStack(t)
+	for _, by := range []string{"id", "key", "tenant"} {
+		b := newScripted(100, chatFrame)
+		response, reader := s.running(t, "/api/chat", `{"model":"toy"}`, b, 3)
+		id := response.Header.Get("X-Request-Id")
+		var list []stream
+		equal(t, 200, s.control(t, "GET", "/streams", &list), "streams")
+		equal(t, 1, len(list), "streams")
+		equal(t, stream{ID: id, Tenant: testTenant, Key: testKeyID, Model: list[0].Model, Backend: "local",
+			Path: "/api/chat", AgeMS: list[0].AgeMS, OutputTokens: 3}, list[0], "stream")
+		start := time.Now()
+		equal(t, 1, s.kill(t, by+"="+map[string]string{"id": id, "key": testKeyID, "tenant": testTenant}[by]), by)
+		rest, err := io.ReadAll(reader)
+		must(t, err)
+		if took := time.Since(start); took > 100*time.Millisecond {
+			t.Errorf("killed by %s in %v", by, took)
+		}
+		var last struct {
+			Done   bool
+			Reason string `json:"done_reason"`
+		}
+		must(t, json.Unmarshal(rest, &last))
+		equal(t, true, last.Done, "done")
+		<-b.gone
+		e := s.record(t, id)
+		equal(t, outcomeKilled, e.Outcome, by)
+		equal(t, int64(3), e.Deltas, by)
+		equal(t, 200, e.Status, by)
+		equal(t, 0, s.kill(t, "id="+id), "killed again")
+	}
+	var fault struct{ Error string }
+	equal(t, 400, s.control(t, "POST", "/kill", &fault), "kill nothing")
+	equal(t, 400, s.control(t, "POST", "/kill?id=a&key=b", &fault), "kill two things")
+	equal(t, 404, s.control(t, "GET", "/kill?id=a", &fault), "kill by GET")
+	var health struct{ Status string }
+	equal(t, 200, s.control(t, "GET", "/healthz", &health), "healthz")
+}
+
+// TestKillUnread: a client that does not read delays the end of its stream by less than
+// 100 ms, and pays for no more than it was sent.
+func TestKillUnread(t *testing.T) {
+	s := sharedStack(t)
+	long := strings.Repeat("x", 30_000)
+	b := newScripted(10_000, func(int) string {
+		return `{"model":"toy","message":{"content":"` + long + `"},"done":false}` + "\n"
+	})
+	s.upstream.set(t, b.serve)
+	b.allow(10_000)
+	response := s.open(t, "/api/chat", `{"model":"toy"}`)
+	defer func() { _ = response.Body.Close() }()
+	id := response.Header.Get("X-Request-Id")
+	stalled := func() bool { // until nothing moves any more: the buffers on the way are full
+		before := s.seen(t, id)
+		time.Sleep(50 * time.Millisecond)
+		return before > 0 && before == s.seen(t, id)
+	}
+	eventually(t, "the stream stalls", stalled)
+	seen, start := s.seen(t, id), time.Now()
+	equal(t, 1, s.kill(t, "id="+id), "killed")
+	e := s.record(t, id)
+	if took := time.Since(start); took > 150*time.Millisecond {
+		t.Errorf("ended after %v", took)
+	}
+	equal(t, outcomeKilled, e.Outcome, "outcome")
+	equal(t, seen, e.Deltas, "deltas")
+}
+
+func (s *stack) seen(t testing.TB, id string) int64 {
+	t.Helper()
+	var list []stream
+	s.control(t, "GET", "/streams", &list)
+	for _, x := range list {
+		if x.ID == id {
+			return x.OutputTokens
+		}
+	}
+	return -1
+}
+
+// TestKillEarly: what is killed before the first byte gets a 503 in its dialect.
+func TestKillEarly(t *testing.T) {
+	s := sharedStack(t)
+	b := newScripted(1, sseFrame)
+	s.upstream.set(t, b.serve)
+	got := make(chan answer, 1)
+	go func() { got <- s.post(t, "/v1/chat/completions", `{"model":"toy","stream":true}`) }()
+	eventually(t, "the backend is reached", func() bool { return s.upstream.count() == 1 })
+	equal(t, 1, s.kill(t, "key="+testKeyID), "killed")
+	a := <-got
+	equal(t, 503, a.status, "status")
+	equal(t, true, strings.HasPrefix(a.body, `{"error":{"message":"`), a.body)
+	e := s.record(t, a.id)
+	equal(t, outcomeKilled, e.Outcome, "outcome")
+	equal(t, 503, e.Status, "status")
+}
+
+// TestCap: a backend that ignores its cap is cut at max_output and a margin, and the client
+// is told that the answer ended for its length.
+func TestCap(t *testing.T) {
+	s := sharedStack(t)
+	limit := int64(20)
+	s.authz.set(t, func(w http.ResponseWriter, r *http.Request, a ask) {
+		g := newGrant(a)
+		g.MaxOutput = &limit
+		giveGrant(w, r, g)
+	})
+	for path, end := range map[string]string{
+		"/api/chat":            `"done_reason":"length"`,
+		"/api/generate":        `"done_reason":"length"`,
+		"/v1/chat/completions": `"finish_reason":"length"}]}` + "\n\ndata: [DONE]\n\n",
+		"/v1/completions":      `"finish_reason":"length"}]}` + "\n\ndata: [DONE]\n\n",
+		"/v1/messages":         `{"type":"message_stop"}` + "\n\n",
+		"/v1/responses":        `"type":"response.incomplete"}` + "\n\n",
+	} {
+		b := newScripted(100, capFrame(path))
+		if strings.HasPrefix(path, "/v1") {
+			b.headers["Content-Type"] = "text/event-stream"
+		}
+		b.allow(100)
+		s.upstream.set(t, b.serve)
+		a := s.post(t, path, `{"model":"toy","stream":true}`)
+		equal(t, 29, strings.Count(a.body, "word"), path)
+		if !strings.Contains(a.body, end) {
+			t.Errorf("%s ends with %s", path, a.body[max(0, len(a.body)-300):])
+		}
+		e := s.record(t, a.id)
+		equal(t, outcomeCap, e.Outcome, path)
+		equal(t, int64(29), e.Deltas, path)
+	}
+}
+
+// capFrame is an endless stream of each API.
+func capFrame(path string) func(int) string {
+	frames := map[string]string{
+		"/api/generate":   `{"model":"toy","response":"word","done":false}` + "\n",
+		"/v1/completions": `data: {"id":"cmpl-1","choices":[{"text":"word","index":0,"finish_reason":null}],"model":"toy"}` + "\n\n",
+		"/v1/messages": "event: content_block_delta\n" +
+			`data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"word"}}` + "\n\n",
+		"/v1/responses": "event: response.output_text.delta\n" +
+			`data: {"delta":"word","sequence_number":4,"type":"response.output_text.delta"}` + "\n\n",
+	}
+	if frame, ok := frames[path]; ok {
+		return func(int) string { return frame }
+	}
+	if path == "/api/chat" {
+		return chatFrame
+	}
+	return sseFrame
+}
+
+// TestDeadline: a stream that takes longer than it may ends with a last frame.
+func TestDeadline(t *testing.T) {
+	s := sharedStack(t)
+	s.authz.set(t, func(w http.ResponseWriter, r *http.Request, a ask) {
+		g := newGrant(a)
+		g.DeadlineS = 1
+		giveGrant(w, r, g)
+	})
+	response, reader := s.running(t, "/api/chat", `{"model":"toy"}`, newScripted(100, chatFrame), 2)
+	rest, err := io.ReadAll(reader)
+	must(t, err)
+	equal(t, true, strings.Contains(string(rest), `"done_reason":"length"`), string(rest))
+	e := s.record(t, response.Header.Get("X-Request-Id"))
+	equal(t, outcomeDeadline, e.Outcome, "outcome")
+	equal(t, int64(2), e.Deltas, "deltas")
+}
+
+// TestOverflow: a frame that never ends is not held for ever.
+func TestOverflow(t *testing.T) {
+	s := sharedStack(t)
+	piece := strings.Repeat("x", 1<<16)
+	b := newScripted(200, func(i int) string {
+		if i == 0 {
+			return chatFrame(0)
+		}
+		return piece
+	})
+	b.allow(200)
+	s.upstream.set(t, b.serve)
+	a := s.post(t, "/api/chat", `{"model":"toy"}`)
+	lines := strings.Split(strings.TrimSpace(a.body), "\n")
+	equal(t, 2, len(lines), "lines")
+	equal(t, true, strings.Contains(lines[1], `"done":true`), lines[1])
+	equal(t, outcomeOverflow, s.record(t, a.id).Outcome, "outcome")
+}
+
+// TestShutdown: what still runs when the grace period is over ends with a last frame, is
+// in the journal, and a new process goes on with the same node and a new boot.
+func TestShutdown(t *testing.T) {
+	s := startStack(t)
+	defer s.stop()
+	response, reader := s.running(t, "/api/chat", `{"model":"toy"}`, newScripted(100, chatFrame), 2)
+	must(t, s.cmd.Process.Signal(syscall.SIGTERM))
+	rest, err := io.ReadAll(reader)
+	must(t, err)
+	equal(t, true, strings.Contains(string(rest), `"done":true`), string(rest))
+	if err := <-s.exited; err != nil {
+		t.Errorf("Caddy exits with %v", err)
+	}
+	e := s.record(t, response.Header.Get("X-Request-Id"))
+	equal(t, outcomeShutdown, e.Outcome, "outcome")
+	equal(t, int64(2), e.Deltas, "deltas")
+
+	s.run(t)
+	node := func(l line) string {
+		_, rest, _ := strings.Cut(l.raw, `"node":"`)
+		return rest[:36]
+	}
+	lines := s.lines(t)
+	equal(t, node(lines[0]), node(lines[len(lines)-1]), "node")
+	if lines[0].Gateway.Boot == lines[len(lines)-1].Gateway.Boot {
+		t.Error("the boot is the same")
+	}
+	denseSeq(t, lines)
+}
+
+// denseSeq: each boot begins with its line, and numbers all lines without a gap (B4).
+func denseSeq(t testing.TB, lines []line) {
+	t.Helper()
+	seen, first := map[string]map[uint64]bool{}, map[string]string{}
+	for _, l := range lines {
+		boot := l.Gateway.Boot
+		if seen[boot] == nil {
+			seen[boot], first[boot] = map[uint64]bool{}, l.Msg
+		}
+		if seen[boot][l.Gateway.Seq] {
+			t.Errorf("seq %d twice", l.Gateway.Seq)
+		}
+		seen[boot][l.Gateway.Seq] = true
+	}
+	for boot, numbers := range seen {
+		equal(t, "boot", first[boot], "first line")
+		for i := range uint64(len(numbers)) {
+			if !numbers[i] {
+				t.Errorf("boot %s has no seq %d", boot, i)
+			}
+		}
+	}
+}
+
+// TestReload: SIGUSR1 keeps what runs, the boot, the numbers and the journal, and what ran
+// before can be listed and killed after.
+func TestReload(t *testing.T) {
+	s := startStack(t)
+	defer s.stop()
+	b := newScripted(100, chatFrame)
+	response, reader := s.running(t, "/api/chat", `{"model":"toy"}`, b, 2)
+	line := "import gateway_backend local " + s.upstream.server.URL + "\nimport gateway_backend other http://127.0.0.1:1\n"
+	must(t, os.WriteFile(filepath.Join(s.dir, "backends.d", "local.caddy"), []byte(line), 0o600))
+	must(t, s.cmd.Process.Signal(syscall.SIGUSR1))
+	s.authz.set(t, func(w http.ResponseWriter, r *http.Request, a ask) {
+		g := newGrant(a)
+		g.Backends = []string{"other"}
+		giveGrant(w, r, g)
+	})
+	eventually(t, "the new backend is known", func() bool {
+		a, ok := s.try(t, "/api/chat", `{"model":"toy"}`)
+		return ok && s.record(t, a.id).Outcome == outcomeUpstreamError
+	})
+	id := response.Header.Get("X-Request-Id")
+	b.allow(1)
+	if _, err := reader.ReadString('\n'); err != nil {
+		t.Fatalf("%v: %s\n%s", err, toJSON(s.record(t, id)), s.stderr.String())
+	}
+	equal(t, int64(3), s.seen(t, id), "seen by the new control socket")
+	equal(t, 1, s.kill(t, "id="+id), "killed")
+	equal(t, int64(3), s.record(t, id).Deltas, "deltas")
+	denseSeq(t, s.lines(t))
+}
+
+// TestOneOwner: a second Caddy does not write into the journal of the first, and
+// `caddy validate` neither needs it nor takes it.
+func TestOneOwner(t *testing.T) {
+	s := startStack(t)
+	defer s.stop()
+	run := func(command string) (string, error) {
+		second := exec.Command(s.cmd.Path, command, "--config", s.cmd.Args[3], "--adapter", "caddyfile")
+		second.Env = append(append([]string{}, s.cmd.Env...), "GATEWAY_SITE=http://"+freeAddr(t), "GATEWAY_CONTROL="+s.path("c2"))
+		out, err := second.CombinedOutput()
+		return string(out), err
+	}
+	out, err := run("run")
+	if err == nil || !strings.Contains(out, "another process writes the journal") {
+		t.Errorf("the second Caddy says %v: %s", err, out)
+	}
+	if out, err := run("validate"); err != nil {
+		t.Errorf("validate says %v: %s", err, out)
+	}
+	equal(t, 200, s.post(t, "/api/chat", `{"model":"m"}`).status, "the first goes on")
+	denseSeq(t, s.lines(t))
+	mode, err := os.Stat(s.path("control.sock"))
+	must(t, err)
+	equal(t, os.FileMode(0o600), mode.Mode().Perm(), "mode of the control socket")
+}

@@ -1,0 +1,127 @@
+package gateway
+
+import "fmt"
+
+// messagesShape reads /v1/messages: typed events, of which message_delta has the usage and
+// message_stop is the last, or one message. Its input excludes what was cached; the usage
+// of message_start is a guess.
+var messagesShape = shape{leaf: messagesLeaf, end: messagesEnd, final: messagesFinal}
+
+func messagesLeaf(u *usage, path *[pathDepth]word, depth int, v leaf) {
+	f := &u.frame
+	switch path[0] {
+	case wType:
+		f.kind = messagesKind(v.text)
+	case wIndex:
+		f.index = number(v).n
+	case wDelta:
+		if depth == 2 && (path[1] == wText || path[1] == wThinking || path[1] == wPartialJSON) {
+			f.content += v.size
+		}
+	case wUsage:
+		messagesUsage(f, path, depth, v)
+	case wContent:
+		isText := depth == 3 && (path[2] == wText || path[2] == wThinking)
+		if isText || depth > 3 && path[2] == wInput {
+			f.content += v.textSize()
+		}
+	case wStopReason:
+		f.isDone = v.isSaid()
+	case wMessage:
+		messageStart(u, path, depth, v)
+	case wError:
+		f.isError = f.isError || v.isSaid()
+	}
+}
+
+func messagesKind(name []byte) eventKind {
+	switch string(name) {
+	case "message_start":
+		return eventBegun
+	case "content_block_start":
+		return eventBlockBegun
+	case "content_block_stop":
+		return eventBlockEnded
+	case "message_delta":
+		return eventDelta
+	case "message_stop":
+		return eventStop
+	case "error":
+		return eventFailed
+	}
+	return eventOther
+}
+
+func messagesUsage(f *frame, path *[pathDepth]word, depth int, v leaf) {
+	if depth != 2 {
+		return
+	}
+	switch path[1] {
+	case wInputTokens:
+		f.input, f.hasUsage = number(v), true
+	case wOutputTokens:
+		f.output, f.hasUsage = number(v), true
+	case wCacheRead:
+		f.cached = number(v)
+	}
+}
+
+func messageStart(u *usage, path *[pathDepth]word, depth int, v leaf) {
+	switch {
+	case depth == 2 && path[1] == wID:
+		keepText(&u.id, v)
+	case depth == 2 && path[1] == wModel:
+		keepText(&u.model, v)
+	}
+}
+
+func messagesEnd(u *usage) {
+	f := &u.frame
+	if !u.isStream {
+		if f.isDone {
+			u.report()
+			u.finish()
+		}
+		return
+	}
+	switch f.kind {
+	case eventBegun:
+		u.hasBegun = true
+	case eventBlockBegun:
+		u.openBlock = count{f.index, true}
+	case eventBlockEnded:
+		u.openBlock = count{}
+	case eventDelta:
+		u.hasFinishFrame = true
+		if f.hasUsage {
+			u.report()
+		}
+	case eventStop:
+		u.finish()
+	case eventFailed:
+		u.isError = true
+	}
+}
+
+// messagesFinal ends the block that is open, and the message.
+func messagesFinal(u *usage, isCap bool) []byte {
+	var out []byte
+	if !u.hasBegun {
+		out = fmt.Appendf(out, "event: message_start\ndata: {\"type\":\"message_start\","+
+			`"message":{"id":"msg_0","type":"message","role":"assistant","model":"","content":[],`+
+			`"usage":{"input_tokens":0,"output_tokens":0}}}`+"\n\n")
+	}
+	if u.openBlock.isSaid {
+		out = fmt.Appendf(out, "event: content_block_stop\n"+
+			`data: {"type":"content_block_stop","index":%d}`+"\n\n", u.openBlock.n)
+	}
+	if !u.hasFinishFrame {
+		reason := "end_turn"
+		if isCap {
+			reason = "max_tokens"
+		}
+		out = fmt.Appendf(out, "event: message_delta\ndata: {\"type\":\"message_delta\","+
+			`"delta":{"stop_reason":"%s"},"usage":{"output_tokens":%d}}`+"\n\n", reason, u.deltas)
+	}
+	return fmt.Appendf(out, "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n")
+}

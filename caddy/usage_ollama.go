@@ -1,0 +1,90 @@
+package gateway
+
+import (
+	"fmt"
+	"time"
+)
+
+// ollamaShape reads /api/chat, /api/generate, /api/embed and /api/embeddings: one object
+// per line or in all, and the counts in the one that says done. Counts of 0 are left out.
+var ollamaShape = shape{leaf: ollamaLeaf, end: ollamaEnd, final: ollamaFinal}
+
+func ollamaLeaf(u *usage, path *[pathDepth]word, depth int, v leaf) {
+	if depth == 1 {
+		ollamaField(u, path[0], v)
+		return
+	}
+	f := &u.frame
+	switch path[0] {
+	case wMessage:
+		isText := depth == 2 && (path[1] == wContent || path[1] == wThinking)
+		if isText || path[1] == wToolCalls && path[3] == wFunction {
+			f.content += v.size
+		}
+	case wError:
+		f.isError = true
+	}
+}
+
+func ollamaField(u *usage, name word, v leaf) {
+	f := &u.frame
+	switch name {
+	case wResponse, wThinking:
+		f.content += v.size
+	case wDone:
+		f.isDone = string(v.text) == "true"
+	case wPromptEvalCount:
+		f.input = number(v)
+	case wEvalCount:
+		f.output = number(v)
+	case wPromptCached:
+		f.cached = number(v)
+	case wLoadDuration:
+		u.load = number(v)
+	case wPromptEvalDuration:
+		u.promptEval = number(v)
+	case wEvalDuration:
+		u.eval = number(v)
+	case wError:
+		f.isError = v.isSaid()
+	case wModel:
+		keepText(&u.model, v)
+	}
+}
+
+func ollamaEnd(u *usage) {
+	f := &u.frame
+	switch u.api {
+	case apiEmbed, apiEmbeddings:
+		u.terminal = !f.isError
+		if f.input.isSaid {
+			u.input, u.output = f.input, count{0, true}
+		}
+		return
+	}
+	if !f.isDone {
+		return
+	}
+	f.input.isSaid, f.output.isSaid = true, true
+	u.report()
+	u.finish()
+}
+
+// ollamaFinal is the line that ends a stream of /api/chat or /api/generate.
+func ollamaFinal(u *usage, isCap bool) []byte {
+	content := `"response":""`
+	if u.api == apiChat {
+		content = `"message":{"role":"assistant","content":""}`
+	}
+	return fmt.Appendf(nil,
+		`{"model":"%s","created_at":"%s",%s,"done":true,"done_reason":"%s","eval_count":%d}`+"\n",
+		u.model, time.Now().UTC().Format(time.RFC3339Nano), content, stopReason(isCap), u.deltas)
+}
+
+// stopReason is why a stream that we end has ended, in the words of Ollama and OpenAI.
+func stopReason(isCap bool) string {
+	if isCap {
+		return "length"
+	}
+	return "stop"
+}

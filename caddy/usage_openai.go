@@ -1,0 +1,135 @@
+package gateway
+
+import (
+	"bytes"
+	"fmt"
+	"time"
+)
+
+// openaiShape reads /v1/chat/completions, /v1/completions and /v1/embeddings. A stream
+// says its usage in a chunk without choices; on /v1/completions every other chunk then
+// says zeros. It is whole when it says [DONE], a single answer when it has a finish reason.
+var openaiShape = shape{leaf: openaiLeaf, end: openaiEnd, final: openaiFinal}
+
+func openaiLeaf(u *usage, path *[pathDepth]word, depth int, v leaf) {
+	f := &u.frame
+	switch path[0] {
+	case wChoices:
+		f.hasChoice = true
+		openaiChoice(u, path, depth, v)
+	case wUsage:
+		openaiUsage(f, path, depth, v)
+	case wError:
+		f.isError = f.isError || v.isSaid()
+	case wID:
+		keepText(&u.id, v)
+	case wModel:
+		f.hasModel = v.isSaid()
+		if f.hasModel {
+			keepText(&u.model, v)
+		}
+	}
+}
+
+func openaiChoice(u *usage, path *[pathDepth]word, depth int, v leaf) {
+	f := &u.frame
+	switch {
+	case depth == 3 && path[2] == wFinishReason:
+		f.isDone = v.isSaid()
+	case depth == 3 && path[2] == wText:
+		f.content += v.size
+	case depth == 4 && path[3] != wRole && (path[2] == wDelta || path[2] == wMessage):
+		f.content += v.textSize()
+	case depth > 6 && path[3] == wToolCalls && path[5] == wFunction:
+		f.content += v.textSize()
+	}
+}
+
+func openaiUsage(f *frame, path *[pathDepth]word, depth int, v leaf) {
+	f.hasUsage = true
+	switch {
+	case depth == 2 && path[1] == wPromptTokens:
+		f.input = number(v)
+	case depth == 2 && path[1] == wCompletionTokens:
+		f.output = number(v)
+	case depth == 3 && path[1] == wPromptDetails && path[2] == wCachedTokens:
+		f.cached = number(v)
+	}
+}
+
+func openaiEnd(u *usage) {
+	f := &u.frame
+	if u.api == apiV1Embeddings {
+		u.terminal = !f.isError
+		if f.input.isSaid {
+			u.input, u.output = f.input, count{0, true}
+		}
+		return
+	}
+	if u.isStream {
+		// An error in the middle of a stream arrives as a chunk without a model.
+		u.isError = u.isError || !f.hasModel
+		u.hasFinishFrame = u.hasFinishFrame || f.isDone
+	}
+	isLast := !f.hasChoice || !u.isStream && f.isDone
+	if f.hasUsage && (isLast || f.input.n+f.output.n > 0) {
+		u.report()
+	}
+	if !u.isStream && f.isDone {
+		u.finish()
+	}
+}
+
+// isUsageChunk says whether the last frame was the extra one that only carries usage.
+func (u *usage) isUsageChunk() bool {
+	return u.frame.hasUsage && !u.frame.hasChoice
+}
+
+// openaiFinal is a last chunk with a finish reason, if there was none, and the end.
+func openaiFinal(u *usage, isCap bool) []byte {
+	if u.hasFinishFrame {
+		return []byte("data: [DONE]\n\n")
+	}
+	object, choice := "chat.completion.chunk", `"delta":{}`
+	if u.api == apiV1Completions {
+		object, choice = "text_completion", `"text":""`
+	}
+	return fmt.Appendf(nil, `data: {"id":"%s","object":"%s","created":%d,"model":"%s",`+
+		`"choices":[{"index":0,%s,"finish_reason":"%s"}]}`+"\n\ndata: [DONE]\n\n",
+		u.id, object, time.Now().Unix(), u.model, choice, stopReason(isCap))
+}
+
+// textSize is the decoded length of a string, 0 of any other scalar.
+func (v leaf) textSize() int64 {
+	if v.isString {
+		return v.size
+	}
+	return 0
+}
+
+// withoutUsage is an event without the usage member of its data.
+func withoutUsage(event []byte) []byte {
+	start := bytes.IndexByte(event, '{')
+	if start < 0 {
+		return event
+	}
+	var room [16]member
+	members, _, err := appendMembers(room[:0], event, start, 0)
+	if err != nil {
+		return event
+	}
+	for i, m := range members {
+		if string(m.name) != "usage" {
+			continue
+		}
+		from, to := m.start, m.end
+		switch {
+		case i > 0:
+			from = members[i-1].end
+		case len(members) > 1:
+			to = members[1].start
+		}
+		return append(append(make([]byte, 0, len(event)), event[:from]...), event[to:]...)
+	}
+	return event
+}

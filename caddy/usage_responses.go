@@ -1,0 +1,119 @@
+package gateway
+
+import (
+	"bytes"
+	"fmt"
+	"time"
+)
+
+// eventKind is what an event of /v1/responses or /v1/messages is.
+type eventKind uint8
+
+const (
+	eventOther eventKind = iota
+	eventDelta
+	eventDone
+	eventFailed
+	eventBegun
+	eventBlockBegun
+	eventBlockEnded
+	eventStop
+)
+
+// responsesShape reads /v1/responses: typed events, of which response.completed repeats
+// the whole response with its usage, or that response alone.
+var responsesShape = shape{leaf: responsesLeaf, end: responsesEnd, final: responsesFinal}
+
+func responsesLeaf(u *usage, path *[pathDepth]word, depth int, v leaf) {
+	f := &u.frame
+	if !u.isStream {
+		responseField(u, path[:], depth, v)
+		return
+	}
+	switch {
+	case path[0] == wResponse && depth > 1:
+		responseField(u, path[1:], depth-1, v)
+	case depth != 1:
+	case path[0] == wType:
+		f.kind = responsesKind(v.text)
+	case path[0] == wDelta:
+		f.content += v.textSize()
+	case path[0] == wSequence:
+		u.sequence = number(v).n
+	}
+}
+
+func responsesKind(name []byte) eventKind {
+	switch string(name) {
+	case "response.completed", "response.incomplete":
+		return eventDone
+	case "response.failed", "error":
+		return eventFailed
+	}
+	if bytes.HasSuffix(name, []byte(".delta")) {
+		return eventDelta
+	}
+	return eventOther
+}
+
+// responseField reads a leaf of the response object.
+func responseField(u *usage, path []word, depth int, v leaf) {
+	f := &u.frame
+	switch path[0] {
+	case wUsage:
+		responseUsage(f, path, depth, v)
+	case wOutput:
+		isText := depth == 5 && path[4] == wText || depth == 3 && path[2] == wArguments
+		if isText && !u.isStream {
+			f.content += v.textSize()
+		}
+	case wError:
+		f.isError = f.isError || v.isSaid()
+	case wStatus:
+		f.isDone = string(v.text) == "completed" || string(v.text) == "incomplete"
+	case wID:
+		keepText(&u.id, v)
+	case wModel:
+		keepText(&u.model, v)
+	}
+}
+
+func responseUsage(f *frame, path []word, depth int, v leaf) {
+	switch {
+	case depth == 2 && path[1] == wInputTokens:
+		f.input, f.hasUsage = number(v), true
+	case depth == 2 && path[1] == wOutputTokens:
+		f.output, f.hasUsage = number(v), true
+	case depth == 3 && path[1] == wInputDetails && path[2] == wCachedTokens:
+		f.cached = number(v)
+	}
+}
+
+func responsesEnd(u *usage) {
+	f := &u.frame
+	if f.kind == eventFailed {
+		u.isError = true
+	}
+	isLast := f.kind == eventDone || !u.isStream && f.isDone
+	if !isLast {
+		return
+	}
+	if f.hasUsage {
+		u.report()
+	}
+	u.finish()
+}
+
+// responsesFinal is the event that ends a response early.
+func responsesFinal(u *usage, isCap bool) []byte {
+	reason := "content_filter"
+	if isCap {
+		reason = "max_output_tokens"
+	}
+	return fmt.Appendf(nil, "event: response.incomplete\n"+
+		`data: {"response":{"id":"%s","object":"response","created_at":%d,"model":"%s",`+
+		`"status":"incomplete","error":null,"incomplete_details":{"reason":"%s"},`+
+		`"instructions":null,"metadata":{},"output":[],"parallel_tool_calls":true,`+
+		`"tool_choice":"auto","tools":[]},"sequence_number":%d,"type":"response.incomplete"}`+"\n\n",
+		u.id, time.Now().Unix(), u.model, reason, u.sequence+1)
+}
