@@ -1,0 +1,1 @@
+"""The bill: what the journal says ran is settled in Postgres, then in Redis, once."""

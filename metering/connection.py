@@ -1,0 +1,74 @@
+"""One connection to Postgres: named queries in, one kind of failure out."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import asyncpg
+from attrs import define
+
+import sql
+from authz.errors import GatewayError, StoreUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+_queries: Final = sql.load("metering")
+
+TIMEOUT_S: Final = 60
+
+
+class RowsRefusedError(GatewayError):
+    """Postgres takes everything but these rows: one of them breaks a rule of the schema."""
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+        raise RowsRefusedError(f"Postgres refused rows: {error}.") from error
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        raise StoreUnavailable(f"Postgres cannot be asked: {error!r}.") from error
+
+
+@define
+class Connection:
+    """Every method raises StoreUnavailable; those that write raise RowsRefusedError too."""
+
+    _connection: asyncpg.Connection[asyncpg.Record]
+
+    @classmethod
+    async def connect(cls, url: str) -> Self:
+        """Connect; the URL is libpq's."""
+        with _translated():
+            return cls(await asyncpg.connect(url, command_timeout=TIMEOUT_S, timeout=TIMEOUT_S))
+
+    async def close(self) -> None:
+        """Close the connection, or drop it if Postgres does not answer."""
+        try:
+            with _translated():
+                await self._connection.close(timeout=1)
+        except StoreUnavailable:
+            self._connection.terminate()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """All that is done inside happens at once, or, if anything raises, not at all."""
+        with _translated():
+            async with self._connection.transaction():
+                yield
+
+    async def _rows(self, query: str, **parameters: object) -> list[asyncpg.Record]:
+        with _translated():
+            ask: Any = getattr(_queries, query)
+            return [row async for row in ask(self._connection, **parameters)]
+
+    async def _one(self, query: str, **parameters: object) -> Any:
+        with _translated():
+            return await getattr(_queries, query)(self._connection, **parameters)
+
+    async def _do(self, query: str, **parameters: object) -> None:
+        with _translated():
+            await getattr(_queries, query)(self._connection, **parameters)

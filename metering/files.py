@@ -1,0 +1,197 @@
+"""The journal's files on disk, oldest first: the rotated ones, plain or compressed, then the active one."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import re
+import struct
+import sys
+import zlib
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
+
+from attrs import define, field, frozen
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PREFIX_BYTES: Final = 65_536
+"""A first line longer than this is told by its beginning."""
+
+WINDOW_BYTES: Final = 4096
+"""How much before a position tells whether it is still the same content: more than any record,
+so that its id is in it; the ends of records are all alike.
+"""
+
+# A compressed file may be cut short or be none at all.
+_UNREADABLE: Final = (EOFError, OSError, gzip.BadGzipFile, zlib.error, zstd.ZstdError)
+
+
+@frozen
+class Mark:
+    """Where metering stands in one file: position is the start of the first line not yet read.
+
+    A file is known by its first line (fingerprint) and by what comes before the position (marker,
+    the SHA-256 of a window; empty if anything may). Content that has the one but not the other is
+    another generation of the fingerprint.
+    """
+
+    fingerprint: bytes
+    generation: int
+    name: str
+    position: int = 0
+    marker: bytes = b""
+    is_finished: bool = False
+
+    @property
+    def window_bytes(self) -> int:
+        """How much before the position the marker is about."""
+        return min(self.position, WINDOW_BYTES) if self.marker else 0
+
+    def is_after(self, window: bytes) -> bool:
+        """Whether these are the bytes that came before the position."""
+        return not self.marker or self.marker == hashlib.sha256(window).digest()
+
+
+@frozen
+class Identity:
+    """A file as the kernel knows it; unchanged means unread bytes can't have come."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+
+    def is_same_file(self, other: Identity) -> bool:
+        """Whether both are one file, at whatever length."""
+        return (self.device, self.inode) == (other.device, other.inode)
+
+
+@define
+class _Unpacked:
+    """Reads a decompressor at positions; going back within the last block costs nothing."""
+
+    _stream: gzip.GzipFile | zstd.ZstdFile
+    _start: int = 0
+    _block: bytes = b""
+
+    def read(self, position: int, length: int) -> bytes:
+        """Bytes from a position on; fewer than asked for at the end, also where the file is broken."""
+        if not self._start <= position <= self._start + len(self._block):
+            self._start, self._block = position, b""
+            try:
+                self._stream.seek(position)
+            except _UNREADABLE:
+                return b""
+        kept = self._block[position - self._start :]
+        self._start, self._block = position, kept + self._more(length - len(kept))
+        return self._block[:length]
+
+    def _more(self, length: int) -> bytes:
+        pieces = []
+        try:
+            while length > 0 and (piece := self._stream.read1(length)):
+                pieces.append(piece)
+                length -= len(piece)
+        except _UNREADABLE:
+            pass
+        return b"".join(pieces)
+
+
+@define
+class OpenFile:
+    """One journal file, open for reading; it stays readable when it is renamed or removed."""
+
+    path: Path
+    identity: Identity
+    _raw: BinaryIO = field(repr=False)
+    _unpacked: _Unpacked | None = field(repr=False)
+
+    @classmethod
+    def open(cls, path: Path) -> OpenFile:
+        """Open a file, decompressing by its name; raises FileNotFoundError if it has just gone."""
+        raw = cast("BinaryIO", path.open("rb", buffering=0))
+        unpacked = None
+        if path.suffix == ".gz":
+            unpacked = _Unpacked(gzip.GzipFile(fileobj=raw))
+        elif path.suffix == ".zst":
+            unpacked = _Unpacked(zstd.ZstdFile(raw))
+        return cls(path, _identity(os.fstat(raw.fileno())), raw, unpacked)
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether this can only be read from front to back."""
+        return self._unpacked is not None
+
+    def read(self, position: int, length: int) -> bytes:
+        """Bytes from a position on; fewer than asked for means the end of what is there."""
+        if self._unpacked is not None:
+            return self._unpacked.read(position, length)
+        self._raw.seek(position)
+        return self._raw.read(length)
+
+    def fingerprint(self, *, is_final: bool) -> bytes | None:
+        """SHA-256 of the first line; None while that is not whole and may still grow."""
+        data = self.read(0, PREFIX_BYTES)
+        end = data.find(b"\n")
+        if end < 0 and len(data) < PREFIX_BYTES and not (is_final and data):
+            return None
+        return hashlib.sha256(data if end < 0 else data[:end]).digest()
+
+    def marker(self, position: int) -> bytes:
+        """The marker of a position."""
+        window = min(position, WINDOW_BYTES)
+        return hashlib.sha256(self.read(position - window, window)).digest()
+
+    def holds(self, mark: Mark) -> bool:
+        """Whether this content is what had been read when the mark was made."""
+        return mark.is_after(self.read(mark.position - mark.window_bytes, mark.window_bytes))
+
+    def ends_at(self, position: int) -> bool:
+        """Whether nothing comes after a position."""
+        return not self.read(position, 1)
+
+    def is_gzip_of(self, length: int) -> bool:
+        """Whether the trailer of a .gz says that it unpacks to so many bytes (modulo 2^32)."""
+        if self.path.suffix != ".gz":
+            return False
+        with self.path.open("rb") as raw:
+            raw.seek(max(0, self.identity.size - 4))
+            return raw.read(4) == struct.pack("<I", length % 2**32)
+
+    def current_identity(self) -> Identity:
+        """The file as it is now, under whatever name."""
+        return _identity(os.fstat(self._raw.fileno()))
+
+    def close(self) -> None:
+        """Close it."""
+        self._raw.close()
+
+
+def rotated(active: Path) -> list[Path]:
+    """The rotated files of a journal, oldest first; of a file and its compressed copy the plain one first."""
+    pattern = re.compile(
+        rf"{re.escape(active.stem)}-(\d{{4}}-\d\d-\d\dT\d\d-\d\d-\d\d[.\d]*)(?:-[\w.-]*)?"
+        rf"{re.escape(active.suffix)}(\.gz|\.zst)?"
+    )
+    found = [(match, entry) for entry in active.parent.iterdir() if (match := pattern.fullmatch(entry.name))]
+    found.sort(key=lambda pair: (pair[0][1], pair[1].name))
+    return [entry for _, entry in found]
+
+
+def identify(path: Path) -> Identity | None:
+    """A path's file right now; None if there is none."""
+    try:
+        return _identity(path.stat())
+    except FileNotFoundError:
+        return None
+
+
+def _identity(status: os.stat_result) -> Identity:
+    return Identity(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)

@@ -1,0 +1,254 @@
+"""Ledger rows: a record with its cost, an open request that never ended, and the correction of that."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Final, NamedTuple
+from uuid import UUID
+
+from attrs import frozen
+
+from metering.cost import Cost, Source
+
+if TYPE_CHECKING:
+    from authz.types import OpenRequest
+    from metering.cost import Ratios
+    from metering.journal import Ended, Open, Record
+
+SETTLEMENT: Final = 0
+ADJUSTMENT: Final = 1
+
+NO_BOOT: Final = UUID(int=0)
+"""Stands for the boot of what no Caddy ever wrote of."""
+
+TEXT_CHARS: Final = 512
+"""Longer texts of a record are cut: what a client sends must not fill the table."""
+
+
+@frozen
+class Owner:
+    """Whom a request belongs to."""
+
+    tenant: UUID
+    key: UUID
+
+
+@frozen
+class OpenRow:
+    """A request whose open line is committed and whose record is not."""
+
+    request_id: UUID
+    node: UUID
+    boot: UUID
+    owner: Owner
+    reserved_input: int
+    reserved_output: int
+    day: date
+    month: date
+    deadline: datetime
+
+
+@frozen
+class Charged:
+    """What an orphan was charged before its record came after all."""
+
+    request_id: UUID
+    owner: Owner
+    day: date
+    month: date
+    input_tokens: int
+    output_tokens: int
+
+
+class LedgerRow(NamedTuple):
+    """A row of the ledger: the fields are the table's columns, in the table's order."""
+
+    request_id: UUID
+    entry: int
+    at: datetime
+    node: UUID
+    boot: UUID
+    seq: int | None = None
+    ip: str | None = None
+    lookup: str | None = None
+    tenant_id: UUID | None = None
+    key_id: UUID | None = None
+    method: str | None = None
+    path: str | None = None
+    model: str | None = None
+    backend: str | None = None
+    stream: bool | None = None
+    outcome: str = ""
+    reason: str | None = None
+    status: int | None = None
+    upstream_status: int | None = None
+    reserved_input: int | None = None
+    reserved_output: int | None = None
+    day: date | None = None
+    month: date | None = None
+    max_output: int | None = None
+    terminal: bool | None = None
+    reported_input_tokens: int | None = None
+    reported_output_tokens: int | None = None
+    cached_tokens: int | None = None
+    deltas: int | None = None
+    output_bytes: int | None = None
+    prompt_bytes: int | None = None
+    images: int | None = None
+    ttft_ms: int | None = None
+    duration_ms: int | None = None
+    load_ms: int | None = None
+    prompt_eval_ms: int | None = None
+    eval_ms: int | None = None
+    input_tokens: int = 0
+    output_tokens: int = 0
+    overrun_tokens: int = 0
+    usage_source: str = Source.NONE
+    input_bytes_per_token: float | None = None
+    output_bytes_per_token: float | None = None
+    output_tokens_per_s: float | None = None
+
+    @property
+    def partition(self) -> date:
+        """The day, in UTC, whose partition holds it: a UUIDv7 begins with its milliseconds."""
+        return datetime.fromtimestamp((self.request_id.int >> 80) / 1000, UTC).date()
+
+    @property
+    def tokens(self) -> int:
+        """Input plus output."""
+        return self.input_tokens + self.output_tokens
+
+
+def settlement(ended: Ended, owner: Owner | None, ratios: Ratios, cost: Cost) -> LedgerRow:
+    """The row of a record; a request nobody is known for costs nothing."""
+    record = ended.record
+    day, month = _windows(record)
+    counted = cost.source is Source.COUNTED
+    return LedgerRow(
+        request_id=record.id,
+        entry=SETTLEMENT,
+        at=ended.at,
+        node=record.node,
+        boot=record.boot,
+        seq=record.seq,
+        ip=storable(record.ip),
+        lookup=storable(record.lookup),
+        tenant_id=owner.tenant if owner else None,
+        key_id=owner.key if owner else None,
+        method=storable(record.method),
+        path=storable(record.path),
+        model=storable(record.model),
+        backend=storable(record.backend),
+        stream=record.stream,
+        outcome=storable(record.outcome) or "",
+        reason=storable(record.reason),
+        status=record.status,
+        upstream_status=record.upstream_status,
+        reserved_input=record.reserved.input if record.reserved else None,
+        reserved_output=record.reserved.output if record.reserved else None,
+        day=day,
+        month=month,
+        max_output=record.max_output,
+        terminal=record.terminal,
+        reported_input_tokens=record.input_tokens,
+        reported_output_tokens=record.output_tokens,
+        cached_tokens=record.cached_tokens,
+        deltas=record.deltas,
+        output_bytes=record.output_bytes,
+        prompt_bytes=record.prompt_bytes,
+        images=record.images,
+        ttft_ms=record.ttft_ms,
+        duration_ms=record.duration_ms,
+        load_ms=record.load_ms,
+        prompt_eval_ms=record.prompt_eval_ms,
+        eval_ms=record.eval_ms,
+        input_tokens=cost.input_tokens,
+        output_tokens=cost.output_tokens,
+        overrun_tokens=cost.overrun_tokens,
+        usage_source=cost.source,
+        input_bytes_per_token=ratios.input_bytes_per_token if counted else None,
+        output_bytes_per_token=ratios.output_bytes_per_token if counted else None,
+        output_tokens_per_s=ratios.output_tokens_per_s if counted else None,
+    )
+
+
+def orphan(row: OpenRow, at: datetime) -> LedgerRow:
+    """The row of a request whose record never came: it pays what it had reserved."""
+    return LedgerRow(
+        request_id=row.request_id,
+        entry=SETTLEMENT,
+        at=at,
+        node=row.node,
+        boot=row.boot,
+        tenant_id=row.owner.tenant,
+        key_id=row.owner.key,
+        outcome="orphaned",
+        reserved_input=row.reserved_input,
+        reserved_output=row.reserved_output,
+        day=row.day,
+        month=row.month,
+        input_tokens=row.reserved_input,
+        output_tokens=row.reserved_output,
+        usage_source=Source.RESERVED,
+    )
+
+
+def swept(request: OpenRequest, owner: Owner, *, node: UUID, at: datetime) -> LedgerRow:
+    """The row of a reservation that no journal knows: it never ran, so it is free."""
+    return LedgerRow(
+        request_id=request.request_id,
+        entry=SETTLEMENT,
+        at=at,
+        node=node,
+        boot=NO_BOOT,
+        tenant_id=owner.tenant,
+        key_id=owner.key,
+        outcome="swept",
+        reserved_input=request.reserved_input,
+        reserved_output=request.reserved_output,
+        day=request.day,
+        month=request.month,
+    )
+
+
+def adjustment(late: LedgerRow, charged: Charged) -> LedgerRow:
+    """The row of a record that came after its request was settled as an orphan: actual - charged."""
+    return late._replace(
+        entry=ADJUSTMENT,
+        tenant_id=charged.owner.tenant,
+        key_id=charged.owner.key,
+        day=charged.day,
+        month=charged.month,
+        input_tokens=late.input_tokens - charged.input_tokens,
+        output_tokens=late.output_tokens - charged.output_tokens,
+    )
+
+
+def open_row(line: Open) -> OpenRow:
+    """The row of an open line."""
+    return OpenRow(
+        request_id=line.id,
+        node=line.node,
+        boot=line.boot,
+        owner=Owner(line.tenant, line.key),
+        reserved_input=line.reserved.input,
+        reserved_output=line.reserved.output,
+        day=line.windows.day,
+        month=line.windows.month_start,
+        deadline=datetime.fromtimestamp(line.deadline, UTC),
+    )
+
+
+def _windows(record: Record) -> tuple[date | None, date | None]:
+    """The windows decided at admission; a Grant without them counts for the day of its request."""
+    if record.windows is not None:
+        return record.windows.day, record.windows.month_start
+    if record.reserved is None:
+        return None, None
+    day = datetime.fromtimestamp((record.id.int >> 80) / 1000, UTC).date()
+    return day, day.replace(day=1)
+
+
+def storable(value: str | None) -> str | None:
+    """A text as Postgres takes it: no NUL, not endless."""
+    return value[:TEXT_CHARS].replace("\0", "\ufffd") if value else value

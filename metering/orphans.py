@@ -1,0 +1,64 @@
+"""Requests whose record never came.
+
+One that is in the journal pays what it had reserved, once it is certain that no record will come. A
+reservation that no journal knows never ran: it costs nothing.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from metering.ledger import Owner, orphan, swept
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from authz.limits import Limiter
+    from metering.journal import Boot
+    from metering.ledger import LedgerRow
+    from metering.store import Store
+
+GRACE: Final = timedelta(seconds=60)
+"""How long after a request's deadline its record may still come."""
+
+
+async def take_orphans(
+    store: Store, boots: Sequence[Boot], *, node: UUID, eof_at: datetime | None, at: datetime
+) -> list[LedgerRow]:
+    """Close what a later boot of its node, or an end of file after its deadline, proves dead.
+
+    eof_at is the end of this node's journal that the transaction commits to; None if it is not one.
+    """
+    taken = []
+    for boot in boots:
+        taken += await store.take_dead_boots(boot.node, boot.boot)
+    if eof_at is not None:
+        taken += await store.take_overdue(node, eof_at - GRACE)
+    return [orphan(row, at) for row in taken]
+
+
+async def sweep(store: Store, limiter: Limiter, *, node: UUID, at: datetime) -> int:
+    """Settle what Redis holds long past its deadline; answers how many requests that were.
+
+    Only up to the moment to which every node's journal is known: who knows of it might be any.
+    """
+    known_until = await store.every_eof_at()
+    if known_until is None:
+        return 0
+    count = 0
+    for tenant in await store.tenants():
+        held = {request.request_id: request for request in await limiter.overdue(tenant, known_until)}
+        if not held:
+            continue
+        count += len(held)
+        async with store.transaction():
+            unknown = await store.in_no_journal(held)
+            rows = [swept(held[i], Owner(tenant, held[i].key), node=node, at=at) for i in unknown]
+            for row in rows:
+                await store.ensure_partition(row.partition)
+            await store.add_ledger(rows)
+            await store.publish_again(held)
+    return count

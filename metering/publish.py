@@ -1,0 +1,92 @@
+"""Tell Redis what is committed: from ledger rows not yet published, never from a range of the journal."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final
+
+from attrs import define, frozen
+
+from authz.types import TOTAL_START, Closed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from uuid import UUID
+
+    from authz.limits import Limiter
+    from authz.types import Total
+    from metering.ledger import LedgerRow
+    from metering.store import Store, TenantTotal, Unpublished
+
+CATCH_UP_ROWS: Final = 1000
+
+
+@frozen
+class Publication:
+    """What Redis is told of one tenant; rows are the ledger rows (id, entry) this is about."""
+
+    tenant: UUID
+    closed: tuple[Closed, ...]
+    totals: tuple[Total, ...]
+    rows: tuple[tuple[UUID, int], ...]
+
+
+@define
+class Publisher:
+    """Settles in Redis; a row counts as published only after Redis has answered."""
+
+    _store: Store
+    _limiter: Limiter
+    _reach: Callable[[str], None]
+
+    async def publish(self, publications: Iterable[Publication]) -> None:
+        """Publish what was just committed; raises LimiterUnavailable, and nothing is lost by that."""
+        rows: list[tuple[UUID, int]] = []
+        for publication in publications:
+            await self._limiter.settle(publication.tenant, publication.closed, publication.totals)
+            self._reach("settled")
+            rows += publication.rows
+        if rows:
+            await self._store.published(rows)
+            self._reach("published")
+
+    async def catch_up(self) -> None:
+        """Publish all that was committed and not published: after a start, a failure, or by others."""
+        while waiting := await self._store.unpublished(CATCH_UP_ROWS):
+            scopes = {row.tenant for row in waiting} | {row.closed.key for row in waiting}
+            starts = {start for row in waiting for start in (row.day, row.month) if start} | {TOTAL_START}
+            await self.publish(_waiting(waiting, await self._store.windows(scopes, starts)))
+
+
+def publications(rows: Sequence[LedgerRow], totals: Iterable[TenantTotal]) -> tuple[Publication, ...]:
+    """What Redis is told after a commit that added these rows and raised windows to these totals."""
+    closed: defaultdict[UUID, list[Closed]] = defaultdict(list)
+    ids: defaultdict[UUID, list[tuple[UUID, int]]] = defaultdict(list)
+    for row in rows:
+        if row.tenant_id is not None and row.key_id is not None:
+            closed[row.tenant_id].append(Closed(row.request_id, row.key_id, row.tokens))
+            ids[row.tenant_id].append((row.request_id, row.entry))
+    return _by_tenant(closed, totals, ids)
+
+
+def _waiting(rows: Iterable[Unpublished], totals: Iterable[TenantTotal]) -> tuple[Publication, ...]:
+    closed: defaultdict[UUID, list[Closed]] = defaultdict(list)
+    ids: defaultdict[UUID, list[tuple[UUID, int]]] = defaultdict(list)
+    for row in rows:
+        closed[row.tenant].append(row.closed)
+        ids[row.tenant].append((row.closed.request_id, row.entry))
+    return _by_tenant(closed, totals, ids)
+
+
+def _by_tenant(
+    closed: dict[UUID, list[Closed]],
+    totals: Iterable[TenantTotal],
+    ids: dict[UUID, list[tuple[UUID, int]]],
+) -> tuple[Publication, ...]:
+    raised: defaultdict[UUID, list[Total]] = defaultdict(list)
+    for total in totals:
+        raised[total.tenant].append(total.total)
+    return tuple(
+        Publication(tenant, tuple(closed[tenant]), tuple(raised[tenant]), tuple(ids[tenant]))
+        for tenant in closed
+    )

@@ -1,0 +1,241 @@
+"""The loop: tail -> journal -> cost -> one transaction -> Redis; after a failure, from Postgres's marks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final, NoReturn
+from uuid import UUID
+
+import structlog
+from attrs import define, frozen
+
+from authz.errors import LimiterUnavailable, StoreUnavailable
+from authz.limits import Limiter
+from authz.store import Store as Versions
+from metering.connection import RowsRefusedError
+from metering.journal import refused, understand
+from metering.publish import Publisher
+from metering.settle import Batch, MarkMovedError, Settlement
+from metering.store import Store
+from metering.tail import Tail
+from metering.upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from metering.journal import Page
+    from metering.tail import Chunk
+
+log: Final = structlog.get_logger()
+
+POLL_MIN_S: Final = 0.002
+POLL_MAX_S: Final = 0.020
+
+BEAT_S: Final = 1.0
+"""How often an idle journal's end is committed and vouched for."""
+
+RETRY_S: Final = 1.0
+
+
+def _nowhere(_step: str) -> None:
+    """What is called between any two steps, where a test may kill the process."""
+
+
+@frozen
+class Surroundings:
+    """Where the journal and the stores are, and what tests replace: the clock and the steps."""
+
+    journal: Path
+    database_url: str
+    redis_url: str
+    ledger_days: int | None = None
+    reach: Callable[[str], None] = _nowhere
+    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ticks: Callable[[], float] = time.monotonic
+    jitter: Callable[[], float] = random.random
+
+
+@define
+class Metering:
+    """One life of the loop, from connecting to Postgres until anything fails."""
+
+    _node: UUID
+    _tail: Tail
+    _settlement: Settlement
+    _publisher: Publisher
+    _upkeep: Upkeep
+    _store: Store
+    _limiter: Limiter
+    _clock: Callable[[], datetime]
+    _ticks: Callable[[], float]
+    _eof_at: datetime | None
+    _next_beat: float = 0.0
+    _asked_at: datetime | None = None
+    _is_behind: bool = True
+    _is_first_end: bool = True
+
+    @classmethod
+    async def begin(
+        cls, node: UUID, around: Surroundings, *, store: Store, versions: Versions, limiter: Limiter
+    ) -> Metering:
+        """Take up a node's journal where Postgres says."""
+        sequences = {sequence.boot: sequence for sequence in await store.sequences(node)}
+        return cls(
+            node=node,
+            tail=Tail.resume(around.journal, await store.marks(node)),
+            settlement=Settlement(store, node, around.reach, sequences),
+            publisher=Publisher(store, limiter, around.reach),
+            upkeep=Upkeep(node, store, limiter, versions, around.ledger_days),
+            store=store,
+            limiter=limiter,
+            clock=around.clock,
+            ticks=around.ticks,
+            eof_at=await store.eof_at(node),
+        )
+
+    async def step(self) -> bool:
+        """Commit and publish the next lines; False if there was nothing to read."""
+        await self._beat()
+        chunk = self._tail.read()
+        if chunk is None:
+            return False
+        eof_at = self._asked_at if chunk.is_end else None
+        if chunk.is_empty and eof_at is None:
+            return not chunk.is_end
+        await self._settle(chunk, eof_at)
+        if eof_at is not None:
+            await self._reached_end(eof_at)
+        return bool(chunk.lines)
+
+    def close(self) -> None:
+        """Let go of the journal."""
+        self._tail.close()
+
+    async def _settle(self, chunk: Chunk, eof_at: datetime | None) -> None:
+        try:
+            await self._commit(chunk, understand(chunk.lines), eof_at)
+        except RowsRefusedError as error:
+            log.warning("metering.rows_refused", reason=str(error), lines=len(chunk.lines))
+            if not chunk.lines:
+                raise
+            if len(chunk.lines) == 1:
+                await self._commit(chunk, refused(chunk.lines[0]), eof_at)
+                return
+            first, second = chunk.halves()
+            await self._settle(first, None)
+            await self._settle(second, eof_at)
+
+    async def _commit(self, chunk: Chunk, page: Page, eof_at: datetime | None) -> None:
+        batch = Batch(chunk.before, chunk.after, page, self._clock(), eof_at)
+        publications = await self._settlement.settle(batch)
+        if page.dead:
+            first = page.dead[0]
+            log.warning(
+                "metering.lines_rejected",
+                lines=len(page.dead),
+                reason=first.reason,
+                name=chunk.before.name,
+                position=first.position,
+            )
+        if self._is_behind:
+            return  # the next beat publishes all that is not published yet
+        try:
+            await self._publisher.publish(publications)
+        except LimiterUnavailable as error:
+            self._is_behind = True
+            log.warning("metering.publishing_failed", reason=str(error))
+
+    async def _beat(self) -> None:
+        """Once in a while: ask Redis's clock before the journal is read to its end, and catch up."""
+        now = self._ticks()
+        if now < self._next_beat:
+            return
+        self._next_beat = now + BEAT_S
+        at = self._clock()
+        await self._upkeep.retain(now, at=at, finished=self._tail.finished)
+        try:
+            moment = await self._limiter.now()
+            if self._asked_at is not None:  # the end has not been reached since
+                await self._vouch(moment)
+            self._asked_at = self._asked_at or moment
+            if await self._upkeep.repeat(now, at=at) or self._is_behind:
+                await self._publisher.catch_up()
+                self._is_behind = False
+        except LimiterUnavailable as error:
+            if not self._is_behind:
+                log.warning("metering.limiter_unavailable", reason=str(error))
+            self._is_behind = True
+
+    async def _reached_end(self, eof_at: datetime) -> None:
+        self._eof_at, self._asked_at = eof_at, None
+        if self._is_first_end:
+            self._is_first_end = False
+            for mark in self._tail.lost():
+                log.error("metering.file_lost", name=mark.name, position=mark.position)
+                await self._store.finish_lost(self._node, mark)
+        try:
+            await self._vouch(eof_at)
+        except LimiterUnavailable as error:
+            self._is_behind = True
+            log.warning("metering.limiter_unavailable", reason=str(error))
+
+    async def _vouch(self, now: datetime) -> None:
+        """Vouch with the age of the last committed end; a journal never read to one is not vouched for."""
+        if self._eof_at is not None:
+            lag = max(now - self._eof_at, timedelta())
+            await self._limiter.vouch(self._node, lag_ms=lag // timedelta(milliseconds=1))
+
+
+async def run(around: Surroundings) -> NoReturn:
+    """Follow the journal until cancelled; nothing that Postgres or Redis does ends this."""
+    limiter = Limiter(around.redis_url)
+    await limiter.start()
+    try:
+        while True:
+            try:
+                await _live(around, limiter)
+            except MarkMovedError as error:
+                log.info("metering.stood_back", reason=str(error))
+            except (StoreUnavailable, RowsRefusedError) as error:
+                log.warning("metering.store_unavailable", reason=str(error))
+            await asyncio.sleep(RETRY_S * (0.5 + around.jitter()))
+    finally:
+        await limiter.close()
+
+
+async def _live(around: Surroundings, limiter: Limiter) -> None:
+    node = node_of(around.journal)
+    if node is None:
+        return
+    async with contextlib.AsyncExitStack() as stack:
+        store = await Store.connect(around.database_url)
+        stack.push_async_callback(store.close)
+        versions = Versions(around.database_url, connections=1)
+        stack.push_async_callback(versions.close)
+        metering = await Metering.begin(node, around, store=store, versions=versions, limiter=limiter)
+        stack.callback(metering.close)
+        log.info("metering.journal_opened", node=str(node), journal=str(around.journal))
+        await _follow(metering)
+
+
+async def _follow(metering: Metering) -> NoReturn:
+    pause_s = POLL_MIN_S
+    while True:
+        if await metering.step():
+            pause_s = POLL_MIN_S
+            continue
+        await asyncio.sleep(pause_s)
+        pause_s = min(pause_s * 2, POLL_MAX_S)
+
+
+def node_of(journal: Path) -> UUID | None:
+    """The id that Caddy keeps beside its journal; None until it has started once."""
+    try:
+        return UUID(journal.with_name("node").read_text(encoding="ascii").strip())
+    except (FileNotFoundError, ValueError):
+        return None

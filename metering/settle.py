@@ -1,0 +1,162 @@
+"""One batch of the journal, one Postgres transaction: replaying it changes nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from attrs import define, field, frozen
+
+from authz.errors import GatewayError
+from authz.models import canonical
+from metering.connection import RowsRefusedError
+from metering.cost import FREE, Ratios, Source, cost
+from metering.learn import lessons
+from metering.ledger import Owner, adjustment, open_row, settlement, storable
+from metering.orphans import take_orphans
+from metering.publish import publications
+from metering.sequences import advanced
+from metering.windows import increases
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import date, datetime
+    from uuid import UUID
+
+    from metering.files import Mark
+    from metering.journal import Ended, Page, Record
+    from metering.ledger import LedgerRow
+    from metering.publish import Publication
+    from metering.sequences import Sequence
+    from metering.store import Store, TenantTotal
+
+log: Final = structlog.get_logger()
+
+DEFAULTS: Final = Ratios()
+
+
+class MarkMovedError(GatewayError):
+    """Another process reads this journal and has committed what this one was about to."""
+
+
+@frozen
+class Batch:
+    """What one transaction commits: the lines between two marks, up to an end of file or not."""
+
+    before: Mark
+    after: Mark
+    page: Page
+    at: datetime
+    eof_at: datetime | None = None
+
+
+@define
+class Settlement:
+    """Commits one node's batches in order; what it remembers is only what it has committed."""
+
+    _store: Store
+    _node: UUID
+    _reach: Callable[[str], None]
+    _sequences: dict[UUID, Sequence] = field(factory=dict)
+    _days: set[date] = field(factory=set)
+
+    async def settle(self, batch: Batch) -> tuple[Publication, ...]:
+        """Commit a batch; raises MarkMovedError if its lines are not the next ones any more."""
+        priced = await self._priced(batch.page.ended)
+        sequences = advanced(self._sequences, batch.page, self._node)
+        try:
+            added, totals = await self._commit(batch, priced, sequences)
+        except RowsRefusedError:
+            self._days.clear()  # a partition may have been dropped
+            raise
+        self._reach("committed")
+        self._alarm(added, sequences)
+        self._days |= {row.partition for row in added}
+        self._sequences |= {sequence.boot: sequence for sequence in sequences}
+        return publications(added, totals)
+
+    def _alarm(self, added: Iterable[LedgerRow], sequences: Iterable[Sequence]) -> None:
+        """Say what ought never to happen."""
+        for row in added:
+            if row.overrun_tokens:
+                log.error("metering.reservation_overrun", request=row.request_id, tokens=row.overrun_tokens)
+            if row.usage_source == Source.RESERVED:
+                log.warning("metering.request_orphaned", request=row.request_id, tokens=row.tokens)
+        for sequence in sequences:
+            known = self._sequences.get(sequence.boot)
+            lost = sequence.lost - (known.lost if known else 0)
+            if lost:
+                log.error("metering.lines_lost", boot=sequence.boot, lines=lost)
+
+    async def _commit(
+        self, batch: Batch, priced: dict[UUID, LedgerRow], sequences: list[Sequence]
+    ) -> tuple[list[LedgerRow], list[TenantTotal]]:
+        """The transaction: the mark first, so that whoever comes second stops here; windows last."""
+        async with self._store.transaction():
+            if not await self._store.move_mark(self._node, batch.before, batch.after):
+                raise MarkMovedError("Another metering process reads this journal, too.")
+            self._reach("mark_moved")
+            orphans = await self._track_open(batch)
+            added = await self._add(priced, orphans)
+            self._reach("ledger_written")
+            await self._keep(batch, sequences)
+            await self._store.learn(lessons(added))
+            totals = await self._store.raise_windows(increases(added))
+            self._reach("windows_raised")
+        return added, totals
+
+    async def _priced(self, ended: Iterable[Ended]) -> dict[UUID, LedgerRow]:
+        """The row of every record; of two records of one request the first counts."""
+        ratios = await self._store.ratios({_model(line.record) for line in ended})
+        nameless = [line.record.lookup for line in ended if line.record.tenant is None]
+        owners = await self._store.owners({storable(lookup) or "" for lookup in nameless} - {""})
+        rows: dict[UUID, LedgerRow] = {}
+        for line in ended:
+            shown = ratios.get(_model(line.record), DEFAULTS)
+            owner = _owner(line.record, owners)
+            row = settlement(line, owner, shown, cost(line.record, shown) if owner else FREE)
+            rows.setdefault(line.record.id, row)
+        return rows
+
+    async def _track_open(self, batch: Batch) -> list[LedgerRow]:
+        """Remember what has begun, forget what has ended; answers the rows of what is dead."""
+        page = batch.page
+        ended = {line.record.id for line in page.ended}
+        await self._store.add_open([open_row(line) for line in page.opens if line.id not in ended])
+        await self._store.end_open(ended)
+        for boot in page.boots:
+            await self._store.add_boot(boot)
+        return await take_orphans(self._store, page.boots, node=self._node, eof_at=batch.eof_at, at=batch.at)
+
+    async def _add(self, priced: dict[UUID, LedgerRow], orphans: Iterable[LedgerRow]) -> list[LedgerRow]:
+        """Add rows to the ledger; answers those that were not there, which alone count."""
+        rows = {row.request_id: row for row in orphans} | priced
+        for day in {row.partition for row in rows.values()} - self._days:
+            await self._store.ensure_partition(day)
+        new = await self._store.add_ledger(list(rows.values()))
+        late = priced.keys() - new
+        charged = await self._store.orphans_charged(late)
+        adjustments = {
+            request_id: adjustment(priced[request_id], orphan) for request_id, orphan in charged.items()
+        }
+        adjusted = await self._store.add_ledger(list(adjustments.values()))
+        return [rows[request_id] for request_id in rows if request_id in new] + [
+            adjustments[request_id] for request_id in adjusted
+        ]
+
+    async def _keep(self, batch: Batch, sequences: Iterable[Sequence]) -> None:
+        for sequence in sequences:
+            await self._store.set_sequence(self._node, sequence)
+        await self._store.add_dead_letters(self._node, batch.before, batch.page.dead)
+        if batch.eof_at is not None:
+            await self._store.set_eof_at(self._node, batch.eof_at)
+
+
+def _owner(record: Record, owners: dict[str, Owner]) -> Owner | None:
+    if record.tenant is not None and record.key is not None:
+        return Owner(record.tenant, record.key)
+    return owners.get(record.lookup or "")
+
+
+def _model(record: Record) -> str:
+    return canonical(storable(record.model) or "")

@@ -1,0 +1,68 @@
+"""What metering does now and then, beside the journal: versions, sweeps, retention."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from attrs import define, field
+
+from authz import versions
+from metering.orphans import sweep
+from metering.retention import keep_journal, keep_ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import datetime
+    from pathlib import Path
+    from uuid import UUID
+
+    from authz.limits import Limiter
+    from authz.store import Store as Versions
+    from metering.store import Store
+
+log: Final = structlog.get_logger()
+
+VERSIONS_EVERY_S: Final = 5
+SWEEP_EVERY_S: Final = 30
+RETENTION_EVERY_S: Final = 3600
+
+
+@define
+class Upkeep:
+    """Does what is due; each duty is short, and repeating it changes nothing."""
+
+    _node: UUID
+    _store: Store
+    _limiter: Limiter
+    _versions: Versions
+    _ledger_days: int | None
+    _due_s: dict[str, float] = field(factory=dict)
+
+    async def retain(self, ticks_s: float, *, at: datetime, finished: Callable[[], Iterable[Path]]) -> None:
+        """Make the ledger's next days, drop what policy says; needs no Redis."""
+        if self._is_due("retention", ticks_s, RETENTION_EVERY_S):
+            await keep_ledger(self._store, at.date(), ledger_days=self._ledger_days)
+            await keep_journal(self._store, self._node, finished())
+
+    async def repeat(self, ticks_s: float, *, at: datetime) -> bool:
+        """Repeat what a command could not tell Redis, settle what no journal knows.
+
+        True if there is something to publish now.
+        """
+        if self._is_due("versions", ticks_s, VERSIONS_EVERY_S):
+            raised = await versions.publish(self._versions, self._limiter)
+            if raised:
+                log.warning("metering.versions_raised", count=raised)
+        if not self._is_due("sweep", ticks_s, SWEEP_EVERY_S):
+            return False
+        count = await sweep(self._store, self._limiter, node=self._node, at=at)
+        if count:
+            log.warning("metering.reservations_swept", count=count)
+        return count > 0
+
+    def _is_due(self, duty: str, ticks_s: float, every_s: float) -> bool:
+        if ticks_s < self._due_s.get(duty, 0.0):
+            return False
+        self._due_s[duty] = ticks_s + every_s
+        return True

@@ -1,0 +1,48 @@
+"""What ledger rows add to the budget windows of their tenant and key."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from authz.types import TOTAL_START, Period
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import date
+    from uuid import UUID
+
+    from metering.ledger import LedgerRow
+
+
+@frozen
+class Increase:
+    """Tokens to add to a window of a tenant or a key (scope)."""
+
+    tenant: UUID
+    scope: UUID
+    period: str
+    start: date
+    tokens: int
+
+
+def increases(rows: Iterable[LedgerRow]) -> list[Increase]:
+    """The sum of rows per window, in the order in which windows are locked; nothing for what is free."""
+    spent: defaultdict[tuple[UUID, UUID, date, date], int] = defaultdict(int)
+    for row in rows:
+        if row.tenant_id is None or row.key_id is None or row.day is None or row.month is None:
+            continue
+        spent[row.tenant_id, row.key_id, row.day, row.month] += row.tokens
+    sums: defaultdict[tuple[UUID, str, date, UUID], int] = defaultdict(int)
+    for (tenant, key, day, month), tokens in spent.items():
+        for scope in (tenant, key):
+            sums[scope, Period.DAY, day, tenant] += tokens
+            sums[scope, Period.MONTH, month, tenant] += tokens
+            sums[scope, Period.TOTAL, TOTAL_START, tenant] += tokens
+    return [
+        Increase(tenant, scope, period, start, tokens)
+        for (scope, period, start, tenant), tokens in sorted(sums.items())
+        if tokens
+    ]
