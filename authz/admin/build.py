@@ -1,0 +1,135 @@
+"""Caddy with our modules is built from `caddy/` by the Go toolchain of a wheel, once per content.
+
+`python -m authz.admin.build go|gofmt|caddy ARGUMENT...` runs one of them in `caddy/`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from authz.admin.embedded import wheel_folder
+from authz.errors import CommandError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+SOURCE: Final = Path(__file__).parents[2] / "caddy"
+_GOFLAGS: Final = "-mod=readonly -modcacherw -buildvcs=false -trimpath -tags=nobadger,nomysql,nopgx"
+_LDFLAGS: Final = "-s -w"
+_KEPT_BUILDS: Final = 3
+
+
+def cache_folder(environ: Mapping[str, str]) -> Path:
+    """Where builds, modules and compiled packages outlive a state folder (XDG base directory)."""
+    base = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "neuronetz-gateway"
+
+
+def go_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment in which the wheel's toolchain neither fetches nor finds another one."""
+    cache = cache_folder(environ)
+    return {
+        **environ,
+        "CGO_ENABLED": "0",
+        "GOCACHE": str(cache / "go-build"),
+        "GOFLAGS": _GOFLAGS,
+        "GOMODCACHE": str(cache / "go-mod"),
+        "GOROOT": str(_go_root()),
+        "GOTOOLCHAIN": "local",
+    }
+
+
+def caddy_binary(environ: Mapping[str, str], note: Callable[[str], None]) -> Path:
+    """The Caddy of exactly these sources; built when the cache lacks it, with notes on the way."""
+    if not (SOURCE / "go.mod").exists():
+        message = f"The sources of Caddy are not at {SOURCE}: run from a checkout of the project."
+        raise CommandError(message)
+    cache = cache_folder(environ)
+    binary = cache / f"caddy-{_digest()}"
+    if binary.exists():
+        os.utime(binary)
+        return binary
+    cache.mkdir(parents=True, exist_ok=True)
+    with (cache / "build.lock").open("w") as lock:
+        # Another `up` may be at it; its result is ours.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not binary.exists():
+            _build(binary, environ, note)
+            _forget_old_builds(cache)
+    return binary
+
+
+def _go_root() -> Path:
+    return wheel_folder("go")
+
+
+def _digest() -> str:
+    """What decides how the binary behaves: sources, toolchain, flags."""
+    digest = sha256(f"{_GOFLAGS} {_LDFLAGS}".encode())
+    digest.update((_go_root() / "VERSION").read_bytes())
+    for path in sorted(SOURCE.rglob("*")):
+        if path.suffix in {".go", ".mod", ".sum"} and not path.name.endswith("_test.go"):
+            content = path.read_bytes()
+            digest.update(f"{path.relative_to(SOURCE)} {len(content)}\n".encode())
+            digest.update(content)
+    return digest.hexdigest()[:20]
+
+
+def _build(binary: Path, environ: Mapping[str, str], note: Callable[[str], None]) -> None:
+    attempt = binary.with_suffix(f".{os.getpid()}")
+    go = str(_go_root() / "bin" / "go")
+    argv = [go, "build", "-v", "-ldflags", _LDFLAGS, "-o", str(attempt), "./cmd/caddy"]
+    heard: list[str] = []
+    fetched = compiled = 0
+    with subprocess.Popen(  # noqa: S603 - our own argument vector, no shell
+        argv,
+        cwd=SOURCE,
+        env=go_environ(environ),
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        # With -v, go names every package that it compiles and every module that it fetches.
+        try:
+            for line in process.stderr or ():
+                heard.append(line.strip())
+                fetched += line.startswith("go: downloading ")
+                compiled += not line.startswith("go: ")
+                note(f"{fetched} modules fetched, {compiled} packages compiled")
+        except KeyboardInterrupt:
+            process.terminate()
+            raise
+    if process.returncode != 0:
+        attempt.unlink(missing_ok=True)
+        message = f"Caddy could not be built, correct the sources: {' | '.join(heard[-8:])}"
+        raise CommandError(message)
+    attempt.rename(binary)
+
+
+def _forget_old_builds(cache: Path) -> None:
+    builds = sorted(cache.glob("caddy-*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for build in builds[_KEPT_BUILDS:]:
+        build.unlink(missing_ok=True)
+
+
+def main(tool: str, *arguments: str) -> NoReturn:
+    """Become `go`, `gofmt` or our `caddy`, in the folder of the sources."""
+    os.chdir(SOURCE)
+    environ = go_environ(os.environ)
+    is_ours = tool == "caddy"
+    program = caddy_binary(os.environ, _say) if is_ours else _go_root() / "bin" / tool
+    os.execve(program, [str(program), *arguments], environ)  # noqa: S606 - no shell is meant
+
+
+def _say(progress: str) -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{progress}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

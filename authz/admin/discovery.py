@@ -1,0 +1,106 @@
+"""Which backends a stack uses: those of the settings, else a local Ollama, else the demo."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Final
+
+import httpx
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from authz.backends import DEFAULT_NAME, Backend
+from authz.errors import CommandError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LOCAL_OLLAMA: Final = Backend(DEFAULT_NAME, "http://127.0.0.1:11434")
+DEMO_NAME: Final = "demo"
+_PROBE_TIMEOUT_S: Final = 3.0
+
+
+class _Model(msgspec.Struct):
+    name: str
+
+
+class _Tags(msgspec.Struct):
+    models: list[_Model]
+
+
+async def discover(configured: Sequence[Backend], *, is_demo_wanted: bool) -> tuple[Backend, ...]:
+    """The backends to use; none means the demo. A configured one that is silent is an error."""
+    if is_demo_wanted:
+        return ()
+    if not configured:
+        return (LOCAL_OLLAMA,) if await failure(LOCAL_OLLAMA) is None else ()
+    failures = await asyncio.gather(*(failure(backend) for backend in configured))
+    for backend, why in zip(configured, failures, strict=True):
+        if why is not None:
+            message = (
+                f"The backend {backend.name} at {backend.url} {why}: "
+                "start it, or correct OLLAMA_BACKENDS or OLLAMA_URL."
+            )
+            raise CommandError(message)
+    return tuple(configured)
+
+
+async def failure(backend: Backend) -> str | None:
+    """Why this is no Ollama that would serve us, or None when it is one."""
+    url = f"{backend.url}/api/version"
+    async with httpx.AsyncClient(timeout=_PROBE_TIMEOUT_S, trust_env=False) as client:
+        try:
+            response = await client.get(url, headers=backend.credentials())
+        except httpx.TransportError as error:
+            return f"does not answer ({str(error) or type(error).__name__})"
+    if not response.is_success:
+        return f"answers {response.status_code} to GET /api/version"
+    return None
+
+
+async def some_model(found: Sequence[Backend]) -> str | None:
+    """The name of a model that a first request may ask for, if there is any."""
+    async with httpx.AsyncClient(timeout=_PROBE_TIMEOUT_S, trust_env=False) as client:
+        for backend in found:
+            url = f"{backend.url}/api/tags"
+            try:
+                answer = await client.get(url, headers=backend.credentials())
+                tags = msgspec.json.decode(answer.content, type=_Tags)
+            except (httpx.TransportError, msgspec.DecodeError):
+                continue
+            if tags.models:
+                return tags.models[0].name
+    return None
+
+
+def demo_backend() -> Backend:
+    """A demo on a port that is free now."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return Backend(DEMO_NAME, f"http://127.0.0.1:{free.getsockname()[1]}")
+
+
+async def refuse_silent_redis(url: str) -> None:
+    """A Redis of the caller's own must answer; its URL is not repeated, it may hold a password."""
+    try:
+        async with Redis.from_url(url, socket_timeout=_PROBE_TIMEOUT_S) as client:
+            await client.ping()
+    except (RedisError, ValueError) as error:
+        raise CommandError(f"Redis does not answer ({error}): start it, or correct REDIS_URL.") from error
+
+
+def refuse_taken(port: int) -> None:
+    """Nothing else may listen on our port, or clients would talk to that."""
+    with socket.socket() as probe:
+        # As Caddy does: a connection that is still closing does not keep the port.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            message = (
+                f"Port {port} can't be used ({error.strerror}): "
+                "stop what listens there, or choose another with --port."
+            )
+            raise CommandError(message) from error

@@ -1,0 +1,101 @@
+"""What runs is known by process id and start time, so that no other process is ever taken for it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from attrs import field, frozen
+
+from authz.admin.folder import write_atomically
+from authz.errors import CommandError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from authz.admin.folder import StateFolder
+
+_POLL_S: Final = 0.02
+
+
+@frozen
+class Process:
+    """One process of this machine; `started` is in clock ticks since boot (man 5 proc, stat)."""
+
+    name: str
+    pid: int
+    started: int
+
+
+@frozen(kw_only=True)
+class Facts:
+    """The stack as its supervisor last wrote it down (`state.json`)."""
+
+    url: str
+    supervisor: Process
+    is_ready: bool = False
+    tenant: str | None = None
+    model: str | None = None
+    processes: tuple[Process, ...] = field(default=())
+
+
+def save_facts(folder: StateFolder, facts: Facts) -> None:
+    """Write the facts down for `status` and `down`."""
+    write_atomically(folder.facts, msgspec.json.encode(facts))
+
+
+def load_facts(folder: StateFolder) -> Facts | None:
+    """The facts of the last stack in this folder, running or not."""
+    try:
+        return msgspec.json.decode(folder.facts.read_bytes(), type=Facts)
+    except FileNotFoundError:
+        return None
+    except msgspec.MsgspecError as error:
+        message = f"{folder.facts} is damaged ({error}): end its processes by hand, then delete it."
+        raise CommandError(message) from error
+
+
+def observe(name: str, pid: int) -> Process | None:
+    """This process as it is now, or nothing when it has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The second field is the program's name in brackets and may hold anything.
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] in "ZX" else Process(name, pid, int(fields[19]))
+
+
+def is_alive(process: Process) -> bool:
+    """Whether exactly this process still runs."""
+    return observe(process.name, process.pid) == process
+
+
+def end(processes: Iterable[Process], *, timeout_s: float) -> None:
+    """End these processes, by force after the time out; others with their numbers are spared."""
+    left = [process for process in processes if is_alive(process)]
+    _signal(left, signal.SIGTERM)
+    if not wait_gone(left, timeout_s=timeout_s):
+        _signal(left, signal.SIGKILL)
+        wait_gone(left, timeout_s=timeout_s)
+
+
+def wait_gone(processes: Iterable[Process], *, timeout_s: float) -> bool:
+    """Whether all of these have ended by then."""
+    left = list(processes)
+    give_up = time.monotonic() + timeout_s
+    while left := [process for process in left if is_alive(process)]:
+        if time.monotonic() > give_up:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def _signal(processes: Iterable[Process], number: signal.Signals) -> None:
+    for process in processes:
+        if is_alive(process):
+            os.kill(process.pid, number)

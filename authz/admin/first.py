@@ -1,0 +1,37 @@
+"""Whoever starts a stack for the first time can use it at once: one tenant with one key."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from attrs import field, frozen
+
+from authz.admin.keys import create_key
+from authz.admin.session import opened
+from authz.admin.tenants import create_tenant, list_tenants
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_TENANT: Final = "demo"
+_KEY: Final = "first"
+
+
+@frozen
+class First:
+    """A tenant of the stack, and the secret of its key where it was made just now."""
+
+    tenant: str
+    secret: str | None = field(default=None, repr=False)
+
+
+async def first_key(state: Path) -> First:
+    """Make the first tenant and key where there is no tenant; a half-made first one is finished."""
+    async with opened(state) as session:
+        tenants = await list_tenants(session)
+        if not tenants:
+            await create_tenant(session, _TENANT)
+        elif len(tenants) > 1 or tenants[0].name != _TENANT or tenants[0].keys:
+            return First(tenants[0].name)
+        created = await create_key(session, tenant=_TENANT, name=_KEY)
+    return First(_TENANT, created.key)

@@ -1,0 +1,85 @@
+"""What `up --json` and `status --json` say of a stack."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from attrs import asdict, field, frozen
+
+from authz.admin.facts import is_alive
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from authz.admin.facts import Facts
+    from authz.admin.folder import StateFolder
+
+RUNNING: Final = "running"
+STOPPED: Final = "stopped"
+
+T = TypeVar("T")
+
+
+@frozen(kw_only=True)
+class Children(Generic[T]):
+    """The same thing of each child; None where the stack has no such child of its own."""
+
+    caddy: T | None
+    authz: tuple[T, ...]
+    metering: T | None
+    postgres: T | None
+    redis: T | None
+    demo: T | None
+
+    @classmethod
+    def of(cls, things: Mapping[str, T]) -> Children[T]:
+        """Sort things by the child's name."""
+        return cls(
+            caddy=things.get("caddy"),
+            authz=tuple(thing for name, thing in things.items() if name.startswith("authz-")),
+            metering=things.get("metering"),
+            postgres=things.get("postgres"),
+            redis=things.get("redis"),
+            demo=things.get("demo"),
+        )
+
+
+@frozen(kw_only=True)
+class Overview:
+    """A stack for programs; `key` only in the output of the `up` that made it."""
+
+    url: str
+    key: str | None = field(repr=False)
+    tenant: str | None
+    state: str
+    control: str
+    log: str
+    pids: Children[int]
+
+
+@frozen(kw_only=True)
+class Status(Overview):
+    """The same with the state of each child; `ready` is what /readyz says."""
+
+    ready: bool
+    states: Children[str]
+
+
+def overview(folder: StateFolder, facts: Facts, *, key: str | None = None) -> Overview:
+    """What to know of a stack that has come up."""
+    return Overview(
+        url=facts.url,
+        key=key,
+        tenant=facts.tenant,
+        state=str(folder.path),
+        control=str(folder.control),
+        log=str(folder.journal),
+        pids=Children.of({process.name: process.pid for process in facts.processes}),
+    )
+
+
+def describe(folder: StateFolder, facts: Facts, *, is_ready: bool) -> Status:
+    """What to know of a stack now."""
+    states = {process.name: RUNNING if is_alive(process) else STOPPED for process in facts.processes}
+    known = asdict(overview(folder, facts), recurse=False)
+    return Status(**known, ready=is_ready, states=Children.of(states))

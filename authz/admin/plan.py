@@ -1,0 +1,121 @@
+"""How each of our own processes is started: argument vector, environment, and time to end."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import msgspec
+from attrs import asdict
+
+from authz.admin.build import SOURCE
+from authz.admin.program import Layer, Program
+from authz.errors import CommandError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from authz.admin.folder import StateFolder
+    from authz.backends import Backend
+
+AUTHZ_PROCESSES: Final = 2
+_CADDY_CONFIG: Final = ("--config", str(SOURCE / "Caddyfile"), "--adapter", "caddyfile")
+_GRACE_S: Final = 10
+"""How long Caddy lets running streams finish before it ends them itself."""
+_UVICORN: Final = (
+    *("--factory", "authz.app:create", "--http", "httptools", "--loop", "uvloop", "--ws", "none"),
+    *("--no-proxy-headers", "--no-server-header", "--no-access-log", "--log-level", "warning"),
+    # Longer than Caddy keeps an idle connection, so that Caddy never writes into a closed one.
+    *("--timeout-keep-alive", "75"),
+)
+_PASSED_TO_CADDY: Final = frozenset({"HOME", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TZ"})
+
+
+def service_environ(
+    folder: StateFolder, environ: Mapping[str, str], found: Sequence[Backend]
+) -> dict[str, str]:
+    """What authz and metering are told: the caller's settings, this folder, these backends."""
+    backends = msgspec.json.encode([asdict(backend) for backend in found]).decode()
+    return {**environ, "GATEWAY_STATE": str(folder.path), "OLLAMA_BACKENDS": backends}
+
+
+def authz_program(folder: StateFolder, index: int, environ: Mapping[str, str]) -> Program:
+    """One authz process on a socket of its own."""
+    arguments = ("--uds", str(folder.authz_socket(index)), *_UVICORN)
+    return _python(folder, f"authz-{index}", ("uvicorn", *arguments), environ)
+
+
+def metering_program(folder: StateFolder, environ: Mapping[str, str]) -> Program:
+    """The one metering process of this stack's journal."""
+    return _python(folder, "metering", ("metering",), environ)
+
+
+def demo_program(folder: StateFolder, backend: Backend, environ: Mapping[str, str]) -> Program:
+    """The built-in backend, for machines without Ollama."""
+    port = urlsplit(backend.url).port
+    return _python(folder, "demo", ("authz.demo", "--port", str(port)), environ)
+
+
+def caddy_environ(
+    folder: StateFolder, port: int, journal: Path, environ: Mapping[str, str]
+) -> dict[str, str]:
+    """What the Caddyfile asks for; none of the secrets that Python is told."""
+    sockets = (folder.authz_socket(index) for index in range(AUTHZ_PROCESSES))
+    return {
+        "GATEWAY_BIND": "127.0.0.1",
+        "GATEWAY_GRACE": f"{_GRACE_S}s",
+        **{name: value for name, value in environ.items() if _is_for_caddy(name)},
+        "GATEWAY_AUTHZ": " ".join(f"unix/{socket}" for socket in sockets),
+        "GATEWAY_BACKENDS": str(folder.backends),
+        "GATEWAY_CONTROL": str(folder.control),
+        "GATEWAY_JOURNAL": str(journal),
+        "GATEWAY_SITE": f"http://:{port}",
+        "XDG_CONFIG_HOME": str(folder.path),
+        "XDG_DATA_HOME": str(folder.path),
+    }
+
+
+def caddy_program(folder: StateFolder, binary: Path, environ: Mapping[str, str]) -> Program:
+    """Caddy in front of everything."""
+    return Program(
+        name="caddy",
+        argv=(str(binary), "run", *_CADDY_CONFIG),
+        log=folder.logs / "caddy.log",
+        layer=Layer.EDGE,
+        environ=environ,
+        grace_s=_GRACE_S + 5,
+    )
+
+
+async def validate_caddy(binary: Path, environ: Mapping[str, str]) -> None:
+    """Let Caddy say what is wrong with its configuration; `caddy run` would end without a word."""
+    process = await asyncio.create_subprocess_exec(
+        str(binary),
+        "validate",
+        *_CADDY_CONFIG,
+        env=environ,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await process.communicate()
+    if process.returncode != 0:
+        last = said.decode(errors="replace").strip().rpartition("\n")[2]
+        message = f"Caddy refuses its configuration, correct it or the snippets: {last}"
+        raise CommandError(message)
+
+
+def _is_for_caddy(name: str) -> bool:
+    return name in _PASSED_TO_CADDY or name.startswith("GATEWAY_")
+
+
+def _python(folder: StateFolder, name: str, module: tuple[str, ...], environ: Mapping[str, str]) -> Program:
+    return Program(
+        name=name,
+        argv=(sys.executable, "-P", "-m", *module),
+        log=folder.logs / f"{name}.log",
+        layer=Layer.SERVICE,
+        environ=environ,
+    )

@@ -1,0 +1,72 @@
+"""A program is everything that is needed to start one child process of the stack, as a value."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from enum import IntEnum
+from pathlib import Path
+from signal import SIGTERM, Signals
+from typing import TYPE_CHECKING, Final
+
+from attrs import field, frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_LAUNCH: Final = Path(__file__).with_name("launch.py")
+
+
+class Layer(IntEnum):
+    """Stores carry services, services carry the edge."""
+
+    STORE = 0
+    SERVICE = 1
+    EDGE = 2
+
+
+@frozen(kw_only=True)
+class Program:
+    """One child: what runs, where it writes, and the signal that makes it end in order.
+
+    A higher layer uses the lower ones: it is stopped before them, and together with its like.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    log: Path
+    layer: Layer
+    environ: Mapping[str, str] = field(repr=False)
+    stop_signal: Signals = SIGTERM
+    grace_s: float = 10.0
+    user: int | None = None
+
+    def command(self) -> list[str]:
+        """The argument vector that runs the program bound to the life of this very process."""
+        user = "-" if self.user is None else str(self.user)
+        launcher = [sys.executable, "-I", "-S", str(_LAUNCH)]
+        return [*launcher, str(int(self.stop_signal)), str(os.getpid()), user, *self.argv]
+
+    def spawn(self) -> subprocess.Popen[bytes]:
+        """Start the program; both of its outputs are appended to its log."""
+        with self.log.open("ab") as log:
+            return subprocess.Popen(  # noqa: S603 - our own argument vector, no shell
+                self.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self.environ,
+                # A terminal's Ctrl-C is for the parent alone, which stops its children in order.
+                start_new_session=True,
+            )
+
+
+def last_lines(log: Path, *, count: int = 3, window_bytes: int = 8192) -> list[str]:
+    """The last lines of a log that say something; none when there is no log."""
+    if not log.exists():
+        return []
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - window_bytes))
+        text = file.read().decode(errors="replace")
+    return [line for line in text.splitlines() if line.strip()][-count:]

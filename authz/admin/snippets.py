@@ -1,0 +1,32 @@
+"""One Caddy snippet per backend, as the Caddyfile imports them; a token stays in a file beside it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from authz.admin.folder import write_atomically
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from authz.admin.folder import StateFolder
+    from authz.backends import Backend
+
+
+def write(folder: StateFolder, found: Sequence[Backend]) -> None:
+    """Make the folder hold exactly the snippets of these backends."""
+    for path in folder.backends.iterdir():
+        path.unlink()
+    for backend in found:
+        credential = folder.backends / f"{backend.name}.credential"
+        for value in backend.credentials().values():
+            write_atomically(credential, value.encode())
+        write_atomically(folder.backends / f"{backend.name}.caddy", snippet(backend, credential).encode())
+
+
+def snippet(backend: Backend, credential: Path) -> str:
+    """The line that tells Caddy where a backend is and what it wants to see."""
+    if backend.token is None:
+        return f'import gateway_backend {backend.name} {backend.url} -{backend.header} ""\n'
+    return f'import gateway_backend {backend.name} {backend.url} {backend.header} "{{file.{credential}}}"\n'
