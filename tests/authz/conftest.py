@@ -1,0 +1,83 @@
+"""A tenant with a key in real stores."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from attrs import evolve
+
+from authz import settings as settings_
+from authz.admin.keys import CreatedKey, create_key
+from authz.admin.session import Session
+from authz.admin.tenants import create_tenant
+from authz.app import build
+from authz.backends import Backend
+from authz.demo.app import create
+from authz.demo.backend import named
+from authz.limits import Limiter
+from authz.settings import Settings
+from authz.store import Store
+from tests.authz.asking import BOOT, NODE, Guard
+from tests.serving import served
+
+
+@pytest.fixture
+def settings(database: str, redis_url: str, tmp_path: Path) -> Settings:
+    """Settings of a process on these stores."""
+    pepper = tmp_path / "pepper"
+    pepper.write_text("ab" * 32)
+    pepper.chmod(0o400)
+    environ = {
+        "DATABASE_URL": database,
+        "REDIS_URL": redis_url,
+        "GATEWAY_STATE": str(tmp_path),
+        "OLLAMA_URL": "http://127.0.0.1:9",
+    }
+    return settings_.load(environ)
+
+
+@pytest.fixture
+async def session(settings: Settings, store: Store, limiter: Limiter) -> AsyncIterator[Session]:
+    """What a command holds open."""
+    return Session(settings, store, limiter, "tester")
+
+
+@pytest.fixture
+async def key(session: Session) -> CreatedKey:
+    """A key of the tenant acme."""
+    await create_tenant(session, "acme")
+    return await create_key(session, tenant="acme", name="first")
+
+
+@pytest.fixture(scope="session")
+def demo_url() -> Iterator[str]:
+    """The URL of a demo backend with the models demo and demo-embed."""
+    with served(create([named("demo"), named("demo-embed")], greeting="")) as url:
+        yield url
+
+
+@pytest.fixture
+async def authz_url(settings: Settings, demo_url: str, store: Store) -> AsyncIterator[str]:
+    """The URL of a served authz whose one backend is the demo, and whose one node metering knows."""
+    async with store.connection() as connection:
+        await connection.execute("INSERT INTO nodes (node, boot, eof_at) VALUES ($1, $2, now())", NODE, BOOT)
+    listener = socket.create_server(("127.0.0.1", 0))
+    app = build(evolve(settings, backends=(Backend("default", demo_url),)))
+    server = uvicorn.Server(uvicorn.Config(app, http="httptools", ws="none", log_level="warning"))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    await serving
+
+
+@pytest.fixture
+async def guard(authz_url: str, key: CreatedKey) -> AsyncIterator[Guard]:
+    """What asks authz, with a key of the tenant acme."""
+    async with httpx.AsyncClient(base_url=authz_url) as client:
+        yield Guard(client, key.key)

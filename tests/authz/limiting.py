@@ -1,0 +1,173 @@
+"""One tenant with two keys on a real Redis, Postgres's side of it in plain Python, the clock in our hands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, date, datetime, timedelta
+from itertools import product
+from uuid import UUID, uuid4
+
+from attrs import define, evolve, field, frozen
+from redis.asyncio import Redis
+
+from authz import windows
+from authz.admission import Admission, Admitted, Lost, Reading, Refused, Unfit
+from authz.limits import Limiter
+from authz.types import TOTAL_START, Closed, Limits, OpenRequest, Period, Total
+from tests.authz.asking import uuid7
+
+NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
+DEADLINE_S = 30
+Decision = Admitted | Refused | Unfit
+
+
+@frozen
+class Publication:
+    """What metering tells Redis after a commit."""
+
+    closed: tuple[Closed, ...]
+    totals: tuple[Total, ...]
+
+
+@define
+class Desk:
+    """Asks, commits and publishes for one tenant; the first limiter is the one used by default."""
+
+    limiter: Limiter
+    redis: Redis
+    others: tuple[Limiter, ...] = ()
+    tenant: UUID = field(factory=uuid4)
+    keys: tuple[UUID, UUID] = field(factory=lambda: (uuid4(), uuid4()))
+    now: datetime = NOON
+    limits: dict[UUID, Limits] = field(factory=dict)
+    versions: dict[UUID, int] = field(factory=dict)
+    admitted: dict[UUID, OpenRequest] = field(factory=dict)
+    ledger: dict[UUID, int] = field(factory=dict)
+    totals: dict[tuple[UUID, Period, date], Total] = field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        self.pass_time()
+
+    @property
+    def key(self) -> UUID:
+        """The first of the keys."""
+        return self.keys[0]
+
+    def pass_time(self, span: timedelta = timedelta()) -> None:
+        """Move every limiter's clock."""
+        self.now += span
+        for limiter in (self.limiter, *self.others):
+            limiter.clock_us = (self.now - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+    async def open(self, tenant: Limits = Limits(), *keys: Limits) -> None:
+        """Publish the tenant and its keys with these limits."""
+        self.versions = dict.fromkeys((self.tenant, *self.keys), 1)
+        of_keys = (*keys, Limits(), Limits())[:2]
+        self.limits = {self.tenant: tenant} | dict(zip(self.keys, of_keys, strict=True))
+        await self.limiter.create(self.tenant, 1)
+        await self.limiter.raise_versions(self.tenant, dict.fromkeys(self.keys, 1))
+
+    def ask(
+        self, *, bound_in: int = 10, wanted: int = 10, key: UUID | None = None, age: timedelta = timedelta()
+    ) -> Admission:
+        """A new request, as authz would ask for it; its estimate is its bound."""
+        calendar, key = windows.at(self.now, "UTC"), key or self.key
+        minted = (self.now - age).timestamp()
+        return Admission(
+            request_id=uuid7(int(minted * 1000)),
+            tenant=self.tenant,
+            key=key,
+            tenant_version=self.versions[self.tenant],
+            key_version=self.versions[key],
+            tenant_limits=self.limits[self.tenant],
+            key_limits=self.limits[key],
+            windows=calendar.windows,
+            valid_from=calendar.valid_from,
+            valid_until=calendar.valid_until,
+            bound_in=bound_in,
+            wanted=wanted,
+            estimated_input=bound_in,
+            estimated_output=wanted,
+            deadline_s=DEADLINE_S,
+        )
+
+    async def admit(self, ask: Admission | None = None, *, limiter: Limiter | None = None) -> Decision:
+        """Ask the script; whatever it admits may run, and gets its open row once it does."""
+        ask = ask or self.ask()
+        decision = await (limiter or self.limiter).admit(ask)
+        if isinstance(decision, Admitted) and ask.request_id not in self.admitted:
+            self.admitted[ask.request_id] = OpenRequest(
+                request_id=ask.request_id,
+                key=ask.key,
+                reserved_input=decision.input,
+                reserved_output=decision.output,
+                day=date.fromisoformat(decision.windows.day),
+                month=date.fromisoformat(f"{decision.windows.month}-01"),
+                deadline=self.now + timedelta(seconds=DEADLINE_S),
+            )
+        return decision
+
+    async def reserve(self, *, bound_in: int = 10, wanted: int = 10, key: UUID | None = None) -> UUID:
+        """Admit a request that must be admitted; returns its id."""
+        ask = self.ask(bound_in=bound_in, wanted=wanted, key=key)
+        decision = await self.admit(ask)
+        assert isinstance(decision, Admitted), decision
+        return ask.request_id
+
+    def commit(self, used: dict[UUID, int]) -> Publication:
+        """Bill requests, once each, as Postgres would; returns what Redis is to be told."""
+        raised = set()
+        for request_id, tokens in used.items():
+            if request_id in self.ledger:
+                continue
+            self.ledger[request_id] = tokens
+            row = self.admitted[request_id]
+            starts = {Period.DAY: row.day, Period.MONTH: row.month, Period.TOTAL: TOTAL_START}
+            for scope, (period, start) in product((self.tenant, row.key), starts.items()):
+                window = scope, period, start
+                old = self.totals.get(window, Total(scope, period, start, 0, 0))
+                self.totals[window] = evolve(old, used=old.used + tokens, version=old.version + 1)
+                raised.add(window)
+        closed = tuple(Closed(id_, self.admitted[id_].key, tokens) for id_, tokens in used.items())
+        return Publication(closed, tuple(self.totals[window] for window in sorted(raised, key=str)))
+
+    async def publish(self, told: Publication) -> None:
+        """Tell Redis."""
+        await self.limiter.settle(self.tenant, told.closed, told.totals)
+
+    async def settle(self, used: dict[UUID, int]) -> Publication:
+        """Bill requests and tell Redis."""
+        told = self.commit(used)
+        await self.publish(told)
+        return told
+
+    def read(self, lost: Lost, *, ran: Iterable[UUID] | None = None) -> Reading:
+        """One snapshot of Postgres; only what ran has an open row."""
+        ids = self.admitted if ran is None else ran
+        recent = self.now - timedelta(seconds=120)
+        return Reading(
+            tenant=self.tenant,
+            mark=lost.mark,
+            read_at=self.now,
+            tenant_version=self.versions[self.tenant],
+            key_versions={key: self.versions[key] for key in self.keys},
+            totals=tuple(self.totals.values()),
+            open_requests=tuple(self.admitted[id_] for id_ in ids if id_ not in self.ledger),
+            closed=tuple(id_ for id_ in self.ledger if (id_.int >> 80) / 1000 >= recent.timestamp()),
+        )
+
+    async def rebuild(self) -> None:
+        """Go through a whole loss of Redis."""
+        lost = await self.limiter.notice(self.tenant)
+        assert lost is not None
+        self.pass_time(timedelta(seconds=2.1))
+        assert await self.limiter.rebuild(self.read(lost))
+
+    async def dump(self) -> dict[bytes, bytes]:
+        """Every byte of Redis."""
+        keys = sorted(await self.redis.keys())
+        return {key: await self.redis.dump(key) for key in keys}
+
+    async def field(self, name: str) -> int:
+        """A number in the tenant's hash, 0 if it is not there."""
+        return int(float(await self.redis.hget(f"nz:{{{self.tenant}}}", name) or 0))

@@ -1,0 +1,84 @@
+"""The commands, as functions on real stores."""
+
+from __future__ import annotations
+
+import pytest
+
+from authz.admin.keys import CreatedKey, create_key, list_keys, set_key_state
+from authz.admin.session import Session
+from authz.admin.tenants import create_tenant, list_tenants
+from authz.admin.usage import usage
+from authz.errors import CommandError
+
+
+async def test_tenant_is_created_once(session: Session) -> None:
+    """A tenant's name is taken for good."""
+    await create_tenant(session, "acme")
+    with pytest.raises(CommandError, match="exists already"):
+        await create_tenant(session, "acme")
+    assert ["acme"] == [tenant.name for tenant in await list_tenants(session)]
+
+
+@pytest.mark.parametrize("name", ["", "Acme", "a b", "-a", "a" * 64, "ä"])
+async def test_tenant_name_is_plain(session: Session, name: str) -> None:
+    """A name that could confuse a shell or a log is refused, and nothing is written."""
+    with pytest.raises(CommandError, match="can't be used"):
+        await create_tenant(session, name)
+    assert [] == await list_tenants(session)
+
+
+async def test_versions_are_known_to_redis(session: Session, key: CreatedKey) -> None:
+    """After create-key has returned, Redis knows the versions of tenant and key."""
+    identity = await session.store.identity(key.prefix)
+    assert identity is not None
+    assert (1, 1) == await session.limiter.versions(identity.tenant, identity.key)
+    assert () == await session.store.unpublished_versions()
+
+
+async def test_revoke_raises_the_version(session: Session, key: CreatedKey) -> None:
+    """After revoke-key has returned, a cached identity no longer fits Redis."""
+    assert "first" == (await set_key_state(session, key.prefix, "revoked"))["name"]
+    identity = await session.store.identity(key.prefix)
+    assert identity is not None
+    assert "revoked" == identity.key_state
+    assert (1, 2) == await session.limiter.versions(identity.tenant, identity.key)
+
+
+async def test_revoke_twice_changes_nothing(session: Session, key: CreatedKey) -> None:
+    """A second revoke is no error and no second change."""
+    await set_key_state(session, key.prefix, "revoked")
+    await set_key_state(session, key.prefix, "revoked")
+    identity = await session.store.identity(key.prefix)
+    assert identity is not None
+    assert 2 == identity.key_version
+
+
+async def test_secret_is_not_stored(session: Session, key: CreatedKey) -> None:
+    """No column of any table holds the secret part of a key."""
+    secret = key.key[len(key.prefix) : -6]
+    async with session.store.connection() as connection:
+        for table in ("tenants", "keys", "secrets"):
+            rows = await connection.fetch(f"SELECT to_jsonb(t)::text AS text FROM {table} AS t")  # noqa: S608
+            assert all(secret not in row["text"] for row in rows)
+
+
+async def test_key_name_is_taken_within_its_tenant(session: Session, key: CreatedKey) -> None:
+    """Two keys of a tenant can't share a name."""
+    with pytest.raises(CommandError, match="choose another name"):
+        await create_key(session, tenant="acme", name="first")
+    assert 1 == len(await list_keys(session, "acme"))
+
+
+@pytest.mark.parametrize("prefix", ["nz_", "nz_unknown1", "' OR 1=1 --", "nz_aaaaaaaa0"])
+async def test_unknown_prefix_is_one_sentence(session: Session, key: CreatedKey, prefix: str) -> None:
+    """A prefix that names no key says where to find one."""
+    with pytest.raises(CommandError, match="list-keys"):
+        await set_key_state(session, prefix, "revoked")
+
+
+async def test_usage_of_an_unused_key_is_zero(session: Session, key: CreatedKey) -> None:
+    """A key that was never used is on the list all the same."""
+    rows = await usage(session, tenant=None, key=None, since=None)
+    assert [("acme", key.prefix, "first", 0, 0, 0)] == [
+        (row.tenant, row.key, row.name, row.requests, row.input_tokens, row.output_tokens) for row in rows
+    ]

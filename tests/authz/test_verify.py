@@ -1,0 +1,248 @@
+"""The story of one request, on real stores and a real backend's models."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+
+import msgspec
+import pytest
+from redis.asyncio import Redis
+
+from authz.admin.ceilings import Scope
+from authz.admin.keys import CreatedKey, create_key, set_key_state
+from authz.admin.session import Session
+from authz.messages import Grant
+from authz.store import Store
+from tests.authz.asking import Guard, reason, uuid7
+
+
+async def test_grant(guard: Guard) -> None:
+    """G1: a request that may run gets 204 without a body and a Grant of its own id."""
+    id_ = str(uuid7())
+    answer = await guard.ask(id=id_)
+    assert (204, b"") == (answer.status_code, answer.content)
+    grant = msgspec.json.decode(answer.headers["x-nz-grant"], type=Grant)
+    assert id_ == str(grant.id)
+    assert ("default",) == grant.backends
+    assert "keep_alive" in grant.drop
+    assert grant.max_output is None
+
+
+async def test_client_cap_is_kept(guard: Guard) -> None:
+    """The smaller of the client's cap and ours is granted."""
+    answer = await guard.ask(max_output=7)
+    assert 7 == json.loads(answer.headers["x-nz-grant"])["max_output"]
+
+
+async def test_embeddings_have_no_output(guard: Guard) -> None:
+    """A route without output gets no cap and reserves none."""
+    grant = json.loads((await guard.ask("/api/embed", model="demo-embed")).headers["x-nz-grant"])
+    assert grant["max_output"] is None
+    assert 0 == grant["reserved"]["output"]
+
+
+async def test_replay_returns_the_same_grant(guard: Guard) -> None:
+    """L2: Caddy may ask twice for one request; the second answer is the first."""
+    id_ = str(uuid7())
+    first, second = await guard.ask(id=id_), await guard.ask(id=id_)
+    assert first.headers["x-nz-grant"] == second.headers["x-nz-grant"]
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "status", "expected"),
+    [
+        ("/api/chat", {"problem": "target"}, 400, "target_invalid"),
+        ("/api/pull", {}, 403, "path_mutation"),
+        ("/api%2Fpull", {}, 403, "path_unknown"),
+        ("/api/none", {}, 403, "path_unknown"),
+        ("/api/chat", {"method": "GET"}, 405, "method_not_allowed"),
+        ("/api/chat", {"problem": "credential"}, 400, "credential_conflict"),
+        ("/api/chat", {"key": ""}, 401, "key_missing"),
+        ("/api/chat", {"key": "nz_short"}, 401, "key_missing"),
+        ("/api/chat", {"lookup": "nz_aaaaaaaa"}, 401, "key_missing"),
+        ("/api/chat", {"problem": "not_json"}, 400, "body_not_json"),
+        ("/api/chat", {"problem": "duplicate_field"}, 400, "body_duplicate_field"),
+        ("/api/chat", {"problem": "field"}, 400, "body_field"),
+        ("/api/chat", {"problem": "too_deep"}, 400, "body_too_deep"),
+        ("/api/chat", {"problem": "too_large"}, 413, "body_too_large"),
+        ("/api/chat", {"problem": "encoding"}, 415, "body_encoding"),
+        ("/api/chat", {"model": None}, 400, "model_missing"),
+        ("/api/chat", {"model": ""}, 400, "model_missing"),
+        ("/api/chat", {"model": "demo:cloud"}, 403, "model_not_allowed"),
+        ("/api/chat", {"model": "none"}, 404, "model_unknown"),
+        ("/api/chat", {"node": str(uuid.UUID(int=7))}, 503, "node_unknown"),
+        ("/api/tags", {}, 405, "method_not_allowed"),
+        ("/healthz", {"method": "GET"}, 403, "path_unknown"),
+    ],
+)
+async def test_refusals(
+    guard: Guard, path: str, fields: dict[str, object], status: int, expected: str
+) -> None:
+    """Every request that may not run is refused with its one reason and status."""
+    answer = await guard.ask(path, **fields)  # type: ignore[arg-type]
+    assert (status, expected) == (answer.status_code, reason(answer))
+    assert "x-nz-grant" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "expected"),
+    [
+        ("/api/pull", {"problem": "target", "method": "PUT", "key": ""}, "target_invalid"),
+        ("/api/pull", {"method": "PUT", "key": "", "problem": "too_large"}, "path_mutation"),
+        ("/api/chat", {"method": "PUT", "key": "", "problem": "too_large"}, "method_not_allowed"),
+        ("/api/chat", {"key": "", "problem": "too_large", "model": "none"}, "key_missing"),
+        ("/api/chat", {"problem": "too_large", "model": "x:cloud"}, "body_too_large"),
+        ("/api/chat", {"model": "x:cloud", "node": str(uuid.UUID(int=7))}, "model_not_allowed"),
+    ],
+)
+async def test_order_of_refusals(guard: Guard, path: str, fields: dict[str, object], expected: str) -> None:
+    """Who lacks several things learns the first of them only."""
+    assert expected == reason(await guard.ask(path, **fields))  # type: ignore[arg-type]
+
+
+async def test_allow_header_names_the_methods(guard: Guard) -> None:
+    """A 405 says which methods there are."""
+    assert "GET, HEAD" == (await guard.ask("/api/tags", method="PUT")).headers["allow"]
+
+
+@pytest.mark.parametrize("off_ms", [-60_000, -6_000, 6_000])
+async def test_old_ask_is_refused(guard: Guard, off_ms: int) -> None:
+    """An id more than 5 s off the clock is never admitted: it could sit in a window not its own."""
+    answer = await guard.ask(id=str(uuid7(time.time_ns() // 1_000_000 + off_ms)))
+    assert (503, "ask_late") == (answer.status_code, reason(answer))
+
+
+async def test_wrong_secret_of_a_known_key(guard: Guard, session: Session, key: CreatedKey) -> None:
+    """Who knows a key's public handle has nothing."""
+    other = await create_key(session, tenant="acme", name="other")
+    forged = key.key[:11] + other.key[11:]
+    answer = await guard.ask(key=forged)
+    assert (401, "key_missing") == (answer.status_code, reason(answer))
+
+
+async def test_revoke_bites_at_once(guard: Guard, session: Session, key: CreatedKey) -> None:
+    """L7: the first request after revoke-key has returned is refused, though the key is cached."""
+    assert 204 == (await guard.ask()).status_code
+    await set_key_state(session, key.prefix, "revoked")
+    answer = await guard.ask()
+    assert (401, "key_revoked") == (answer.status_code, reason(answer))
+    assert 401 == (await guard.read("/api/tags")).status_code
+
+
+async def test_committed_revoke_bites_even_if_redis_was_not_told(
+    guard: Guard, store: Store, session: Session
+) -> None:
+    """L7: a version that a dying command left unpublished is found when anything makes authz look."""
+    other = await create_key(session, tenant="acme", name="other")
+    async with store.connection() as connection:
+        await connection.execute("UPDATE keys SET state = 'revoked', version = 2 WHERE name = 'other'")
+    assert 401 == (await guard.ask(key=other.key)).status_code
+
+
+async def test_allowlist(guard: Guard, session: Session) -> None:
+    """A key may use the models on its list, in any spelling, and no others."""
+    listed = await create_key(session, tenant="acme", name="listed", scope=Scope(models=("demo-embed",)))
+    assert "model_not_allowed" == reason(await guard.ask(key=listed.key))
+    assert (
+        204 == (await guard.ask("/api/embed", key=listed.key, model="library/DEMO-EMBED:latest")).status_code
+    )
+
+
+async def test_address(guard: Guard, store: Store, session: Session) -> None:
+    """A key bound to networks works from inside them only, also as a mapped address; an unreadable one is outside."""
+    bound = await create_key(session, tenant="acme", name="bound")
+    async with store.connection() as connection:
+        await connection.execute("UPDATE keys SET cidrs = '{203.0.113.0/24}' WHERE name = 'bound'")
+    for ip, status in {
+        "203.0.113.9": 204,
+        "::ffff:203.0.113.9": 204,
+        "198.51.100.1": 403,
+        "junk": 403,
+        "::1%eth0": 403,
+    }.items():
+        assert status == (await guard.ask(key=bound.key, ip=ip)).status_code, ip
+
+
+async def test_forged_hash_disables_the_key(guard: Guard, store: Store, session: Session) -> None:
+    """A tag that somebody wrote beside another's hash works no longer than the proof takes."""
+    forged = await create_key(session, tenant="acme", name="forged")
+    async with store.connection() as connection:
+        await connection.execute(
+            "UPDATE secrets SET hash = (SELECT hash FROM secrets LIMIT 1) WHERE lookup = $1", forged.prefix
+        )
+    await guard.ask(key=forged.key)
+    async with store.connection() as connection:
+        for _ in range(200):
+            state = await connection.fetchval(
+                "SELECT state FROM keys WHERE name = 'forged' OR pg_sleep(0.02) IS NULL"
+            )
+            if state == "disabled":
+                break
+    assert "disabled" == state
+    assert 401 == (await guard.ask(key=forged.key)).status_code
+
+
+async def test_whoever_is_not_the_guard_gets_nothing(guard: Guard) -> None:
+    """A request without an Ask, with a broken one or with two has neither Grant nor Denial."""
+    for headers in ([], [("X-Nz-Ask", "{")], [("X-Nz-Ask", "{}"), ("X-Nz-Ask", "{}")]):
+        answer = await guard._client.get("/verify", headers=headers)
+        assert 400 == answer.status_code
+        assert not {"x-nz-grant", "x-nz-denial"} & set(answer.headers)
+
+
+async def test_lost_redis_is_rebuilt_before_anybody_is_admitted(
+    guard: Guard, store: Store, redis_url: str
+) -> None:
+    """L6: after a flush every request is refused until metering has read on and the counters are rebuilt."""
+    assert 204 == (await guard.ask()).status_code
+    async with Redis.from_url(redis_url) as client:
+        await client.flushall()
+    assert "rebuilding" == reason(await guard.ask())
+    assert "rebuilding" == reason(await guard.ask())
+    async with store.connection() as connection:
+        await connection.execute("UPDATE nodes SET eof_at = now() + interval '1 hour'")
+        answer = await guard.ask()
+        while answer.status_code == 503:
+            await connection.fetchval("SELECT pg_sleep(0.05)")
+            answer = await guard.ask()
+    assert 204 == answer.status_code
+
+
+async def test_reads_are_answered_from_the_inventory(guard: Guard, demo_url: str) -> None:
+    """C1: a read route repeats what the backend says of the models a key may use."""
+    tags = await guard.read("/api/tags")
+    assert ["demo:latest", "demo-embed:latest"] == [model["name"] for model in tags.json()["models"]]
+    models = await guard.read("/v1/models")
+    assert ["demo:latest", "demo-embed:latest"] == [model["id"] for model in models.json()["data"]]
+    assert 200 == (await guard.read("/api/version")).status_code
+    assert "demo" == (await guard.read("/v1/models/demo")).json()["id"]
+    assert 404 == (await guard.read("/v1/models/none")).status_code
+    assert 200 == (await guard.read("/api/show", method="POST", model="demo")).status_code
+    assert "model_missing" == reason(await guard.read("/api/show", method="POST"))
+    assert {"models": []} == (await guard.read("/api/ps")).json() or (await guard.read("/api/ps")).json()[
+        "models"
+    ]
+    head = await guard.read("/api/tags", method="HEAD")
+    assert (200, b"") == (head.status_code, head.content)
+
+
+async def test_reads_show_what_the_key_may_use(guard: Guard, session: Session) -> None:
+    """A key does not learn of models it may not use."""
+    listed = await create_key(session, tenant="acme", name="listed", scope=Scope(models=("demo-embed",)))
+    guard.key = listed.key
+    assert ["demo-embed:latest"] == [
+        model["name"] for model in (await guard.read("/api/tags")).json()["models"]
+    ]
+    assert 404 == (await guard.read("/v1/models/demo")).status_code
+    assert "model_not_allowed" == reason(await guard.read("/api/show", method="POST", model="demo"))
+
+
+async def test_ready_says_what_is_missing(guard: Guard) -> None:
+    """`/readyz` is 503 as long as no metering vouches for a journal."""
+    answer = await guard._client.get("/readyz")
+    assert 503 == answer.status_code
+    assert ["No metering has vouched for a journal: check that metering and Caddy run."] == answer.json()[
+        "missing"
+    ]

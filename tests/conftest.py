@@ -1,0 +1,76 @@
+"""Real servers for every test: one PostgreSQL and one Redis a run, a fresh database a test."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import asyncpg
+import hypothesis
+import pytest
+from redis.asyncio import Redis
+
+from authz.admin import embedded
+from authz.admin.migrate import migrate
+from authz.limits import Limiter
+from authz.store import Store
+
+# How long an example takes says more about the machine than about the product.
+hypothesis.settings.register_profile("gateway", deadline=None)
+hypothesis.settings.load_profile("gateway")
+
+pytest_plugins = ["tests.gateway"]
+
+TEMPLATE = "gateway_template"
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def stores() -> Iterator[Path]:
+    """A folder with a PostgreSQL and a Redis that run as long as the tests do."""
+    with tempfile.TemporaryDirectory(prefix="nz", ignore_cleanup_errors=True) as folder:
+        state = Path(folder)
+        with embedded.postgres_server(state) as postgres, embedded.redis_server(state):
+            migrate(embedded.postgres_url(state, TEMPLATE))
+            assert postgres.url
+            yield state
+
+
+@pytest.fixture
+async def database(stores: Path) -> AsyncIterator[str]:
+    """The URL of a database of this test alone, migrated."""
+    name = f"gateway_{next(_numbers)}"
+    maintenance = await asyncpg.connect(embedded.postgres_url(stores, "postgres"))
+    try:
+        await maintenance.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+        yield embedded.postgres_url(stores, name)
+        await maintenance.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await maintenance.close()
+
+
+@pytest.fixture
+async def redis_url(stores: Path) -> str:
+    """The URL of an empty Redis."""
+    url = f"unix://{stores}/run/redis.sock?db=0"
+    async with Redis.from_url(url) as client:
+        await client.flushall()
+    return url
+
+
+@pytest.fixture
+async def store(database: str) -> AsyncIterator[Store]:
+    """An open Store."""
+    opened = Store(database)
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+async def limiter(redis_url: str) -> AsyncIterator[Limiter]:
+    """A connected Limiter."""
+    opened = await Limiter.connect(redis_url)
+    yield opened
+    await opened.close()

@@ -1,0 +1,75 @@
+"""The golden samples that Caddy's modules and authz both read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from authz import messages, routes
+
+CONTRACT = Path(__file__).parents[2] / "caddy" / "testdata" / "contract"
+
+
+def _sample(name: str) -> bytes:
+    return (CONTRACT / name).read_bytes().strip()
+
+
+@pytest.mark.parametrize("name", ["ask.json", "ask-refused.json"])
+def test_ask_is_read_whole(name: str) -> None:
+    """Every field of an Ask is known to authz, and means what the guard wrote."""
+    ask = messages.read_ask(_sample(name))
+    assert json.loads(_sample(name)) == json.loads(msgspec.json.encode(ask))
+
+
+def test_unknown_field_is_ignored() -> None:
+    """A newer guard may say more."""
+    ask = messages.read_ask(_sample("ask.json").replace(b'{"v":1', b'{"v":1,"colour":"blue"'))
+    assert "llama3.2" == ask.model
+
+
+@pytest.mark.parametrize("text", [b"", b"{}", b"null", b'{"v":2}', b'{"v":1,"id":"x"}'])
+def test_other_ask_is_rejected(text: bytes) -> None:
+    """What is no Ask of our version is never half understood."""
+    with pytest.raises(msgspec.DecodeError):
+        messages.read_ask(text)
+
+
+def test_other_version_is_rejected() -> None:
+    """An Ask of another version is refused even if it would fit."""
+    with pytest.raises(msgspec.DecodeError):
+        messages.read_ask(_sample("ask.json").replace(b'{"v":1', b'{"v":2'))
+
+
+@pytest.mark.parametrize(
+    ("name", "type_"), [("grant.json", messages.Grant), ("denial.json", messages.Denial)]
+)
+def test_answers_are_written_as_the_sample(name: str, type_: type[messages.Grant | messages.Denial]) -> None:
+    """authz writes a Grant and a Denial to the letter as the sample has them."""
+    assert _sample(name) == messages.write(msgspec.json.decode(_sample(name), type=type_))
+
+
+def test_headers_are_ascii() -> None:
+    """A header holds ASCII only, and stays JSON."""
+    denial = messages.Denial(id=UUID(int=1), reason="ü\u2028")
+    text = messages.write(denial)
+    assert text.isascii()
+    assert "ü\u2028" == json.loads(text)["reason"]
+
+
+def test_routes_are_the_guards() -> None:
+    """authz and the guard have one table of routes."""
+    contract = json.loads(_sample("routes.json"))
+    ours = {
+        (method, route.path, route.class_.value, route.dialect.value)
+        for route in routes.ROUTES
+        for method in route.methods
+    }
+    theirs = {
+        (route["method"], route["path"], route["class"], route["dialect"]) for route in contract["routes"]
+    }
+    assert theirs == ours
+    assert tuple(contract["mutations"]) == routes.MUTATIONS

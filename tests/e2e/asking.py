@@ -1,0 +1,118 @@
+"""What the end-to-end tests ask of the gateway: every metered route in every shape."""
+
+import json
+import re
+from collections.abc import AsyncIterator
+from typing import Final, Protocol
+
+import httpx
+import pytest
+from attrs import frozen
+
+MODEL: Final = "demo"
+EMBED_MODEL: Final = "demo-embed"
+_IDS: Final = re.compile(rb'"((?:item_|request_)?id)":"(chatcmpl-|cmpl-|resp_|msg_|rs_|fc_|req_)\w+"')
+_TIMES: Final = re.compile(rb'"(created|created_at|completed_at|\w+_duration)":(?:\d+|"[^"]+")')
+
+
+class Gateway(Protocol):
+    """The running gateway, as the fixture hands it out."""
+
+    url: str
+    key: str
+    demo_url: str
+    database_url: str
+
+
+@frozen
+class Request:
+    """One shape of request to a metered route; PROMPT stands for what a test asks."""
+
+    path: str
+    body: str
+    is_stream: bool
+    is_embedding: bool = False
+
+    def content(self, prompt: str) -> bytes:
+        """Write the body with a prompt."""
+        model = EMBED_MODEL if self.is_embedding else MODEL
+        return self.body.replace("PROMPT", prompt).replace("MODEL", model).encode()
+
+    def __str__(self) -> str:
+        """Name the case of a test."""
+        usage = "-usage" if "include_usage" in self.body else ""
+        return f"{self.path[1:]}{'-stream' if self.is_stream else ''}{usage}"
+
+
+def _request(path: str, *, stream: bool, usage: bool = False, **fields: object) -> Request:
+    body = {"model": "MODEL", **fields, "stream": stream}
+    if usage:
+        body["stream_options"] = {"include_usage": True}
+    return Request(path, json.dumps(body), is_stream=stream)
+
+
+def _embedding(path: str, field: str) -> Request:
+    body = json.dumps({"model": "MODEL", field: "PROMPT"})
+    return Request(path, body, is_stream=False, is_embedding=True)
+
+
+_ASKED: Final = [{"role": "user", "content": "PROMPT"}]
+GENERATIONS: Final = [
+    request
+    for stream in (True, False)
+    for request in (
+        _request("/api/chat", stream=stream, messages=_ASKED),
+        _request("/api/generate", stream=stream, prompt="PROMPT"),
+        _request("/v1/chat/completions", stream=stream, messages=_ASKED),
+        _request("/v1/chat/completions", stream=stream, usage=True, messages=_ASKED),
+        _request("/v1/completions", stream=stream, prompt="PROMPT"),
+        _request("/v1/completions", stream=stream, usage=True, prompt="PROMPT"),
+        _request("/v1/responses", stream=stream, input="PROMPT"),
+        _request("/v1/messages", stream=stream, messages=_ASKED, max_tokens=64),
+    )
+]
+STREAMS: Final = [request for request in GENERATIONS if request.is_stream]
+EMBEDDINGS: Final = [_embedding("/api/embed", "input"), _embedding("/v1/embeddings", "input")]
+UNREPORTED: Final = _embedding("/api/embeddings", "prompt")
+PROMPTS: Final = {
+    "short": "one two three tokens=5 cache=0",
+    "cached": "one two three four tokens=5 cache=3",
+    "unicode": "say=%E2%82%AC%3Cb%3E%20%F0%9F%98%80%20%26%22 cache=0",
+    "glued": "tokens=9 pertoken=4 cache=0",
+    "thinking": "think=3 tokens=4 cache=0",
+    "nothing": "tokens=0 cache=0",
+}
+FAULTS: Final = ("crash", "error", "garbage", "eof")
+LOADS: Final = [
+    Request("/api/generate", '{"model": "MODEL"}', is_stream=True),
+    Request("/api/chat", '{"model": "MODEL", "messages": []}', is_stream=True),
+    Request("/v1/completions", '{"model": "MODEL", "prompt": ""}', is_stream=False),
+]
+
+
+async def tally(
+    demo: httpx.AsyncClient, tag: str, *, ended: int = 1, running: int = 0
+) -> list[dict[str, object]]:
+    """List the truth about a test's requests, once so many have ended or run."""
+    query = {"tag": tag, "ended": str(ended), "running": str(running)}
+    reply = await demo.get("/demo/tally", params=query)
+    entries: list[dict[str, object]] = reply.json()
+    return entries
+
+
+async def release(demo: httpx.AsyncClient, gate: str, chunks: int) -> None:
+    """Let the backend send so many more chunks."""
+    await demo.post("/demo/release", params={"name": gate, "chunks": chunks})
+
+
+async def seen(lines: AsyncIterator[str], word: str) -> None:
+    """Read on until a line has the word."""
+    async for line in lines:
+        if word in line:
+            return
+    pytest.fail(f"the stream ended without {word!r}")
+
+
+def masked(body: bytes) -> list[bytes]:
+    """Cut a body into its lines, without ids, times and durations."""
+    return _TIMES.sub(rb'"\1":0', _IDS.sub(rb'"\1":"\2"', body)).split(b"\n")

@@ -1,0 +1,111 @@
+"""A journal as Caddy writes it, and metering on it, one step at a time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import date
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+import pytest
+from attrs import define
+from redis.asyncio import Redis
+
+from authz import keyspace
+from authz.limits import Limiter
+from authz.store import Store as Versions
+from metering.service import Metering, Surroundings
+from metering.store import Store
+from tests.metering.writing import NODE, TENANT, JournalFile
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> JournalFile:
+    """An empty journal, its Caddy started."""
+    written = JournalFile(tmp_path / "journal" / "journal.log")
+    written.start()
+    return written
+
+
+@define
+class Clock:
+    """A monotonic clock that passes when told to."""
+
+    seconds: float = 1.0
+
+
+@define
+class Life:
+    """Metering from its start to its end."""
+
+    metering: Metering
+    store: Store
+    ledger: asyncpg.Connection
+    redis: Redis
+    clock: Clock
+    day: date = date(2026, 11, 25)
+
+    async def drain(self) -> None:
+        """Step until there is nothing to read."""
+        while await self.metering.step():
+            pass
+
+    async def beat(self, times: int = 1) -> None:
+        """Let a second pass for metering, then step until there is nothing to read, so often."""
+        for _ in range(times):
+            self.clock.seconds += 1
+            await self.drain()
+
+    async def end(self) -> None:
+        """Let go of everything, as a dead process does."""
+        self.metering.close()
+        await self.store.close()
+
+    async def count(self, table: str) -> int:
+        """How many rows a table has."""
+        found: int = await self.ledger.fetchval(f"SELECT count(*) FROM {table}")  # noqa: S608
+        return found
+
+    async def used_in_redis(self, field: str) -> int:
+        """What Redis believes was used of a scope's window."""
+        return int(await self.redis.hget(keyspace.tenant(TENANT), f"u:{field}") or 0)
+
+    async def rows(self) -> list[asyncpg.Record]:
+        """The ledger."""
+        return await self.ledger.fetch("SELECT * FROM ledger ORDER BY request_id, entry")
+
+    async def windows(self) -> dict[tuple[UUID, str], int]:
+        """What each scope has used of each period, summed over all starts."""
+        found = await self.ledger.fetch(
+            "SELECT scope_id, period, sum(used)::bigint FROM budget_windows GROUP BY 1, 2"
+        )
+        return {(scope, period): used for scope, period, used in found}
+
+
+Begin = Callable[..., Awaitable[Life]]
+
+
+@pytest.fixture
+async def begin(
+    database: str, redis_url: str, limiter: Limiter, journal: JournalFile
+) -> AsyncIterator[Begin]:
+    """Starts metering on the journal as often as wanted."""
+    lives: list[Life] = []
+    versions = Versions(database, connections=1)
+    ledger, redis = await asyncpg.connect(database), Redis.from_url(redis_url)
+
+    async def start(reach: Callable[[str], None] = lambda _step: None) -> Life:
+        clock = Clock()
+        around = Surroundings(journal.path, database, "", reach=reach, ticks=lambda: clock.seconds)
+        store = await Store.connect(database)
+        metering = await Metering.begin(NODE, around, store=store, versions=versions, limiter=limiter)
+        lives.append(Life(metering, store, ledger, redis, clock))
+        return lives[-1]
+
+    yield start
+    for life in lives:
+        await life.end()
+    await versions.close()
+    await ledger.close()
+    await redis.aclose()

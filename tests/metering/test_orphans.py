@@ -1,0 +1,224 @@
+"""Requests whose record never came, or came late, and reservations no journal knows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import pytest
+
+from authz import keyspace
+from authz.admission import Admission, Admitted
+from authz.limits import Limiter
+from authz.types import Limits, Windows
+from tests.metering.conftest import Begin, Life
+from tests.metering.writing import DAY_MS, KEY, LOOKUP, TENANT, JournalFile
+
+RESERVED = 300
+DEADLINE_S = 1800
+START = datetime.fromtimestamp(DAY_MS / 1000, UTC)
+
+
+@pytest.fixture
+async def at_noon(limiter: Limiter) -> Limiter:
+    """Redis's clock stands at the moment the journal's requests began."""
+    limiter.clock_us = DAY_MS * 1000
+    await limiter.create(TENANT, 1)
+    await limiter.raise_versions(TENANT, {None: 1, KEY: 1})
+    return limiter
+
+
+def pass_s(limiter: Limiter, seconds: float) -> None:
+    """Let time pass for Redis."""
+    limiter.clock_us += int(seconds * 1_000_000)
+
+
+async def entries(life: Life) -> list[tuple[int, str, int, str]]:
+    """The ledger in short."""
+    return [
+        (row["entry"], row["outcome"], row["input_tokens"] + row["output_tokens"], row["usage_source"])
+        for row in await life.rows()
+    ]
+
+
+async def add_tenant(life: Life) -> None:
+    """A tenant with a key and a revoked secret."""
+    await life.ledger.execute("INSERT INTO tenants (id, name) VALUES ($1, 'acme')", TENANT)
+    await life.ledger.execute(
+        "INSERT INTO keys (id, tenant_id, name, state) VALUES ($1, $2, 'laptop', 'revoked')", KEY, TENANT
+    )
+    await life.ledger.execute(
+        "INSERT INTO secrets (lookup, key_id, tag, pepper_id, hash) VALUES ($1, $2, $3, 'p', 'h')",
+        LOOKUP,
+        KEY,
+        b"t" * 32,
+    )
+
+
+@pytest.mark.usefixtures("at_noon")
+async def test_a_later_boot_charges_what_was_left_open(begin: Begin, journal: JournalFile) -> None:
+    """What ran when Caddy was killed pays its reservation, as soon as the next Caddy's boot line is read."""
+    journal.append(journal.opened(journal.new_id()))
+    life = await begin()
+    await life.drain()
+    assert [] == await entries(life)
+    journal.start()
+    await life.drain()
+    assert [(0, "orphaned", RESERVED, "reserved")] == await entries(life)
+    assert RESERVED == (await life.windows())[KEY, "total"]
+    assert RESERVED == await life.used_in_redis(f"{KEY}:t")
+    assert (0, 0) == (await life.count("open_requests"), await life.count("unpublished"))
+
+
+@pytest.mark.usefixtures("at_noon")
+async def test_an_open_line_and_the_boot_that_ends_it_in_one_batch(
+    begin: Begin, journal: JournalFile
+) -> None:
+    """It does not matter whether they are read together."""
+    journal.append(journal.opened(journal.new_id()))
+    journal.start()
+    life = await begin()
+    await life.drain()
+    assert [(0, "orphaned", RESERVED, "reserved")] == await entries(life)
+
+
+@pytest.mark.usefixtures("at_noon")
+async def test_an_earlier_boot_line_read_again_charges_nothing(begin: Begin, journal: JournalFile) -> None:
+    """A replay of old boot lines does not touch what runs now."""
+    journal.start()
+    journal.append(journal.opened(journal.new_id()))
+    life = await begin()
+    await life.drain()
+    await life.ledger.execute("DELETE FROM journal_files")
+    again = await begin()
+    await again.drain()
+    assert ([], 1) == (await entries(again), await again.count("open_requests"))
+
+
+async def test_a_deadline_long_past_at_an_end_of_file_charges_the_reservation(
+    begin: Begin, journal: JournalFile, at_noon: Limiter
+) -> None:
+    """A lost record is given up 60 s after the deadline, by the clock asked before the end was read."""
+    journal.append(journal.opened(journal.new_id()))
+    life = await begin()
+    await life.beat()
+    pass_s(at_noon, DEADLINE_S + 60)
+    await life.beat()
+    assert [] == await entries(life)
+    pass_s(at_noon, 1)
+    await life.beat()
+    assert [(0, "orphaned", RESERVED, "reserved")] == await entries(life)
+
+
+@pytest.mark.parametrize("used", [30, 300, 700])
+@pytest.mark.usefixtures("at_noon")
+async def test_a_late_record_becomes_an_adjustment(begin: Begin, journal: JournalFile, used: int) -> None:
+    """Whatever came before, the sum of the entries is what the request really cost."""
+    request_id = journal.new_id()
+    journal.append(journal.opened(request_id))
+    journal.start()
+    life = await begin()
+    await life.drain()
+    late = journal.ended(request_id, input_tokens=10, output_tokens=used - 10, max_output=None)
+    journal.append(late)
+    await life.drain()
+    expected = [(0, "orphaned", RESERVED, "reserved"), (1, "completed", used - RESERVED, "reported")]
+    assert expected == await entries(life)
+    assert used == (await life.windows())[TENANT, "month"]
+    assert used == await life.used_in_redis(f"t:{keyspace.window('day', life.day)}")
+    journal.append(late)
+    await life.drain()
+    assert expected == await entries(life)
+
+
+@pytest.mark.usefixtures("at_noon")
+async def test_a_second_record_of_a_request_changes_nothing(begin: Begin, journal: JournalFile) -> None:
+    """Of two records of one request the first counts, in one batch or in two."""
+    request_id = journal.request()
+    journal.append(journal.ended(request_id, output_tokens=90))
+    life = await begin()
+    await life.drain()
+    journal.append(journal.ended(request_id, output_tokens=95))
+    await life.drain()
+    assert [(0, "completed", 30, "reported")] == await entries(life)
+
+
+def admission(request_id: UUID) -> Admission:
+    """An admission that holds tokens under a budget."""
+    return Admission(
+        request_id=request_id,
+        tenant=TENANT,
+        key=KEY,
+        tenant_version=1,
+        key_version=1,
+        tenant_limits=Limits(tokens_per_day=10_000),
+        key_limits=Limits(),
+        windows=Windows("2026-11-25", "2026-11"),
+        valid_from=START - timedelta(days=1),
+        valid_until=START + timedelta(days=1),
+        bound_in=100,
+        wanted=200,
+        estimated_input=100,
+        estimated_output=200,
+        deadline_s=DEADLINE_S,
+    )
+
+
+async def test_a_reservation_no_journal_knows_is_swept_for_nothing(
+    begin: Begin, journal: JournalFile, at_noon: Limiter
+) -> None:
+    """What was admitted and never opened never ran: it is freed, once every journal is known far enough."""
+    life = await begin()
+    await add_tenant(life)
+    assert isinstance(await at_noon.admit(admission(journal.new_id())), Admitted)
+    await life.beat()
+    pass_s(at_noon, DEADLINE_S + 70)
+    await life.ledger.execute(
+        "INSERT INTO nodes (node, boot, eof_at) VALUES (gen_random_uuid(), gen_random_uuid(), $1)", START
+    )
+    await life.beat(times=40)
+    assert ([], 1) == (await entries(life), len(await at_noon.overdue(TENANT, await at_noon.now())))
+    await life.ledger.execute("UPDATE nodes SET eof_at = $1", await at_noon.now())
+    await life.beat(times=40)
+    assert [(0, "swept", 0, "none")] == await entries(life)
+    assert () == await at_noon.overdue(TENANT, await at_noon.now())
+
+
+async def test_a_reservation_of_what_is_settled_is_settled_again(
+    begin: Begin, journal: JournalFile, at_noon: Limiter
+) -> None:
+    """A Redis that forgot a settlement is told again."""
+    life = await begin()
+    await add_tenant(life)
+    request_id = journal.request()
+    await life.drain()
+    await life.redis.delete(keyspace.closed(TENANT))
+    assert isinstance(await at_noon.admit(admission(request_id)), Admitted)
+    pass_s(at_noon, DEADLINE_S + 70)
+    await life.beat(times=40)
+    assert () == await at_noon.overdue(TENANT, await at_noon.now())
+    assert [(0, "completed", 30, "reported")] == await entries(life)
+
+
+@pytest.mark.usefixtures("at_noon")
+async def test_an_owner_is_found_by_the_handle(begin: Begin, journal: JournalFile) -> None:
+    """A record that names nobody belongs to whom its handle does, revoked or not, and is published."""
+    life = await begin()
+    await add_tenant(life)
+    request_id = journal.new_id()
+    journal.append(journal.ended(request_id, outcome="authz_failed", tenant=None, key=None, reserved=None))
+    await life.drain()
+    (row,) = await life.rows()
+    assert (TENANT, KEY, 0) == (row["tenant_id"], row["key_id"], row["input_tokens"])
+    assert await life.redis.zscore(keyspace.closed(TENANT), str(request_id)) is not None
+
+
+@pytest.mark.usefixtures("at_noon")
+async def test_nobodys_request_costs_nothing(begin: Begin, journal: JournalFile) -> None:
+    """A record of nobody known is kept, at no cost, and nothing is published."""
+    life = await begin()
+    journal.append(journal.ended(journal.new_id(), tenant=None, key=None, lookup=None))
+    await life.drain()
+    (row,) = await life.rows()
+    assert (None, 0, "none") == (row["tenant_id"], row["output_tokens"], row["usage_source"])
+    assert {} == await life.windows()

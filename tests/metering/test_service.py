@@ -1,0 +1,124 @@
+"""The loop on a real journal, a real Postgres and a real Redis: nothing is lost, nothing is doubled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from authz import keyspace
+from authz.limits import Limiter
+from tests.metering.conftest import Begin
+from tests.metering.writing import KEY, NODE, TENANT, JournalFile
+
+STEPS = ["mark_moved", "ledger_written", "windows_raised", "committed", "settled", "published"]
+
+
+class Killed(BaseException):
+    """The process is gone; nothing catches this."""
+
+
+def killer(step: str, times: int) -> Callable[[str], None]:
+    """A reach that kills at a step the first few times it gets there."""
+    left = times
+
+    def reach(name: str) -> None:
+        nonlocal left
+        if name == step and left:
+            left -= 1
+            raise Killed
+
+    return reach
+
+
+async def test_a_request_is_billed_what_the_backend_reported(begin: Begin, journal: JournalFile) -> None:
+    """A record becomes one ledger row and six windows, and nothing stays open or unpublished."""
+    journal.request()
+    life = await begin()
+    await life.drain()
+    rows = await life.rows()
+    assert [(10, 20, "reported")] == [
+        (row["input_tokens"], row["output_tokens"], row["usage_source"]) for row in rows
+    ]
+    assert {(scope, period): 30 for scope in (TENANT, KEY) for period in ("day", "month", "total")} == (
+        await life.windows()
+    )
+    assert (0, 0) == (await life.count("open_requests"), await life.count("unpublished"))
+
+
+async def test_redis_learns_the_totals(begin: Begin, journal: JournalFile, limiter: Limiter) -> None:
+    """After a batch Redis holds the absolute totals of tenant and key."""
+    await limiter.create(TENANT, 1)
+    for _ in range(3):
+        journal.request()
+    life = await begin()
+    await life.drain()
+    assert 90 == await life.used_in_redis(f"t:{keyspace.window('month', life.day)}")
+    assert 90 == await life.used_in_redis(f"{KEY}:t")
+
+
+async def test_what_has_begun_is_open_until_its_record_comes(begin: Begin, journal: JournalFile) -> None:
+    """An open line makes an open row, its record ends it, in another batch too."""
+    request_id = journal.new_id()
+    journal.append(journal.opened(request_id))
+    life = await begin()
+    await life.drain()
+    assert 1 == await life.count("open_requests")
+    journal.append(journal.ended(request_id))
+    await life.drain()
+    assert (0, 1) == (await life.count("open_requests"), len(await life.rows()))
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_kill_between_two_steps_loses_and_doubles_nothing(
+    begin: Begin, journal: JournalFile, limiter: Limiter, step: str
+) -> None:
+    """Whatever metering dies between, the next one bills each request once and tells Redis all."""
+    await limiter.create(TENANT, 1)
+    ids = {journal.request() for _ in range(5)}
+    dying = await begin(killer(step, 1))
+    with pytest.raises(Killed):
+        await dying.drain()
+    await dying.end()
+    ids |= {journal.request() for _ in range(5)}
+    life = await begin()
+    await life.drain()
+    assert ids == {row["request_id"] for row in await life.rows()}
+    assert 300 == (await life.windows())[KEY, "total"]
+    assert 300 == await life.used_in_redis(f"{KEY}:t")
+    assert 0 == await life.count("unpublished")
+
+
+async def test_a_replay_of_the_whole_journal_adds_nothing(begin: Begin, journal: JournalFile) -> None:
+    """Lines read again, after the marks were lost, change no row and no window."""
+    for _ in range(20):
+        journal.request()
+    life = await begin()
+    await life.drain()
+    before = (await life.rows(), await life.windows())
+    await life.ledger.execute("DELETE FROM journal_files")
+    again = await begin()
+    await again.drain()
+    assert before == (await again.rows(), await again.windows())
+    assert 0 == await again.count("open_requests")
+
+
+async def test_a_committed_boot_line_makes_its_node_known(begin: Begin, journal: JournalFile) -> None:
+    """The node's row says its boot and how far, by Redis's clock, its journal is known."""
+    life = await begin()
+    await life.drain()
+    row = await life.ledger.fetchrow("SELECT node, boot, eof_at FROM nodes")
+    assert (NODE, journal.boot) == (row["node"], row["boot"])
+    assert row["eof_at"] is not None
+
+
+async def test_metering_vouches_at_the_end_of_the_journal(
+    begin: Begin, journal: JournalFile, limiter: Limiter
+) -> None:
+    """At an end of file Redis is told that this node's metering lives and is not behind."""
+    journal.request()
+    life = await begin()
+    await life.drain()
+    lag_ms = await limiter.lag_ms(NODE)
+    assert lag_ms is not None
+    assert lag_ms < 1000

@@ -1,0 +1,288 @@
+"""What a batch leaves in Postgres beside the bill: dead letters, ratios, every field of a record."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+
+import asyncpg
+import pytest
+
+from metering import retention
+from metering.ledger import LedgerRow
+from metering.store import Store
+from metering.tail import CHUNK_BYTES
+from tests.metering.conftest import Begin
+from tests.metering.writing import DAY_MS, KEY, NODE, TENANT, JournalFile
+
+
+async def test_every_field_of_a_record_is_in_the_ledger(begin: Begin, journal: JournalFile) -> None:
+    """The ledger is the audit of requests: nothing of a record is left out."""
+    request_id = journal.new_id()
+    said: dict[str, object] = {
+        "reason": "why",
+        "cached_tokens": 3,
+        "load_ms": 4,
+        "prompt_eval_ms": 5,
+        "eval_ms": 6,
+        "images": 0,
+    }
+    journal.append(journal.ended(request_id, **said))
+    life = await begin()
+    await life.drain()
+    (row,) = await life.rows()
+    expected = said | {
+        "request_id": request_id,
+        "entry": 0,
+        "node": NODE,
+        "boot": journal.boot,
+        "seq": 1,
+        "ip": "203.0.113.9",
+        "lookup": "nz_3bVSxmba",
+        "tenant_id": TENANT,
+        "key_id": KEY,
+        "method": "POST",
+        "path": "/api/chat",
+        "model": "llama3.2",
+        "backend": "local",
+        "stream": True,
+        "outcome": "completed",
+        "status": 200,
+        "upstream_status": 200,
+        "reserved_input": 100,
+        "reserved_output": 200,
+        "day": date(2026, 11, 25),
+        "month": date(2026, 11, 1),
+        "max_output": 200,
+        "terminal": True,
+        "reported_input_tokens": 10,
+        "reported_output_tokens": 20,
+        "deltas": 20,
+        "output_bytes": 80,
+        "prompt_bytes": 40,
+        "ttft_ms": 5,
+        "duration_ms": 400,
+        "input_tokens": 10,
+        "output_tokens": 20,
+        "overrun_tokens": 0,
+        "usage_source": "reported",
+        "at": datetime.fromtimestamp(DAY_MS / 1000, UTC),
+        "input_bytes_per_token": None,
+        "output_bytes_per_token": None,
+        "output_tokens_per_s": None,
+    }
+    assert expected == dict(row)
+
+
+async def test_a_ledger_row_has_the_columns_of_the_table(database: str) -> None:
+    """The row is inserted as a whole: its fields are the table's columns, in the table's order."""
+    connection = await asyncpg.connect(database)
+    columns = await connection.fetch(
+        "SELECT attname FROM pg_attribute WHERE attrelid = 'ledger'::regclass AND attnum > 0 ORDER BY attnum"
+    )
+    await connection.close()
+    assert [column["attname"] for column in columns] == list(LedgerRow._fields)
+
+
+async def test_hostile_texts_are_kept_harmless(begin: Begin, journal: JournalFile) -> None:
+    """NULs can't be stored and endless texts must not be: the request is billed all the same."""
+    journal.append(journal.ended(journal.new_id(), model="a\0b", path="/" + "x" * 5000))
+    life = await begin()
+    await life.drain()
+    (row,) = await life.rows()
+    assert ("a\ufffdb", 512, 20) == (row["model"], len(row["path"]), row["output_tokens"])
+
+
+async def test_dead_letters_are_kept_with_their_place(begin: Begin, journal: JournalFile) -> None:
+    """What was not understood is in Postgres in the same transaction, once, however often it is read."""
+    start = journal.path.stat().st_size
+    journal.append(b"garbage\n")
+    request_id = journal.request()
+    life = await begin()
+    await life.drain()
+    await life.ledger.execute("DELETE FROM journal_files")
+    again = await begin()
+    await again.drain()
+    (letter,) = await again.ledger.fetch("SELECT * FROM dead_letters")
+    assert (NODE, start, 7, "not_json", b"garbage") == tuple(
+        letter[name] for name in ("node", "position", "length", "reason", "raw")
+    )
+    assert [request_id] == [row["request_id"] for row in await again.rows()]
+
+
+async def test_a_line_postgres_refuses_costs_only_itself(begin: Begin, journal: JournalFile) -> None:
+    """A row that breaks a rule of the schema becomes a dead letter; its batch is settled without it."""
+    life = await begin()
+    await life.ledger.execute("ALTER TABLE ledger ADD CHECK (deltas <> 13)")
+    ids = [journal.request() for _ in range(5)]
+    journal.request(deltas=13)
+    ids += [journal.request() for _ in range(6)]
+    await life.drain()
+    assert ids == [row["request_id"] for row in await life.rows()]
+    assert ["refused"] == [
+        row["reason"] for row in await life.ledger.fetch("SELECT reason FROM dead_letters")
+    ]
+    assert 30 * len(ids) == (await life.windows())[KEY, "total"]
+    assert ids[-1] == journal.request() or await life.drain() is None
+
+
+async def test_the_totals_of_many_tenants_are_published(begin: Begin, journal: JournalFile) -> None:
+    """One batch of many tenants and keys raises the windows of each."""
+    owners = [
+        (f"{n:08x}-0000-4000-8000-000000000001", f"{n:08x}-0000-4000-8000-000000000002") for n in range(20)
+    ]
+    for tenant, key in owners * 3:
+        journal.request(tenant=tenant, key=key)
+    life = await begin()
+    await life.drain()
+    assert {90} == set((await life.windows()).values())
+    assert 20 * 2 * 3 == await life.count("budget_windows")
+    assert 0 == await life.count("unpublished")
+
+
+async def test_a_request_pays_in_the_windows_of_its_admission(begin: Begin, journal: JournalFile) -> None:
+    """What ends after midnight counts for the day it was admitted on."""
+    journal.request(windows={"day": "2026-11-30", "month": "2026-11"})
+    journal.request(windows={"day": "2026-12-01", "month": "2026-12"})
+    life = await begin()
+    await life.drain()
+    rows = await life.ledger.fetch("SELECT period, start, used FROM budget_windows WHERE scope_id = $1", KEY)
+    assert {
+        ("day", date(2026, 11, 30), 30),
+        ("day", date(2026, 12, 1), 30),
+        ("month", date(2026, 11, 1), 30),
+        ("month", date(2026, 12, 1), 30),
+        ("total", date(1970, 1, 1), 60),
+    } == {tuple(row) for row in rows}
+
+
+async def test_a_grant_without_windows_counts_for_its_day(begin: Begin, journal: JournalFile) -> None:
+    """Nothing that costs is outside of every window."""
+    journal.request(windows=None)
+    life = await begin()
+    await life.drain()
+    assert 30 == (await life.windows())[KEY, "day"]
+
+
+async def test_requests_of_other_days_find_their_partition(begin: Begin, journal: JournalFile) -> None:
+    """The day of the id makes the partition, whatever day it is."""
+    for days in (-400, -1, 0, 1, 30):
+        request_id = journal.new_id(at_ms=DAY_MS + days * 86_400_000)
+        journal.append(journal.ended(request_id))
+    life = await begin()
+    await life.drain()
+    assert 5 == len(await life.rows())
+
+
+async def test_ratios_are_learned_and_used(begin: Begin, journal: JournalFile) -> None:
+    """What answers with usage have shown counts those that come without, and is kept with the row."""
+    life = await begin()
+    for _ in range(5):
+        journal.request(
+            input_tokens=100, prompt_bytes=300, output_tokens=50, deltas=50, output_bytes=100, eval_ms=500
+        )
+    await life.drain()
+    cut = {"terminal": False, "input_tokens": None, "output_tokens": None, "outcome": "client_gone"}
+    request_id = journal.request(**cut, model="LLAMA3.2:latest", prompt_bytes=30, deltas=5, output_bytes=30)
+    await life.drain()
+    row = next(row for row in await life.rows() if row["request_id"] == request_id)
+    assert (10, 15, "counted") == (row["input_tokens"], row["output_tokens"], row["usage_source"])
+    assert (3.0, 2.0, 100.0) == (
+        row["input_bytes_per_token"],
+        row["output_bytes_per_token"],
+        row["output_tokens_per_s"],
+    )
+
+
+async def test_a_replay_teaches_nothing(begin: Begin, journal: JournalFile) -> None:
+    """Only rows that are new move the averages."""
+    journal.request()
+    life = await begin()
+    await life.drain()
+    await life.ledger.execute("DELETE FROM journal_files")
+    again = await begin()
+    await again.drain()
+    assert 1 == await again.ledger.fetchval("SELECT samples FROM model_ratios")
+
+
+async def test_a_lost_file_is_given_up_once(begin: Begin, journal: JournalFile) -> None:
+    """A file that went away unread is finished in Postgres, so that it is missed only once."""
+    journal.request()
+    life = await begin()
+    await life.drain()
+    journal.request()
+    await life.end()
+    journal.rotate().unlink()
+    journal.request()
+    again = await begin()
+    await again.drain()
+    unfinished = "SELECT count(*) FROM journal_files WHERE NOT is_finished"
+    assert 1 == await again.ledger.fetchval(unfinished)
+
+
+async def test_an_endless_line_does_not_hold_up_the_end(begin: Begin, journal: JournalFile) -> None:
+    """A line of many chunks is got over, and counted as one dead letter."""
+    journal.append(b"x" * (3 * CHUNK_BYTES) + b"\n")
+    request_id = journal.request()
+    life = await begin()
+    await life.drain()
+    assert [request_id] == [row["request_id"] for row in await life.rows()]
+    assert ["too_long"] == [
+        row["reason"] for row in await life.ledger.fetch("SELECT reason FROM dead_letters")
+    ]
+
+
+async def test_committed_files_are_removed_and_no_others(
+    begin: Begin, journal: JournalFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rotated files go when they are read to their end and enough came after them."""
+    monkeypatch.setattr(retention, "KEPT_FILES", 2)
+    olds = []
+    for _ in range(5):
+        journal.request()
+        olds.append(journal.rotate())
+    life = await begin()
+    await life.drain()
+    await life.beat()
+    assert 5 == sum(path.exists() for path in olds)
+    life.clock.seconds += 3600
+    await life.beat()
+    assert [False, False, False, True, True] == [path.exists() for path in olds]
+
+
+async def test_the_days_ahead_have_partitions_and_old_days_go(begin: Begin, journal: JournalFile) -> None:
+    """A week is made ahead; what is older than the policy is dropped, what was used of windows stays."""
+    old = journal.new_id(at_ms=DAY_MS - 40 * 86_400_000)
+    journal.append(journal.ended(old))
+    life = await begin()
+    await life.drain()
+    today = date(2026, 11, 25)
+    await retention.keep_ledger(life.store, today, ledger_days=30)
+    days = await life.store.partitions()
+    assert [] == await life.rows()
+    assert {date(2026, 11, 25), date(2026, 12, 2)} <= set(days)
+    assert date(2026, 10, 16) not in days
+    assert 30 == (await life.windows())[KEY, "total"]
+
+
+async def test_a_day_not_yet_published_is_not_dropped(
+    database: str, begin: Begin, journal: JournalFile
+) -> None:
+    """Redis is told of every row before the row may go."""
+    journal.append(journal.ended(journal.new_id(at_ms=DAY_MS - 40 * 86_400_000)))
+    life = await begin()
+    await life.drain()
+    await life.ledger.execute(
+        "INSERT INTO unpublished SELECT request_id, entry, tenant_id, key_id FROM ledger"
+    )
+    store = await Store.connect(database)
+    await retention.keep_ledger(store, date(2026, 11, 25), ledger_days=30)
+    await store.close()
+    assert 1 == len(await life.rows())
+
+
+async def test_a_version_a_command_could_not_publish_is_published(begin: Begin, journal: JournalFile) -> None:
+    """What is committed and was not told Redis is told by metering."""
+    life = await begin()
+    await life.ledger.execute("INSERT INTO tenants (id, name, version) VALUES ($1, 'acme', 7)", TENANT)
+    await life.beat()
+    assert 7 == await life.ledger.fetchval("SELECT published_version FROM tenants")

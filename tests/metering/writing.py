@@ -1,0 +1,140 @@
+"""A journal as Caddy writes it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from uuid import UUID
+
+from attrs import define, field
+
+TENANT = UUID("5f64c1de-6a27-4a35-8f43-5f7b6f3a2c11")
+KEY = UUID("b2b1f9a0-52a5-4c2a-9f0f-1c8ad6a3b8a1")
+NODE = UUID("7c9e6679-7425-40de-944b-e07fc1f90ae7")
+LOOKUP = "nz_3bVSxmba"
+DAY_MS = 1_795_600_000_000  # 2026-11-25
+
+
+def uuid7(at_ms: int, number: int) -> UUID:
+    """A UUIDv7 of a moment; numbers tell those of one moment apart."""
+    return UUID(int=at_ms << 80 | 7 << 76 | 2 << 62 | number)
+
+
+def encoded(msg: str, gateway: dict[str, object], *, at: float = DAY_MS / 1000) -> bytes:
+    """A journal line, with its newline."""
+    line = {"level": "info", "ts": at, "logger": "gateway.journal", "msg": msg, "gateway": gateway}
+    return json.dumps(line, separators=(",", ":")).encode() + b"\n"
+
+
+@define
+class JournalFile:
+    """Writes and rotates a journal as Caddy does."""
+
+    path: Path
+    node: UUID = NODE
+    tenant: UUID = TENANT
+    key: UUID = KEY
+    boot: UUID = field(init=False)
+    seq: int = 0
+    ids: int = 0
+    rotations: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.with_name("node").write_text(f"{self.node}\n")
+        self.boot = uuid7(DAY_MS, 1 << 40)
+
+    def start(self) -> None:
+        """A Caddy process starts."""
+        self.boot = UUID(int=self.boot.int + (1 << 80))
+        self.seq = 0
+        self.append(self.line("boot", {}))
+
+    def new_id(self, *, at_ms: int = DAY_MS) -> UUID:
+        """The id of a new request."""
+        self.ids += 1
+        return uuid7(at_ms + self.ids, self.ids)
+
+    def line(self, msg: str, fields: dict[str, object]) -> bytes:
+        """The next line, numbered."""
+        head: dict[str, object] = {"v": 1, "node": str(self.node), "boot": str(self.boot), "seq": self.seq}
+        self.seq += 1
+        return encoded(msg, head | fields)
+
+    def opened(self, request_id: UUID, **fields: object) -> bytes:
+        """An open line."""
+        return self.line(
+            "open",
+            {
+                "id": str(request_id),
+                "tenant": str(self.tenant),
+                "key": str(self.key),
+                "reserved": {"input": 100, "output": 200},
+                "deadline": DAY_MS // 1000 + 1800,
+                "windows": {"day": "2026-11-25", "month": "2026-11"},
+            }
+            | fields,
+        )
+
+    def ended(self, request_id: UUID, **fields: object) -> bytes:
+        """The record of a stream that ended well: 10 + 20 tokens."""
+        return self.line(
+            "handled request",
+            {
+                "id": str(request_id),
+                "ip": "203.0.113.9",
+                "lookup": LOOKUP,
+                "tenant": str(self.tenant),
+                "key": str(self.key),
+                "method": "POST",
+                "path": "/api/chat",
+                "model": "llama3.2",
+                "backend": "local",
+                "stream": True,
+                "outcome": "completed",
+                "status": 200,
+                "upstream_status": 200,
+                "reserved": {"input": 100, "output": 200},
+                "windows": {"day": "2026-11-25", "month": "2026-11"},
+                "max_output": 200,
+                "terminal": True,
+                "input_tokens": 10,
+                "output_tokens": 20,
+                "deltas": 20,
+                "output_bytes": 80,
+                "prompt_bytes": 40,
+                "images": 0,
+                "ttft_ms": 5,
+                "duration_ms": 400,
+            }
+            | fields,
+        )
+
+    def request(self, **fields: object) -> UUID:
+        """One whole request; answers its id."""
+        request_id = self.new_id()
+        self.append(self.opened(request_id))
+        self.append(self.ended(request_id, **fields))
+        return request_id
+
+    def append(self, data: bytes) -> None:
+        """One write."""
+        with self.path.open("ab") as file:
+            file.write(data)
+
+    def rotate(self) -> Path:
+        """Rename the file and begin a new, empty one."""
+        self.rotations += 1
+        stamp = f"2026-11-25T00-00-{self.rotations // 1000:02}.{self.rotations % 1000:03}"
+        old = self.path.with_name(f"journal-{stamp}-size.log")
+        self.path.rename(old)
+        self.path.touch()
+        return old
+
+    def compress(self, old: Path) -> Path:
+        """Compress a rotated file as Caddy does."""
+        packed = old.with_name(old.name + ".gz")
+        packed.write_bytes(gzip.compress(old.read_bytes()))
+        old.unlink()
+        return packed

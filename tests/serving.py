@@ -1,0 +1,28 @@
+"""A demo backend on a loopback port, served by a real uvicorn in a thread."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from authz.demo.app import Demo
+
+
+@contextmanager
+def served(demo: Demo) -> Iterator[str]:
+    """Serve a demo backend; gives its URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        demo, http="httptools", ws="none", lifespan="off", log_level="warning", server_header=False
+    )
+    server = uvicorn.Server(config)
+    # The listener accepts before the server runs, so nobody has to wait for it.
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    server.should_exit = True
+    thread.join()

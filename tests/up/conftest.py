@@ -1,0 +1,46 @@
+"""Stacks in state folders of their own, brought down whatever became of them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.up.stacks import Stack
+
+
+@pytest.fixture
+def new_stack() -> Iterator[Callable[[], Stack]]:
+    """Makes stacks that are brought down, whatever became of them."""
+    made: list[Stack] = []
+    # Not pytest's own folders: a socket's path must be short.
+    with tempfile.TemporaryDirectory(prefix="nz") as folder:
+
+        def make() -> Stack:
+            made.append(Stack(Path(folder) / str(len(made))))
+            return made[-1]
+
+        yield make
+        for stack in made:
+            if stack.processes():
+                stack.run("down")
+        assert [pid for stack in made for pid in stack.processes()] == []
+
+
+@pytest.fixture
+def stack(new_stack: Callable[[], Stack]) -> Stack:
+    """A stack that has never run."""
+    return new_stack()
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Stack]:
+    """A stack that runs for all tests of a module, which leave it running."""
+    with tempfile.TemporaryDirectory(prefix="nz") as folder:
+        shared = Stack(Path(folder) / "s")
+        shared.up()
+        yield shared
+        shared.run("down")
+        assert [] == shared.processes()

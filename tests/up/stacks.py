@@ -1,0 +1,118 @@
+"""Whole stacks, driven through the command line only."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+from attrs import define, field
+
+TIMEOUT_S = 60.0
+
+
+def _environ() -> dict[str, str]:
+    ours = ("GATEWAY_", "OLLAMA_", "DATABASE_URL", "REDIS_URL")
+    return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+
+
+def until(is_met: Callable[[], object]) -> None:
+    """Wait for what another process must bring about."""
+    give_up = time.monotonic() + TIMEOUT_S
+    while not is_met():
+        assert time.monotonic() < give_up, "it never came about"
+        time.sleep(0.02)
+
+
+def free_port() -> int:
+    """A port on which nothing listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@define
+class Stack:
+    """A state folder and a port, and the commands on them."""
+
+    state: Path
+    port: int = field(factory=free_port)
+    key: str | None = None
+
+    def run(self, command: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        """Run a command on this state folder."""
+        argv = [sys.executable, "-m", "authz", command, "--state", str(self.state), *arguments]
+        env = {**_environ(), **environ}
+        return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=240, check=False)
+
+    def up(self, *arguments: str, **environ: str) -> dict[str, Any]:
+        """Bring it up with the demo backend and return what it says of itself."""
+        done = self.run("up", "--port", str(self.port), "--demo", "--detach", "--json", *arguments, **environ)
+        assert done.returncode == 0, done.stderr
+        said: dict[str, Any] = json.loads(done.stdout)
+        self.key = said["key"] or self.key
+        return said
+
+    def refusal(self, *arguments: str, **environ: str) -> str:
+        """Try to bring it up in vain; returns the one line that says why."""
+        done = self.run("up", "--port", str(self.port), "--detach", *arguments, **environ)
+        assert (done.returncode, done.stdout) == (1, "")
+        errors = [line for line in done.stderr.splitlines() if not line.startswith(("✓", "✗"))]
+        assert 1 == len(errors)
+        return errors[0]
+
+    def status(self) -> dict[str, Any]:
+        """What `status --json` says."""
+        said: dict[str, Any] = json.loads(self.run("status", "--json").stdout)
+        return said
+
+    def facts(self) -> dict[str, Any]:
+        """What the supervisor has written down."""
+        facts: dict[str, Any] = json.loads((self.state / "state.json").read_bytes())
+        return facts
+
+    def pid(self, name: str) -> int | None:
+        """The process of a child that runs now."""
+        pids: dict[str, int] = {child["name"]: child["pid"] for child in self.facts()["processes"]}
+        return pids.get(name)
+
+    def processes(self) -> list[int]:
+        """Every process of this machine that was started for this state folder."""
+        mine = os.fsencode(self.state)
+        lines = ((path, _command_line(path)) for path in Path("/proc").glob("[0-9]*/cmdline"))
+        return [int(path.parent.name) for path, line in lines if mine in line]
+
+    def supervisor_log(self) -> str:
+        """What the detached supervisor has told."""
+        return (self.state / "logs" / "supervisor.log").read_text()
+
+    def chat(self) -> httpx.Response:
+        """An answer of the demo backend, through the gateway."""
+        return httpx.post(
+            f"http://127.0.0.1:{self.port}/api/chat",
+            headers={"Authorization": f"Bearer {self.key}"},
+            json={"model": "demo", "messages": [{"role": "user", "content": "tokens=3"}]},
+            timeout=10,
+        )
+
+    def chat_status(self) -> int:
+        """The status of such an answer, 0 while nothing listens."""
+        try:
+            return self.chat().status_code
+        except httpx.TransportError:
+            return 0
+
+
+def _command_line(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""

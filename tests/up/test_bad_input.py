@@ -1,0 +1,99 @@
+"""What `up` cannot work with is told in one line that says what to do; nothing is left running."""
+
+from __future__ import annotations
+
+import socket
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import pytest
+
+from authz.admin import embedded
+from authz.errors import CommandError
+from tests.up.stacks import Stack
+
+
+class _Refusing(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_error(401)
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+def test_taken_port(stack: Stack) -> None:
+    """Where something else listens, clients would talk to that."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        stack.port = other.getsockname()[1]
+
+        refusal = stack.refusal("--demo")
+
+    assert f"error: Port {stack.port} can't be used" in refusal
+    assert refusal.endswith("choose another with --port.")
+
+
+def test_unreachable_backend(stack: Stack) -> None:
+    """A backend that was asked for by name must answer."""
+    refusal = stack.refusal(OLLAMA_URL="http://127.0.0.1:1")
+
+    assert "http://127.0.0.1:1 does not answer" in refusal
+    assert refusal.endswith("start it, or correct OLLAMA_BACKENDS or OLLAMA_URL.")
+
+
+def test_backend_that_is_no_url(stack: Stack) -> None:
+    """A setting that cannot be read is refused before anything starts."""
+    assert "write it like http://" in stack.refusal(OLLAMA_URL="nonsense://x")
+
+
+def test_backend_that_refuses_us(stack: Stack) -> None:
+    """An answer other than 2xx to a probe means that it would not serve us."""
+    with HTTPServer(("127.0.0.1", 0), _Refusing) as server:
+        Thread(target=server.handle_request).start()
+        refusal = stack.refusal(OLLAMA_URL=f"http://127.0.0.1:{server.server_port}")
+
+    assert "answers 401 to GET /api/version" in refusal
+
+
+def test_state_folder_of_another_version(stack: Stack) -> None:
+    """A folder that another version made is left as it is."""
+    stack.state.mkdir()
+    (stack.state / "version").write_text("0\n")
+
+    refusal = stack.refusal("--demo")
+
+    assert "has version 0, this program needs 1" in refusal
+    assert [path.name for path in stack.state.iterdir()] == ["version"]
+
+
+def test_folder_of_something_else(stack: Stack) -> None:
+    """A folder with other things in it is nobody's state folder."""
+    stack.state.mkdir()
+    (stack.state / "thesis.tex").touch()
+
+    assert "is not empty" in stack.refusal("--demo")
+    assert [path.name for path in stack.state.iterdir()] == ["thesis.tex"]
+
+
+def test_path_too_long_for_sockets(stack: Stack) -> None:
+    """A socket's path has at most 107 bytes, so the folder's must be shorter."""
+    stack.state = stack.state / ("x" * 90)
+
+    assert "choose a shorter one" in stack.refusal("--demo")
+
+
+def test_database_that_does_not_answer(stack: Stack) -> None:
+    """A database that was asked for by name must answer."""
+    refusal = stack.refusal("--demo", DATABASE_URL="postgresql://x@127.0.0.1:1/x")
+
+    assert "correct DATABASE_URL or the database" in refusal
+
+
+def test_redis_that_does_not_answer(stack: Stack) -> None:
+    """A Redis that was asked for by name must answer."""
+    assert "correct REDIS_URL" in stack.refusal("--demo", REDIS_URL="redis://127.0.0.1:1/0")
+
+
+def test_missing_wheel() -> None:
+    """A package of the extra that is not installed is named, with how to install it."""
+    with pytest.raises(CommandError, match=r"no_such_wheel is not installed: run `pip install"):
+        embedded.wheel_folder("no_such_wheel")

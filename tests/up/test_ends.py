@@ -1,0 +1,46 @@
+"""How a stack ends and begins again: nothing is lost between two runs, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from tests.up.stacks import Stack, until
+
+
+def test_up_again_continues(running: Stack) -> None:
+    """`down` leaves no process, and the next `up` has the same tenant, key and data."""
+    running.run("down")
+    assert [] == running.processes()
+
+    again = running.up()
+
+    assert again["key"] is None
+    assert "demo" == again["tenant"]
+    assert 200 == running.chat().status_code
+
+
+def test_killed_supervisor_takes_its_children_along(running: Stack) -> None:
+    """No child outlives its supervisor, even one killed by force, and `up` starts anew."""
+    os.kill(running.facts()["supervisor"]["pid"], signal.SIGKILL)
+
+    until(lambda: not running.processes())
+    assert running.up()["key"] is None
+    assert 200 == running.chat().status_code
+
+
+def test_child_that_keeps_dying_ends_the_stack(running: Stack) -> None:
+    """Five deaths within 30 s are a defect that restarts cannot heal: all ends, with a reason."""
+    killed: set[int | None] = {None}
+
+    def kill_demo() -> bool:
+        pid = running.pid("demo")
+        if pid not in killed:
+            killed.add(pid)
+            os.kill(pid, signal.SIGKILL)
+        return len(killed) > 5
+
+    until(kill_demo)
+    until(lambda: not running.processes())
+    assert "error: demo keeps dying (killed by signal 9)" in running.supervisor_log()
+    assert "not ready" in running.run("status").stdout

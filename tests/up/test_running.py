@@ -1,0 +1,90 @@
+"""A stack that runs: what it says of itself, and how it survives the death of its parts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+
+import pytest
+
+from tests.up.stacks import Stack, until
+
+
+def test_status_says_the_same_as_up(running: Stack) -> None:
+    """`status` repeats what `up` printed, without the key, and adds the state of each child."""
+    said = running.status()
+
+    assert ["url", "key", "tenant", "state", "control", "log", "pids", "ready", "states"] == list(said)
+    assert f"http://127.0.0.1:{running.port}" == said["url"]
+    assert said["key"] is None
+    assert "demo" == said["tenant"]
+    assert str(running.state) == said["state"]
+    assert said["ready"]
+    assert said["states"] == {
+        "caddy": "running",
+        "authz": ["running", "running"],
+        "metering": "running",
+        "postgres": "running",
+        "redis": "running",
+        "demo": "running",
+    }
+
+
+def test_state_folder_is_private(running: Stack) -> None:
+    """Nobody else can look into the folder that holds pepper, sockets and data."""
+    assert 0o700 == stat.S_IMODE(running.state.stat().st_mode)
+    assert 0o400 == stat.S_IMODE((running.state / "pepper").stat().st_mode)
+
+
+def test_first_key_streams_at_once(running: Stack) -> None:
+    """The key that `up` printed is good for an answer as soon as `up` has returned."""
+    answer = running.chat()
+
+    assert 200 == answer.status_code
+    assert '"done":true' in answer.text.splitlines()[-1]
+
+
+def test_key_is_in_no_file(running: Stack) -> None:
+    """The first key is printed and kept nowhere, neither in facts nor in logs."""
+    assert running.key is not None
+    secret = running.key[11:].encode()
+    files = [path for path in running.state.rglob("*") if path.is_file()]
+
+    assert [path for path in files if secret in path.read_bytes()] == []
+
+
+def test_second_up_is_refused(running: Stack) -> None:
+    """One state folder has one stack; the refusal says how to stop it."""
+    assert running.refusal().startswith("error: A stack already runs in")
+    assert running.status()["ready"]
+
+
+def test_logs_name_their_process(running: Stack) -> None:
+    """Each line of `logs` begins with the process that wrote it."""
+    lines = running.run("logs", "redis", "postgres", "--lines", "2").stdout.splitlines()
+
+    assert {"redis", "postgres"} == {line.split(" | ")[0] for line in lines}
+    assert 4 == len(lines)
+
+
+def test_unknown_log_is_refused(running: Stack) -> None:
+    """A name without a log is answered with those that there are."""
+    done = running.run("logs", "nobody")
+
+    assert 1 == done.returncode
+    assert "choose from" in done.stderr
+    assert "caddy" in done.stderr
+
+
+@pytest.mark.parametrize("child", ["redis", "postgres", "authz-0", "metering", "demo", "caddy"])
+def test_killed_child_is_restarted(running: Stack, child: str) -> None:
+    """A child that dies is replaced at once, and named with its last words."""
+    killed = running.pid(child)
+    assert killed is not None
+
+    os.kill(killed, signal.SIGKILL)
+
+    until(lambda: running.pid(child) not in {None, killed})
+    until(lambda: 200 == running.chat_status())
+    assert f"↻ {child}: killed by signal 9, restarted: " in running.supervisor_log()

@@ -1,0 +1,59 @@
+"""Other ways to have a stack: two of them, stores of one's own, attached to a terminal."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+from tests.up.stacks import Stack
+
+
+def test_two_stacks_side_by_side(new_stack: Callable[[], Stack]) -> None:
+    """Two folders and two ports are two gateways that share nothing."""
+    one, other = new_stack(), new_stack()
+    one.up()
+    other.up()
+
+    assert [one.chat().status_code, other.chat().status_code] == [200, 200]
+    one.key = other.key
+    assert 401 == one.chat().status_code
+    one.run("down")
+    assert other.status()["ready"]
+
+
+def test_own_stores_replace_the_embedded(stack: Stack, database: str, redis_url: str) -> None:
+    """DATABASE_URL and REDIS_URL are used instead of servers of the stack's own."""
+    said = stack.up(DATABASE_URL=database, REDIS_URL=redis_url)
+
+    assert said["pids"]["postgres"] is None
+    assert said["pids"]["redis"] is None
+    assert {"database_url": database, "redis_url": redis_url} == json.loads(
+        (stack.state / "stores.json").read_text()
+    )
+    assert 200 == stack.chat().status_code
+
+
+def test_attached_stack_ends_by_ctrl_c(stack: Stack) -> None:
+    """Ctrl-C stops everything, and that is no error."""
+    argv = [sys.executable, "-m", "authz", "up", "--state", str(stack.state), "--demo", "--json"]
+    with subprocess.Popen([*argv, "--port", str(stack.port)], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        stack.key = json.loads(process.stdout.readline())["key"]
+        assert 200 == stack.chat().status_code
+
+        process.send_signal(signal.SIGINT)
+
+        assert 0 == process.wait()
+    assert [] == stack.processes()
+
+
+def test_down_without_a_stack_is_refused(stack: Stack) -> None:
+    """A folder in which no stack has run is not touched by `down`."""
+    done = stack.run("down")
+
+    assert 1 == done.returncode
+    assert "There is no stack in" in done.stderr
+    assert not stack.state.exists()
