@@ -10,6 +10,7 @@ import asyncio
 import os
 import time
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
@@ -30,6 +31,7 @@ from authz.limits import Limiter
 from authz.nodes import Nodes
 from authz.queue import Queue
 from authz.rebuild import Rebuilder
+from authz.sources import Sources
 from authz.store import Store
 from authz.verify import CLOCK_SKEW_S, Read, Verifier, utc_now
 
@@ -91,6 +93,7 @@ class Gate:
                 rebuilder=rebuilder,
                 nodes=Nodes(store, limiter, now_s=time.monotonic),
                 queue=Queue(wait_s=settings.queue_ms / 1000, now_s=time.monotonic),
+                sources=Sources(now_s=time.monotonic),
                 now=utc_now,
             )
             polling = asyncio.create_task(inventory.run())
@@ -122,13 +125,14 @@ class Gate:
         if ask is None:
             await _send(send, 400, {}, b"")
         elif path == b"/verify":
-            await self._verify(ask, scope["headers"], send)
+            await self._verify(ask, scope["headers"], receive, send)
         else:
             await self._read(ask, scope["headers"], send)
 
-    async def _verify(self, ask: Ask, headers: Headers, send: Send) -> None:
+    async def _verify(self, ask: Ask, headers: Headers, receive: Receive, send: Send) -> None:
         """204 and a Grant, or the client's answer and a Denial."""
-        decision = _too_old(ask) or await self.verifier.verify(ask, headers)
+        gone = partial(_disconnected, receive)
+        decision = _too_old(ask) or await self.verifier.verify(ask, headers, gone)
         if isinstance(decision, Refusal):
             await _refuse(send, ask, decision)
         else:
@@ -173,6 +177,12 @@ async def _notice_losses(rebuilder: Rebuilder) -> None:
         await rebuilder.notice_all()
     except StoreUnavailable as error:
         log.warning("authz.store_unavailable", error=str(error))
+
+
+async def _disconnected(receive: Receive) -> None:
+    """Return when Caddy has hung up, which it does when its client has."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _ask(scope: Scope) -> Ask | None:

@@ -36,14 +36,30 @@ class Identities:
         self._proving = asyncio.Semaphore(PROVING)
         self._proofs: set[asyncio.Task[None]] = set()
 
-    async def find(self, secret: str) -> Identity | None:
-        """Whom a well-formed secret stands for; None if nobody. Raises StoreUnavailable."""
+    def known(self, secret: str) -> Identity | None:
+        """Whom a secret stands for, if this process has met it before."""
         for pepper in self._peppers.alive:
             tag = pepper.tag(secret)
             if tag in self._known:
                 self._known.move_to_end(tag)
                 return self._known[tag]
-        return await self._load(secret)
+        return None
+
+    async def load(self, secret: str) -> Identity | None:
+        """Whom a well-formed secret stands for; None if nobody. Raises StoreUnavailable."""
+        identity = await self._store.identity(secret[: keys.LOOKUP_LENGTH])
+        if identity is None:
+            return None
+        pepper = self._peppers.get(identity.pepper_id)
+        if pepper is None:  # its pepper is gone: only the hash is left to tell
+            return identity if await self._is_proven(identity, secret) else None
+        if not keys.is_same(identity.tag, pepper.tag(secret)):
+            return None
+        self._keep(identity)
+        proof = asyncio.create_task(self._prove(identity, secret))
+        self._proofs.add(proof)
+        proof.add_done_callback(self._proofs.discard)
+        return identity
 
     async def reload(self, identity: Identity) -> Identity | None:
         """Ask Postgres again about a cached identity whose versions have moved."""
@@ -59,21 +75,6 @@ class Identities:
         for proof in self._proofs:
             proof.cancel()
         await asyncio.gather(*self._proofs, return_exceptions=True)
-
-    async def _load(self, secret: str) -> Identity | None:
-        identity = await self._store.identity(secret[: keys.LOOKUP_LENGTH])
-        if identity is None:
-            return None
-        pepper = self._peppers.get(identity.pepper_id)
-        if pepper is None:  # its pepper is gone: only the hash is left to tell
-            return identity if await self._is_proven(identity, secret) else None
-        if not keys.is_same(identity.tag, pepper.tag(secret)):
-            return None
-        self._keep(identity)
-        proof = asyncio.create_task(self._prove(identity, secret))
-        self._proofs.add(proof)
-        proof.add_done_callback(self._proofs.discard)
-        return identity
 
     def _keep(self, identity: Identity) -> None:
         self._known[identity.tag] = identity

@@ -16,7 +16,7 @@ import hiredis
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
 from authz.errors import LimiterUnavailable, SettingsError
 
@@ -30,8 +30,8 @@ Argument = str | bytes | int | float
 RETRY_AFTER_S: Final = 0.25
 """How long a dead Redis is left alone before the next attempt; until then every call fails at once."""
 
-CONNECT_WITHIN_S: Final = 1.0
-ANSWER_WITHIN_S: Final = 0.5
+CONNECT_WITHIN_S: Final = 3.0
+ANSWER_WITHIN_S: Final = 0.7
 """A connection without any answer for this long, while one is due, is given up within twice this."""
 
 GONE: Final = "Redis did not answer: check that it runs."
@@ -47,12 +47,12 @@ class Link:
         self._due: list[bytes] = []
         self._is_due = asyncio.Event()
         self._waiting: deque[asyncio.Future[Any]] = deque()
-        self._is_over = False
+        self.is_over = False
         self.run_id = ""
 
     def send(self, *command: Argument) -> asyncio.Future[Any]:
         """Queue a command; the future gets its answer, a ResponseError or LimiterUnavailable."""
-        if self._is_over:
+        if self.is_over:
             raise LimiterUnavailable(GONE)
         packed: bytes = _pack(command)  # first: what can't be sent must not wait for an answer
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
@@ -67,7 +67,7 @@ class Link:
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._is_over = True
+            self.is_over = True
             self._fail_all()
             for task in tasks:
                 task.cancel()
@@ -88,8 +88,8 @@ class Link:
                 answer = await self._connection.read_response(timeout=math.inf)
             except ResponseError as error:
                 self._answer(error)
-                if "READONLY" in str(error):  # a failover made it a replica: look for its master
-                    return
+                if isinstance(error, ReadOnlyError) or "READONLY" in str(error):
+                    return  # a failover made it a replica: look for its master
             else:
                 self._answer(answer)
 
@@ -145,7 +145,7 @@ class Pipeline:
     @property
     def link(self) -> Link:
         """The living link; raises LimiterUnavailable, with the reason, while there is none."""
-        if self._link is None:
+        if self._link is None or self._link.is_over:
             raise LimiterUnavailable(self._reason)
         return self._link
 
@@ -153,7 +153,6 @@ class Pipeline:
         while True:
             try:
                 await self._live()
-                self._reason = "Redis closed the connection: check that it runs."
             except LimiterUnavailable as error:
                 self._reason = str(error)
             except (RedisError, OSError) as error:  # a TimeoutError is an OSError
@@ -172,6 +171,7 @@ class Pipeline:
                 running = asyncio.create_task(link.run())
                 stack.push_async_callback(_end, running)
                 await self._on_connect(link)
+            self._reason = GONE
             self._link = link
             stack.callback(self._forget)
             self._tried.set()

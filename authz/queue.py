@@ -41,45 +41,53 @@ class Queue:
         self._lines: dict[UUID, deque[asyncio.Event]] = {}
         self._refused_since: dict[UUID, float] = {}
 
-    async def decide(self, key: UUID, attempt: Callable[[], Awaitable[Decision]]) -> Decision:
-        """Ask, and ask again while it may help; the last answer counts."""
-        decision = await self._decide(key, attempt)
+    async def decide(
+        self, key: UUID, attempt: Callable[[], Awaitable[Decision]], gone: Callable[[], Awaitable[None]]
+    ) -> Decision | None:
+        """Ask, and ask again while it may help; the last answer counts.
+
+        `gone` returns when the client has left; whoever still waits then leaves too, with None.
+        """
+        line = self._lines.get(key)
+        if line is None or len(line) >= WAITERS:
+            decision: Decision | None = await attempt()
+            if line is not None or not _may_pass(decision):
+                return self._noted(key, decision)
+        return self._noted(key, await self._wait(key, attempt, gone))
+
+    def _noted(self, key: UUID, decision: Decision | None) -> Decision | None:
         if not _may_pass(decision):
             self._refused_since.pop(key, None)
         return decision
 
-    async def _decide(self, key: UUID, attempt: Callable[[], Awaitable[Decision]]) -> Decision:
-        line = self._lines.get(key)
-        if line is None or len(line) >= WAITERS:
-            decision = await attempt()
-            if not _may_pass(decision) or line is not None:
-                return decision
-        return await self._wait(self._lines.setdefault(key, deque()), key, attempt)
-
     async def _wait(
-        self, line: deque[asyncio.Event], key: UUID, attempt: Callable[[], Awaitable[Decision]]
-    ) -> Decision:
-        turn = asyncio.Event()
+        self, key: UUID, attempt: Callable[[], Awaitable[Decision]], gone: Callable[[], Awaitable[None]]
+    ) -> Decision | None:
+        line, turn = self._lines.setdefault(key, deque()), asyncio.Event()
         line.append(turn)
         give_up_s = self._now_s() + self._wait_s
+        leaving = asyncio.ensure_future(gone())
+        leaving.add_done_callback(lambda _: turn.set())
         try:
-            while line[0] is not turn:
-                await _within(turn, give_up_s - self._now_s())
-                if self._now_s() >= give_up_s:
-                    return await attempt()
-            while True:
-                decision = await attempt()
+            while not leaving.done():
                 left_s = give_up_s - self._now_s()
-                if not _may_pass(decision) or left_s <= 0:
-                    return decision
+                if line[0] is turn or left_s <= 0:
+                    decision = await attempt()
+                    if left_s <= 0 or not _may_pass(decision):
+                        return decision
                 turn.clear()
-                await _within(turn, min(ASK_AGAIN_S, left_s))
+                await _within(turn, min(ASK_AGAIN_S, left_s) if line[0] is turn else left_s)
+            return None
         finally:
-            line.remove(turn)
-            if line:
-                line[0].set()
-            elif self._lines.get(key) is line:
-                del self._lines[key]
+            leaving.cancel()
+            self._leave(key, line, turn)
+
+    def _leave(self, key: UUID, line: deque[asyncio.Event], turn: asyncio.Event) -> None:
+        line.remove(turn)
+        if line:
+            line[0].set()
+        else:
+            del self._lines[key]
 
     def freed(self, key: UUID) -> None:
         """A slot of this key is free: its head need not wait for its next turn."""
@@ -93,7 +101,7 @@ class Queue:
         return next((retry_s for within_s, retry_s in RETRY_S if refused_s < within_s), LONGEST_RETRY_S)
 
 
-def _may_pass(decision: Decision) -> bool:
+def _may_pass(decision: Decision | None) -> bool:
     """Whether a refusal is one that running requests end by themselves."""
     return isinstance(decision, Refused) and (
         decision.limit == "concurrency" or decision.limit.startswith("held_")

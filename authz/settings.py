@@ -64,7 +64,7 @@ class Environment:
         262144, converter=_count, help="Most input tokens of a model that names none."
     )
     template_tokens: int = environ.var(
-        64, converter=_count, help="Tokens a model's template adds to a prompt."
+        16, converter=_count, help="Tokens a model's template adds to a prompt."
     )
     deadline_s: int = environ.var(1800, converter=_count, help="Longest life of an answer.")
     queue_ms: int = environ.var(250, converter=int, help="How long a request waits for a slot.")

@@ -33,8 +33,11 @@ if TYPE_CHECKING:
     from authz.queue import Queue
     from authz.rebuild import Rebuilder
     from authz.settings import Settings
+    from authz.sources import Sources
     from authz.store import Store
     from authz.types import Identity
+
+    Gone = Callable[[], Awaitable[None]]
 
 log = structlog.get_logger()
 
@@ -68,17 +71,21 @@ class Verifier:
     rebuilder: Rebuilder
     nodes: Nodes
     queue: Queue
+    sources: Sources
     now: Callable[[], datetime]
 
-    async def verify(self, ask: Ask, headers: Iterable[tuple[bytes, bytes]]) -> Grant | Refusal:
-        """Decide about a metered request, and word the refusal of everything that is none."""
-        return await _closed(self._verify(ask, headers))
+    async def verify(self, ask: Ask, headers: Iterable[tuple[bytes, bytes]], gone: Gone) -> Grant | Refusal:
+        """Decide about a metered request, and word the refusal of everything that is none.
+
+        `gone` returns when the client has left: nobody waits in line for somebody who is not there.
+        """
+        return await _closed(self._verify(ask, headers, gone))
 
     async def read(self, ask: Ask, headers: Iterable[tuple[bytes, bytes]]) -> Read | Refusal:
         """Answer a read route, after the same verification."""
         return await _closed(self._read(ask, headers))
 
-    async def _verify(self, ask: Ask, headers: Iterable[tuple[bytes, bytes]]) -> Grant | Refusal:
+    async def _verify(self, ask: Ask, headers: Iterable[tuple[bytes, bytes]], gone: Gone) -> Grant | Refusal:
         await self._free(ask)
         route = checks.route_of(ask)
         if isinstance(route, Refusal):
@@ -86,10 +93,10 @@ class Verifier:
         identity = await self._identify(ask, headers)
         if isinstance(identity, Refusal):
             return identity
-        decision = await self._consider(ask, identity, route)
+        decision = await self._consider(ask, identity, route, gone)
         if decision is None:
             fresh = await self._reload(identity)
-            decision = await self._consider(ask, fresh, route) if fresh else Refusal("key_unknown")
+            decision = await self._consider(ask, fresh, route, gone) if fresh else Refusal("key_unknown")
         return decision or Refusal("request_closed", identity)
 
     async def _read(self, ask: Ask, headers: Iterable[tuple[bytes, bytes]]) -> Read | Refusal:
@@ -127,9 +134,20 @@ class Verifier:
         secret = keys.presented(headers)
         if secret is None or ask.lookup != secret[: keys.LOOKUP_LENGTH]:
             return Refusal("key_missing")
-        return await self.identities.find(secret) or Refusal("key_unknown")
+        identity = self.identities.known(secret)
+        if identity is not None:
+            return identity
+        if not self.sources.may_try(ask.ip):
+            return Refusal("source_limited")
+        identity = await self.identities.load(secret)
+        if identity is None:
+            self.sources.failed(ask.ip)
+            return Refusal("key_unknown")
+        return identity
 
-    async def _consider(self, ask: Ask, identity: Identity, route: routes.Route) -> Grant | Refusal | None:
+    async def _consider(
+        self, ask: Ask, identity: Identity, route: routes.Route, gone: Gone
+    ) -> Grant | Refusal | None:
         """Decide for this identity; None if its versions have moved since it was read.
 
         An admission compares the versions itself; only a refusal without one has to ask for them.
@@ -150,7 +168,7 @@ class Verifier:
             return Refusal("node_unknown", identity)
         if identity.has_budget and not await self.nodes.can_settle(ask.node):
             return Refusal("metering_unavailable", identity)
-        return await self._admit(ask, identity, route, backends)
+        return await self._admit(ask, identity, route, backends=backends, gone=gone)
 
     async def _is_current(self, identity: Identity) -> bool:
         versions = await self.limiter.versions(identity.tenant, identity.key)
@@ -173,23 +191,25 @@ class Verifier:
         return tuple(live)
 
     async def _admit(
-        self, ask: Ask, identity: Identity, route: routes.Route, backends: tuple[Seen, ...]
+        self, ask: Ask, identity: Identity, route: routes.Route, *, backends: tuple[Seen, ...], gone: Gone
     ) -> Grant | Refusal | None:
         admission = self._admission(ask, identity, route, backends[0], self.now())
 
         async def attempt() -> Admitted | Refused | Unfit:
             return await self.limiter.admit(admission)
 
-        decision = await self.queue.decide(identity.key, attempt)
+        decision = await self.queue.decide(identity.key, attempt, gone)
         if isinstance(decision, Unfit) and decision.reason == "calendar":  # this clock is off, Redis's counts
             admission = self._admission(ask, identity, route, backends[0], decision.now)
-            decision = await self.queue.decide(identity.key, attempt)
+            decision = await self.queue.decide(identity.key, attempt, gone)
         if isinstance(decision, Admitted):
             return _grant(ask, identity, admission, decision, backends=backends, now=self.now())
         if isinstance(decision, Refused):
             calendar = windows.at(self.now(), identity.timezone)
             retry_s = self.queue.retry_s(identity.key)
             return ceilings.refuse(decision, identity, calendar=calendar, retry_s=retry_s)
+        if decision is None:
+            return Refusal("client_gone", identity)
         if decision.reason == "stale":
             return None
         if decision.reason == "lost":

@@ -66,11 +66,11 @@ def caddy_environ(
     sockets = (folder.authz_socket(index) for index in range(AUTHZ_PROCESSES))
     return {
         "GATEWAY_BIND": "127.0.0.1",
-        "GATEWAY_GRACE": f"{_GRACE_S}s",
         **{name: value for name, value in environ.items() if _is_for_caddy(name)},
         "GATEWAY_AUTHZ": " ".join(f"unix/{socket}" for socket in sockets),
         "GATEWAY_BACKENDS": str(folder.backends),
         "GATEWAY_CONTROL": str(folder.control),
+        "GATEWAY_GRACE": f"{_GRACE_S}s",
         "GATEWAY_JOURNAL": str(journal),
         "GATEWAY_SITE": f"http://:{port}",
         "XDG_CONFIG_HOME": str(folder.path),

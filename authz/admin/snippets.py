@@ -28,5 +28,5 @@ def write(folder: StateFolder, found: Sequence[Backend]) -> None:
 def snippet(backend: Backend, credential: Path) -> str:
     """The line that tells Caddy where a backend is and what it wants to see."""
     if backend.token is None:
-        return f'import gateway_backend {backend.name} {backend.url} -{backend.header} ""\n'
+        return f"import gateway_backend_open {backend.name} {backend.url}\n"
     return f'import gateway_backend {backend.name} {backend.url} {backend.header} "{{file.{credential}}}"\n'

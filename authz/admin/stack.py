@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from authz.backends import Backend
     from authz.settings import Settings
 
-_LEFTOVER_S: Final = 5.0
-_READY_S: Final = 60.0
+_LEFTOVER_S: Final = 20.0
+_READY_S: Final = 120.0
 _POLL_S: Final = 0.05
 _DEMO_NOTE: Final = "DEMO: invented answers; set OLLAMA_URL for a real Ollama"
 

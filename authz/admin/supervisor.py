@@ -32,20 +32,27 @@ _FIRST_PAUSE_S: Final = 0.25
 
 
 @define
+class Deaths:
+    """When a child died; what dies five times within 30 s cannot be healed by a restart."""
+
+    _moments: deque[float] = field(factory=lambda: deque(maxlen=MAX_DEATHS))
+
+    def pause_s(self, now: float) -> float | None:
+        """Note a death; how long to wait before the restart, None when there is none."""
+        self._moments.append(now)
+        recent = sum(now - moment < DEATHS_WINDOW_S for moment in self._moments)
+        if recent >= MAX_DEATHS:
+            return None
+        return 0.0 if recent == 1 else _FIRST_PAUSE_S * 2 ** (recent - 2)
+
+
+@define
 class Child:
     """A program and the process that runs it now."""
 
     program: Program
     process: asyncio.subprocess.Process
-    deaths: deque[float] = field(factory=lambda: deque(maxlen=MAX_DEATHS))
-
-    def pause_s(self, now: float) -> float | None:
-        """How long to wait before the restart; None when it has died too often."""
-        self.deaths.append(now)
-        recent = sum(now - death < DEATHS_WINDOW_S for death in self.deaths)
-        if recent >= MAX_DEATHS:
-            return None
-        return 0.0 if recent == 1 else _FIRST_PAUSE_S * 2 ** (recent - 2)
+    deaths: Deaths = field(factory=Deaths)
 
 
 @define
@@ -81,7 +88,7 @@ class Supervisor:
         while True:
             code = await child.process.wait()
             words = " | ".join(last_lines(child.program.log)) or "it said nothing"
-            pause_s = child.pause_s(time.monotonic())
+            pause_s = child.deaths.pause_s(time.monotonic())
             if pause_s is None:
                 message = f"{name} keeps dying ({_cause(code)}), so the stack ends: {words}"
                 raise CommandError(message)

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -23,7 +24,7 @@ from authz.settings import DEFAULT_STATE
 
 _PROBE_TIMEOUT_S: Final = 3.0
 _STOP_TIMEOUT_S: Final = 60.0
-_LEFTOVER_S: Final = 5.0
+_LEFTOVER_S: Final = 20.0
 _FOLLOW_S: Final = 0.2
 _WINDOW_BYTES: Final = 1 << 20
 
@@ -71,15 +72,13 @@ def logs(
         raise CommandError(message)
     chosen = {name: files[name] for name in names or files}
     ends = {name: path.stat().st_size for name, path in chosen.items()}
-    for name, path in chosen.items():
-        for line in last_lines(path, count=lines, window_bytes=_WINDOW_BYTES):
-            sys.stdout.write(f"{name} | {line}\n")
-    try:
+    with suppress(KeyboardInterrupt):
+        for name, path in chosen.items():
+            for line in last_lines(path, count=lines, window_bytes=_WINDOW_BYTES):
+                sys.stdout.write(f"{name} | {line}\n")
         while follow:
             _write_new(chosen, ends)
             time.sleep(_FOLLOW_S)
-    except KeyboardInterrupt:
-        return 0
     return 0
 
 

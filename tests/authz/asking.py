@@ -58,8 +58,18 @@ class Guard:
 
     async def read(self, path: str, *, method: str = "GET", **fields: object) -> httpx.Response:
         """Ask for a read route."""
-        ask = {"v": 1, "id": str(uuid7()), "node": str(NODE), "boot": str(BOOT), "ip": "203.0.113.9", "method": method,
-               "path": path, "lookup": self.key[:11], "problem": None, "done": []} | fields  # fmt: skip
+        ask = {
+            "v": 1,
+            "id": str(uuid7()),
+            "node": str(NODE),
+            "boot": str(BOOT),
+            "ip": "203.0.113.9",
+            "method": method,
+            "path": path,
+            "lookup": self.key[:11],
+            "problem": None,
+            "done": [],
+        } | fields
         headers = {"X-Nz-Ask": json.dumps(ask), "Authorization": f"Bearer {self.key}"}
         return await self._client.request(method, path, headers=headers)
 

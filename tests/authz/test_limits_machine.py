@@ -13,7 +13,7 @@ from uuid import UUID
 
 import pytest
 from attrs import evolve
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -380,5 +380,6 @@ def test_ceilings(server: embedded.Server) -> None:
             derandomize=True,
             deadline=None,
             suppress_health_check=list(HealthCheck),
+            phases=[Phase.generate, Phase.shrink],
         ),
     )

@@ -14,11 +14,29 @@ from authz.types import Dialect
 @pytest.mark.parametrize(
     "path",
     [
-        "/api%2Fchat", "/api/ch%61t", "//api/chat", "/api//chat", "/api/./chat", "/api/x/../chat", "/api/chat/",
-        "/API/chat", "/api/chat;x", "/api\\chat", "/api/chat ", "/v1/models/", "/v1/models/a/b", "/v1/models/{id}",
-        "/v1/models/a\n", "/v1/models/" + "a" * 129, "", "*", "/debug/pprof/", "/metrics", "/verify",
+        "/api%2Fchat",
+        "/api/ch%61t",
+        "//api/chat",
+        "/api//chat",
+        "/api/./chat",
+        "/api/x/../chat",
+        "/api/chat/",
+        "/API/chat",
+        "/api/chat;x",
+        "/api\\chat",
+        "/api/chat ",
+        "/v1/models/",
+        "/v1/models/a/b",
+        "/v1/models/{id}",
+        "/v1/models/a\n",
+        "/v1/models/" + "a" * 129,
+        "",
+        "*",
+        "/debug/pprof/",
+        "/metrics",
+        "/verify",
     ],
-)  # fmt: skip
+)
 def test_other_spellings_are_unknown(path: str) -> None:
     """G3: no spelling but the documented one is a route."""
     assert isinstance(routes.find(path), Unknown)
@@ -27,10 +45,19 @@ def test_other_spellings_are_unknown(path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "/api/pull", "/api/push", "/api/create", "/api/copy", "/api/delete", "/api/blobs/sha256:00", "/api/me",
-        "/api/signout", "/api/user/keys/x", "/api/experimental/web_fetch", "/api/codex/x",
+        "/api/pull",
+        "/api/push",
+        "/api/create",
+        "/api/copy",
+        "/api/delete",
+        "/api/blobs/sha256:00",
+        "/api/me",
+        "/api/signout",
+        "/api/user/keys/x",
+        "/api/experimental/web_fetch",
+        "/api/codex/x",
     ],
-)  # fmt: skip
+)
 def test_mutations(path: str) -> None:
     """G3: what changes models or accounts is told from what merely does not exist, and is no route."""
     assert Unknown(Dialect.OLLAMA, is_mutation=True) == routes.find(path)

@@ -13,7 +13,9 @@ from redis.asyncio import Redis
 from authz.admin.ceilings import Scope
 from authz.admin.keys import CreatedKey, create_key, set_key_state
 from authz.admin.session import Session
+from authz.keys import Pepper, mint
 from authz.messages import Grant
+from authz.sources import BURST
 from authz.store import Store
 from tests.authz.asking import Guard, reason, uuid7
 
@@ -122,6 +124,19 @@ async def test_wrong_secret_of_a_known_key(guard: Guard, session: Session, key: 
     assert (401, "key_missing") == (answer.status_code, reason(answer))
 
 
+async def test_wrong_keys_never_harm_a_valid_one(guard: Guard, session: Session, key: CreatedKey) -> None:
+    """A source that tries many keys is slowed down; a known key behind the same address works on."""
+    assert 204 == (await guard.ask()).status_code
+    wrong = mint(Pepper(b"p" * 32)).secret
+    tries = 1
+    while reason(await guard.ask(key=wrong)) == "key_unknown":
+        tries += 1
+    assert tries > BURST
+    assert "source_limited" == reason(await guard.ask(key=wrong))
+    assert 204 == (await guard.ask()).status_code
+    assert "key_unknown" == reason(await guard.ask(key=wrong, ip="198.51.100.1"))
+
+
 async def test_revoke_bites_at_once(guard: Guard, session: Session, key: CreatedKey) -> None:
     """L7: the first request after revoke-key has returned is refused, though the key is cached."""
     assert 204 == (await guard.ask()).status_code
@@ -151,7 +166,7 @@ async def test_allowlist(guard: Guard, session: Session) -> None:
 
 
 async def test_address(guard: Guard, store: Store, session: Session) -> None:
-    """A key bound to networks works from inside them only, also as a mapped address; an unreadable one is outside."""
+    """A key bound to networks works from inside them only; what can't be read is outside."""
     bound = await create_key(session, tenant="acme", name="bound")
     async with store.connection() as connection:
         await connection.execute("UPDATE keys SET cidrs = '{203.0.113.0/24}' WHERE name = 'bound'")

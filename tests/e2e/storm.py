@@ -1,0 +1,81 @@
+"""Many clients at once, and what the bill says when they have left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from uuid import UUID
+
+import asyncpg
+import httpx
+from attrs import Factory, define
+
+from tests.gateway import Gateway
+
+SETTLED_WITHIN_S = 20
+
+
+@define
+class Storm:
+    """Clients of one key; counts what they were answered."""
+
+    gateway: Gateway
+    key: str
+    words: str
+    cap: int | None = None
+    leaves_after: int | None = None
+    answers: Counter[int] = Factory(Counter)
+    ids: list[UUID] = Factory(list)
+
+    async def blow(self, clients: int, *, is_patient: bool = False) -> None:
+        """Send one request per client at once; a patient one tries again as it is told."""
+        limits = httpx.Limits(max_connections=clients)
+        headers = {"Authorization": f"Bearer {self.key}"}
+        async with httpx.AsyncClient(
+            base_url=self.gateway.url, headers=headers, timeout=60, limits=limits
+        ) as client:
+            await asyncio.gather(*(self._ask(client, number, is_patient) for number in range(clients)))
+
+    async def _ask(self, client: httpx.AsyncClient, number: int, is_patient: bool) -> None:  # noqa: FBT001
+        body: dict[str, object] = {
+            "model": "demo",
+            "stream": bool(number % 2),
+            "messages": [{"role": "user", "content": self.words}],
+        }
+        if self.cap is not None:
+            body["max_tokens"] = self.cap
+        while True:
+            async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+                self.answers[answer.status_code] += 1
+                self.ids.append(UUID(answer.headers["x-request-id"]))
+                await self._read(answer)
+            if (
+                answer.status_code == httpx.codes.OK
+                or not is_patient
+                or "retry-after-ms" not in answer.headers
+            ):
+                return
+            await asyncio.sleep(int(answer.headers["retry-after-ms"]) / 1000)
+
+    async def _read(self, answer: httpx.Response) -> None:
+        """Read the answer, or leave after so many events of a stream."""
+        if self.leaves_after is None or answer.headers.get("content-type") != "text/event-stream":
+            await answer.aread()
+            return
+        events = 0
+        async for line in answer.aiter_lines():
+            events += line.startswith("data:")
+            if events >= self.leaves_after:
+                return
+
+    async def billed(self, ledger: asyncpg.Connection) -> int:
+        """The tokens billed for these requests, once each of them is settled."""
+        async with asyncio.timeout(SETTLED_WITHIN_S):
+            while await ledger.fetchval(
+                "SELECT count(*) FROM ledger WHERE request_id = ANY($1)", self.ids
+            ) < len(self.ids):
+                await asyncio.sleep(0.02)
+        total: int = await ledger.fetchval(
+            "SELECT sum(input_tokens + output_tokens) FROM ledger WHERE request_id = ANY($1)", self.ids
+        )
+        return total
