@@ -26,6 +26,8 @@ log = structlog.get_logger()
 
 RETRY_S: Final = 0.1
 GIVE_UP_S: Final = 60
+READINGS: Final = 2
+"""Snapshots read at a time: a restart of Redis loses every tenant at once, requests need Postgres too."""
 
 
 class Rebuilder:
@@ -35,6 +37,7 @@ class Rebuilder:
         self._store = store
         self._limiter = limiter
         self._running: dict[UUID, asyncio.Task[None]] = {}
+        self._readings = asyncio.Semaphore(READINGS)
 
     @property
     def is_idle(self) -> bool:
@@ -63,22 +66,24 @@ class Rebuilder:
     async def _rebuild(self, tenant: UUID) -> None:
         try:
             async with asyncio.timeout(GIVE_UP_S):
-                while not await self._is_whole(tenant):
-                    await asyncio.sleep(RETRY_S)
+                while (again_in_s := await self._step(tenant)) is not None:
+                    await asyncio.sleep(again_in_s)
         except (LimiterUnavailable, StoreUnavailable, TimeoutError) as error:
-            log.warning("authz.rebuild_failed", tenant=str(tenant), error=str(error) or type(error).__name__)
+            reason = str(error) or type(error).__name__
+            log.warning("authz.rebuild_failed", tenant=str(tenant), reason=reason)
 
-    async def _is_whole(self, tenant: UUID) -> bool:
-        """Do what can be done now; True when the tenant's hash is valid."""
+    async def _step(self, tenant: UUID) -> float | None:
+        """Do what can be done now; returns when to go on, or None: the tenant's hash is valid."""
         lost = await self._limiter.notice(tenant)
         if lost is None:
-            return True
+            return None
         safe_at = lost.marked_at + timedelta(seconds=MARK_AGE_S)
-        read_at = await self._limiter.now()
-        if read_at <= safe_at:
-            return False
-        reading = await self._store.read(tenant, lost=lost, safe_at=safe_at, read_at=read_at)
+        if (too_early := safe_at - await self._limiter.now()) >= timedelta():
+            return RETRY_S + too_early.total_seconds()
+        async with self._readings:
+            read_at = await self._limiter.now()  # before the snapshot: a reading is no younger than this
+            reading = await self._store.read(tenant, lost=lost, safe_at=safe_at, read_at=read_at)
         if reading is None or not await self._limiter.rebuild(reading):
-            return False
+            return RETRY_S
         log.info("authz.tenant_rebuilt", tenant=str(tenant), open_requests=len(reading.open_requests))
-        return True
+        return None

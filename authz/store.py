@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from datetime import date, timedelta
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,11 @@ class Store:
         try:
             pool = self._pool or await self._open()
             async with pool.acquire(timeout=ACQUIRE_S) as connection:
-                yield connection
+                try:
+                    yield connection
+                except asyncio.CancelledError:
+                    connection.terminate()  # its release would wait for the answer that came too late
+                    raise
         except UNREACHABLE as error:
             sentence = (
                 f"Postgres can't be asked ({type(error).__name__}): check DATABASE_URL and that it runs."

@@ -162,7 +162,8 @@ class Verifier:
             return refusal if await self._is_current(identity) else None
         backends = await self._backends(ask.model or "")
         if not backends:
-            reason = "model_unknown" if self.inventory.is_live else "backend_unavailable"
+            is_gone = not self.inventory.is_live or self.inventory.backends_of(ask.model or "")
+            reason = "backend_unavailable" if is_gone else "model_unknown"
             return Refusal(reason, identity, words={"model": ask.model or ""})
         if not await self.nodes.knows(ask.node):
             return Refusal("node_unknown", identity)

@@ -38,7 +38,8 @@ func (App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "gateway", New: func() caddy.Module { return new(App) }}
 }
 
-// Provision sets the defaults.
+// Provision sets the pools; Caddy starts its apps in any order, and requests may come
+// before Start.
 func (a *App) Provision(caddy.Context) error {
 	if a.LargePoolBytes == 0 {
 		a.LargePoolBytes = defaultLargePool
@@ -46,15 +47,13 @@ func (a *App) Provision(caddy.Context) error {
 	if a.SmallPoolBytes == 0 {
 		a.SmallPoolBytes = defaultSmallPool
 	}
+	process.large.size.Store(a.LargePoolBytes)
+	process.small.size.Store(a.SmallPoolBytes)
 	return nil
 }
 
 // Start takes the journal and writes the boot line, once per process.
-func (a *App) Start() error {
-	process.large.size.Store(a.LargePoolBytes)
-	process.small.size.Store(a.SmallPoolBytes)
-	return process.begin()
-}
+func (a *App) Start() error { return process.begin() }
 
 // Stop leaves everything as it is: what runs outlives the configuration it began with.
 func (a *App) Stop() error { return nil }

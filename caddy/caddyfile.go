@@ -23,6 +23,27 @@ func init() {
 	}
 }
 
+// UnmarshalCaddyfile reads the log output. Syntax:
+//
+//	gateway_journal <path> {
+//	    roll_size <size>
+//	}
+func (w *JournalWriter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	if !d.AllArgs(&w.Filename) {
+		return d.ArgErr()
+	}
+	for d.NextBlock(0) {
+		if d.Val() != "roll_size" {
+			return d.Errf("unknown option %q of gateway_journal", d.Val())
+		}
+		if err := parseBytes(d, &w.RollBytes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // parseApp reads the global option. Syntax:
 //
 //	gateway {

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"hash/crc32"
 	"net/http"
+	"regexp"
 	"strings"
 )
 
@@ -74,6 +75,17 @@ func isKey(s string) bool {
 		}
 	}
 	return keyCheck(s[:keyBytes-checkBytes]) == s[keyBytes-checkBytes:]
+}
+
+// keyText is a key, or one whose check was cut off, wherever a client has put it by mistake.
+var keyText = regexp.MustCompile(`nz_[0-9A-Za-z_]{40,}`)
+
+// concealed is a text of the client with no more of a key in it than its lookup.
+func concealed(s string) string {
+	if !strings.Contains(s, keyPrefix) {
+		return s
+	}
+	return keyText.ReplaceAllStringFunc(s, func(key string) string { return key[:lookupBytes] + "***" })
 }
 
 func keyCheck(s string) string {

@@ -88,6 +88,7 @@ func (g Guard) understand(w *guardWriter, r *http.Request, path string, isPrefli
 	if r.URL.Opaque != "" || !isTarget(path) {
 		problem = problemTarget
 		x.route = route{dialect: dialectOf(path)}
+		r.URL.Opaque = "" // else forward_auth would ask authz for this and not for /verify
 	} else {
 		x.route = findRoute(r.Method, path)
 	}

@@ -13,8 +13,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/DeRuina/timberjack"
 	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/modules/logging"
 	"github.com/google/uuid"
 )
 
@@ -26,6 +26,9 @@ const (
 	maxHeldBytes = 4 << 20                // of lines kept while the journal cannot be written
 	reopenEvery  = 200 * time.Millisecond // between two tries to write again
 	probeBytes   = 4096                   // more than a line, so that the next line fits too
+
+	defaultRollBytes = 64 << 20
+	noRollMiB        = 1 << 20 // the library's own limit; we rotate at ours
 )
 
 var (
@@ -33,10 +36,13 @@ var (
 	errClosed   = errors.New("the journal cannot be written")
 )
 
-// JournalWriter is Caddy's file writer for the journal: it rotates but never removes or
-// compresses, since only metering knows what has been billed.
+// JournalWriter is the log writer of the journal. It rotates with the library that Caddy
+// uses, but removes and compresses nothing: only metering knows what has been billed.
 type JournalWriter struct {
-	logging.FileWriter
+	// Filename is the path of the journal.
+	Filename string `json:"filename,omitempty"`
+	// RollBytes is the size at which the file is set aside and a new one begun.
+	RollBytes int64 `json:"roll_bytes,omitempty"`
 }
 
 // CaddyModule returns the Caddy module information.
@@ -47,44 +53,45 @@ func (JournalWriter) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// WriterKey makes all loggers of one path, and all configurations, share one writer.
-func (w JournalWriter) WriterKey() string {
-	return "gateway_journal:" + w.Filename
+// Provision sets the defaults.
+func (w *JournalWriter) Provision(caddy.Context) (err error) {
+	if w.RollBytes == 0 {
+		w.RollBytes = defaultRollBytes
+	}
+	w.Filename, err = filepath.Abs(caddy.NewReplacer().ReplaceAll(w.Filename, ""))
+	return err
 }
+
+func (w JournalWriter) String() string { return w.Filename }
+
+// WriterKey makes all loggers of one path, and all configurations, share one writer.
+func (w JournalWriter) WriterKey() string { return "gateway_journal:" + w.Filename }
 
 // OpenWriter opens the file. Nothing is written to it before the app has taken its lock:
 // `caddy validate` opens writers too.
 func (w JournalWriter) OpenWriter() (io.WriteCloser, error) {
-	if w.RollKeep == 0 {
-		w.RollKeep = 1_000_000
-	}
-	if w.RollKeepDays == 0 {
-		w.RollKeepDays = 36_500
-	}
-	if w.RollCompression == "" && w.RollCompress == nil {
-		w.RollCompression = "none"
-	}
-	path, err := filepath.Abs(w.Filename)
-	if err != nil {
+	if err := os.MkdirAll(filepath.Dir(w.Filename), 0o700); err != nil {
 		return nil, err
 	}
-	file, err := w.FileWriter.OpenWriter()
-	if err != nil {
-		return nil, err
+	file := &timberjack.Logger{
+		Filename: w.Filename, FileMode: 0o600, Compression: "none", MaxSize: noRollMiB,
 	}
-	return process.use(&journal{path: path, file: file})
+	return process.use(&journal{path: w.Filename, file: file, rotate: file.Rotate, roll: w.RollBytes})
 }
 
 // journal is the open file. A write that fails closes the doors; they open again when all
 // that could not be written has been.
 type journal struct {
-	path string
-	file io.WriteCloser
+	path   string
+	file   io.WriteCloser
+	rotate func() error
+	roll   int64 // bytes
 
 	mu     sync.Mutex
 	lock   *os.File // nil until the process owns the journal
+	size   int64    // of the file, in bytes
 	held   [][]byte // lines that could not be written, oldest first
-	size   int      // of held
+	kept   int      // bytes of held
 	isTorn bool     // the last write may have left a part of a line
 
 	isClosed atomic.Bool // the doors
@@ -104,7 +111,27 @@ func (j *journal) own() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.lock = lock
-	return nil
+	j.size, j.isTorn, err = lookAt(j.path)
+	return err
+}
+
+// lookAt returns the size of the journal as another process left it, and whether that one
+// died in the middle of a line.
+func lookAt(path string) (size int64, isTorn bool, err error) {
+	file, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, err
+	}
+	defer func() { _ = file.Close() }()
+	if size, err = file.Seek(0, io.SeekEnd); err != nil || size == 0 {
+		return size, false, err
+	}
+	var last [1]byte
+	_, err = file.ReadAt(last[:], size-1)
+	return size, last[0] != '\n', err
 }
 
 // Write writes one line, or keeps it for later and closes the doors.
@@ -128,22 +155,30 @@ func (j *journal) Write(line []byte) (int, error) {
 	return len(line), nil
 }
 
-// put writes a line, on a fresh one if the last write was torn.
+// put writes a line: into a new file if this one is full, on a fresh line if the last
+// write was torn.
 func (j *journal) put(line []byte) error {
 	if j.isTorn {
 		line = append([]byte{'\n'}, line...)
 	}
-	_, err := j.file.Write(line)
-	j.isTorn = err != nil
+	if j.roll > 0 && j.size > 0 && j.size+int64(len(line)) > j.roll {
+		if err := j.rotate(); err != nil {
+			return err
+		}
+		j.size = 0
+	}
+	n, err := j.file.Write(line)
+	j.size += int64(n)
+	j.isTorn = err != nil && (n > 0 || j.isTorn)
 	return err
 }
 
 func (j *journal) hold(line []byte) {
-	if j.size+len(line) > maxHeldBytes {
+	if j.kept+len(line) > maxHeldBytes {
 		return // its reader will find the number missing
 	}
 	j.held = append(j.held, append([]byte(nil), line...))
-	j.size += len(line)
+	j.kept += len(line)
 }
 
 // reopen tries until the journal can be written again, and opens the doors.
@@ -166,7 +201,7 @@ func (j *journal) probe() bool {
 		if err := j.put(j.held[0]); err != nil {
 			return false
 		}
-		j.size -= len(j.held[0])
+		j.kept -= len(j.held[0])
 		j.held = j.held[1:]
 	}
 	j.isClosed.Store(false)

@@ -3,10 +3,13 @@ package gateway
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
 // sink is a file that can be full.
@@ -57,6 +60,18 @@ func TestFullJournal(t *testing.T) {
 	equal(t, "first,first,second,third", strings.Join(lines, ","), "lines") // the first is torn
 }
 
+// TestTornEnd: what a crash has left of a line does not swallow the next one.
+func TestTornEnd(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal.log")
+	must(t, os.WriteFile(path, []byte("whole\ntor"), 0o600))
+	out := new(sink)
+	j := &journal{path: path, file: out}
+	must(t, j.own())
+	_, err := j.Write([]byte("next\n"))
+	must(t, err)
+	equal(t, "\nnext\n", out.String(), "written")
+}
+
 // TestHeldIsBounded: a journal that stays full does not fill the memory.
 func TestHeldIsBounded(t *testing.T) {
 	j := &journal{file: &sink{isFull: true}, lock: os.Stdin}
@@ -65,8 +80,8 @@ func TestHeldIsBounded(t *testing.T) {
 	for range 10 {
 		_, _ = j.Write(line)
 	}
-	if j.size > maxHeldBytes {
-		t.Errorf("holds %d bytes", j.size)
+	if j.kept > maxHeldBytes {
+		t.Errorf("holds %d bytes", j.kept)
 	}
 }
 
@@ -103,5 +118,41 @@ func TestJournalHasOneOwner(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(filepath.Dir(path), "node"), []byte("nobody"), 0o600))
 	if _, err := first.nodeID(); err == nil {
 		t.Error("took a node without an id")
+	}
+}
+
+// TestRotation: a full file is set aside whole, and no line is lost or split.
+func TestRotation(t *testing.T) {
+	dir := t.TempDir()
+	w := &JournalWriter{Filename: filepath.Join(dir, "journal.log"), RollBytes: 1000}
+	must(t, w.Provision(caddy.Context{}))
+	previous := process
+	process = new(state)
+	defer func() { process = previous }()
+	opened, err := w.OpenWriter()
+	must(t, err)
+	must(t, process.journal.Load().own())
+	for i := range 200 {
+		_, err := fmt.Fprintf(opened, "line %03d %s\n", i, strings.Repeat("x", 90))
+		must(t, err)
+	}
+	must(t, opened.Close())
+	files, err := filepath.Glob(filepath.Join(dir, "journal*.log"))
+	must(t, err)
+	equal(t, 20, len(files), "files") // 10 lines each
+	seen := map[string]bool{}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		must(t, err)
+		for _, line := range strings.Split(strings.TrimSpace(string(text)), "\n") {
+			equal(t, 99, len(line), line)
+			seen[line] = true
+		}
+	}
+	equal(t, 200, len(seen), "lines")
+	other := &JournalWriter{Filename: filepath.Join(dir, "other.log")}
+	must(t, other.Provision(caddy.Context{}))
+	if _, err := other.OpenWriter(); err == nil {
+		t.Error("the journal moved while the process runs")
 	}
 }

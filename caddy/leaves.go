@@ -12,14 +12,8 @@ const (
 	wChoices
 	wCompletionTokens
 	wContent
-	wContentBlock
-	wCreatedAt
-	wData
 	wDelta
 	wDone
-	wDoneReason
-	wEmbedding
-	wEmbeddings
 	wError
 	wEvalCount
 	wEvalDuration
@@ -41,13 +35,11 @@ const (
 	wPromptEvalCount
 	wPromptEvalDuration
 	wPromptTokens
-	wReasoning
 	wResponse
 	wRole
 	wSequence
 	wStatus
 	wStopReason
-	wSummary
 	wText
 	wThinking
 	wToolCalls
@@ -57,22 +49,18 @@ const (
 
 var words = map[string]word{
 	"arguments": wArguments, "cache_read_input_tokens": wCacheRead,
-	"cached_tokens": wCachedTokens, "choices": wChoices,
-	"completion_tokens": wCompletionTokens, "content": wContent,
-	"content_block": wContentBlock, "created_at": wCreatedAt, "data": wData, "delta": wDelta,
-	"done": wDone, "done_reason": wDoneReason, "embedding": wEmbedding,
-	"embeddings": wEmbeddings, "error": wError, "eval_count": wEvalCount,
-	"eval_duration": wEvalDuration, "finish_reason": wFinishReason, "function": wFunction,
-	"id": wID, "index": wIndex, "input": wInput, "input_tokens_details": wInputDetails,
-	"input_tokens": wInputTokens, "load_duration": wLoadDuration, "message": wMessage,
-	"model": wModel, "output": wOutput, "output_tokens": wOutputTokens,
-	"partial_json": wPartialJSON, "prompt_eval_cached_count": wPromptCached,
-	"prompt_tokens_details": wPromptDetails, "prompt_eval_count": wPromptEvalCount,
-	"prompt_eval_duration": wPromptEvalDuration, "prompt_tokens": wPromptTokens,
-	"reasoning": wReasoning, "response": wResponse, "role": wRole,
-	"sequence_number": wSequence, "status": wStatus, "stop_reason": wStopReason,
-	"summary": wSummary, "text": wText, "thinking": wThinking, "tool_calls": wToolCalls,
-	"type": wType, "usage": wUsage,
+	"cached_tokens": wCachedTokens, "choices": wChoices, "completion_tokens": wCompletionTokens,
+	"content": wContent, "delta": wDelta, "done": wDone, "error": wError,
+	"eval_count": wEvalCount, "eval_duration": wEvalDuration, "finish_reason": wFinishReason,
+	"function": wFunction, "id": wID, "index": wIndex, "input": wInput,
+	"input_tokens_details": wInputDetails, "input_tokens": wInputTokens,
+	"load_duration": wLoadDuration, "message": wMessage, "model": wModel, "output": wOutput,
+	"output_tokens": wOutputTokens, "partial_json": wPartialJSON,
+	"prompt_eval_cached_count": wPromptCached, "prompt_tokens_details": wPromptDetails,
+	"prompt_eval_count": wPromptEvalCount, "prompt_eval_duration": wPromptEvalDuration,
+	"prompt_tokens": wPromptTokens, "response": wResponse, "role": wRole,
+	"sequence_number": wSequence, "status": wStatus, "stop_reason": wStopReason, "text": wText,
+	"thinking": wThinking, "tool_calls": wToolCalls, "type": wType, "usage": wUsage,
 }
 
 const (

@@ -130,7 +130,7 @@ func TestPrompt(t *testing.T) {
 			prompt{2 + 1 + len(`{"images":["x"]}`), 0, 1, 0}},
 		{apiChat, `{"tools":[{"type":"function"},{"a":"<"}]}`, prompt{31 + 5, 0, 0, 2}},
 		{apiChat, `{"format":{"type":"object"}}`, prompt{17, 0, 0, 0}},
-		{apiChat, `{"format":"json"}`, prompt{}},
+		{apiChat, `{"format":"json"}`, prompt{6, 0, 0, 0}},
 		{apiGenerate, `{"prompt":"abc","system":"xy","suffix":"z","template":"tt"}`, prompt{3 + 4 + 1 + 2, 0, 2, 0}},
 		{apiGenerate, `{"prompt":"","context":[1,2,3],"images":["x"]}`, prompt{3, 1, 1, 0}},
 		{apiV1Chat, `{"messages":[{"role":"user","content":[{"type":"text","text":"ab"},{"type":"image_url","image_url":{"url":"data:xxxxxxxx"}}]}]}`,

@@ -6,9 +6,11 @@ import (
 	"time"
 )
 
-// unblockAfter is how long a client that does not read may delay one write at the end of
-// its stream; there are at most two.
-const unblockAfter = 40 * time.Millisecond
+const (
+	// unblockAfter is how long a client that does not read may delay the end of its stream.
+	unblockAfter = 50 * time.Millisecond
+	enforceEvery = 20 * time.Millisecond
+)
 
 // registry is what runs on this node, across reloads.
 type registry struct {
@@ -68,7 +70,9 @@ type run struct {
 	cancel  func(error)
 	client  *http.ResponseController
 	timer   *time.Timer
-	bound   time.Time // of writes to the client, once it is ending
+	bound   time.Time // of the write in progress, once it is ending
+	// isWriting: the handler waits for the client, not for the backend.
+	isWriting bool
 }
 
 // start begins a run, which is over after the deadline at the latest.
@@ -81,6 +85,21 @@ func (r *run) start(client *http.ResponseController, cancel func(error), deadlin
 	}
 }
 
+// enter begins a write to the client; false if the run is ending.
+func (r *run) enter() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.isWriting = r.outcome == ""
+	return r.isWriting
+}
+
+// exit ends the write.
+func (r *run) exit() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.isWriting = false
+}
+
 // end asks the run to end; false if it is ending already. The handler itself writes the
 // last frame, as soon as what it waits for has been cancelled.
 func (r *run) end(outcome string) bool {
@@ -91,25 +110,22 @@ func (r *run) end(outcome string) bool {
 	}
 	r.outcome = outcome
 	r.cancel(errEnded)
-	r.unblock()
+	r.bound = time.Now().Add(unblockAfter)
+	r.enforce()
 	return true
 }
 
-// unblock bounds the writes that a client may not read, and does so again until the run is
-// over: another write may just have moved the bound.
-func (r *run) unblock() {
-	r.bound = time.Now().Add(unblockAfter)
-	r.enforce()
-}
-
+// enforce bounds the write in progress, and does so again until it is over: the writers
+// around it may just have moved the bound.
 func (r *run) enforce() {
+	if r.isOver || !r.isWriting {
+		return
+	}
 	_ = r.client.SetWriteDeadline(r.bound)
-	time.AfterFunc(unblockAfter, func() {
+	time.AfterFunc(enforceEvery, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if !r.isOver {
-			r.enforce()
-		}
+		r.enforce()
 	})
 }
 
@@ -117,8 +133,7 @@ func (r *run) enforce() {
 func (r *run) lastWrite() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.bound = time.Now().Add(unblockAfter)
-	_ = r.client.SetWriteDeadline(r.bound)
+	_ = r.client.SetWriteDeadline(time.Now().Add(unblockAfter))
 }
 
 // ended is why the run was ended by us, "" if it was not.

@@ -67,7 +67,7 @@ func (s *stack) open(t testing.TB, path, body string) *http.Response {
 	request, err := http.NewRequest("POST", s.url+path, strings.NewReader(body))
 	must(t, err)
 	request.Header.Set("X-Api-Key", testKey())
-	response, err := http.DefaultTransport.RoundTrip(request)
+	response, err := s.transport().RoundTrip(request)
 	must(t, err)
 	return response
 }

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bytes"
 	"io"
 	"net/http"
 	"strings"
@@ -11,15 +10,6 @@ import (
 )
 
 const maxFrameBytes = 8 << 20
-
-// framing is how the frames of an answer are set apart.
-type framing int
-
-const (
-	framesNone   framing = iota // not a stream: passed on as it comes
-	framesLines                 // a line each
-	framesEvents                // a blank line behind each
-)
 
 // tapWriter reads an answer on its way to the client. Frames are passed on as soon as they
 // are whole; the piece of one that is not waits, so that a stream can be ended between two.
@@ -91,9 +81,27 @@ func (t *tapWriter) Write(p []byte) (int, error) {
 	case t.framing == framesNone:
 		t.x.usage.feed(p)
 		t.notice()
-		return t.ResponseWriter.Write(p)
+		return t.pass(p)
 	}
 	return t.writeFrames(p)
+}
+
+// pass writes to the client, unless we are ending the answer.
+func (t *tapWriter) pass(p []byte) (int, error) {
+	if !t.x.run.enter() {
+		return 0, errEnded
+	}
+	defer t.x.run.exit()
+	return t.ResponseWriter.Write(p)
+}
+
+// FlushError flushes to the client, unless we are ending the answer.
+func (t *tapWriter) FlushError() error {
+	if t.failure != nil || !t.x.run.enter() {
+		return errEnded
+	}
+	defer t.x.run.exit()
+	return http.NewResponseController(t.ResponseWriter).Flush()
 }
 
 func (t *tapWriter) writeFrames(p []byte) (int, error) {
@@ -105,7 +113,7 @@ func (t *tapWriter) writeFrames(p []byte) (int, error) {
 	}
 	whole, out := t.frames(data, from)
 	if len(out) > 0 {
-		if _, err := t.ResponseWriter.Write(out); err != nil {
+		if _, err := t.pass(out); err != nil {
 			t.carry = nil // it has been read already, and nobody is left to pass it to
 			return 0, err
 		}
@@ -120,77 +128,6 @@ func (t *tapWriter) writeFrames(p []byte) (int, error) {
 		return len(p), nil
 	}
 	return 0, errEnded
-}
-
-// frames reads the whole frames that data begins with. It returns their length, and what
-// of them the client is to see. The first frame does not end before from.
-func (t *tapWriter) frames(data []byte, from int) (whole int, out []byte) {
-	isSame := true
-	t.kept = t.kept[:0]
-	for {
-		end := t.frameEnd(data, max(whole, from))
-		if end < 0 {
-			break
-		}
-		frame := data[whole:end]
-		shown := t.read(frame)
-		if isSame && len(shown) != len(frame) {
-			isSame = false
-			t.kept = append(t.kept, data[:whole]...)
-		}
-		if !isSame {
-			t.kept = append(t.kept, shown...)
-		}
-		whole = end
-		if t.limit > 0 && t.x.usage.deltas > t.limit {
-			break
-		}
-	}
-	if isSame {
-		return whole, data[:whole]
-	}
-	return whole, t.kept
-}
-
-// frameEnd is the place behind the frame that ends next, -1 if none does.
-func (t *tapWriter) frameEnd(data []byte, from int) int {
-	for i := from; i < len(data); {
-		n := bytes.IndexByte(data[i:], '\n')
-		if n < 0 {
-			return -1
-		}
-		i += n + 1
-		if t.framing == framesLines || isBlankLine(data[:i]) {
-			return i
-		}
-	}
-	return -1
-}
-
-// isBlankLine says whether the line that data ends with, of one event, has no content.
-func isBlankLine(data []byte) bool {
-	data = bytes.TrimSuffix(data[:len(data)-1], []byte{'\r'})
-	return len(data) == 0 || data[len(data)-1] == '\n'
-}
-
-// read takes a frame's usage, and returns what of the frame the client is to see.
-func (t *tapWriter) read(frame []byte) []byte {
-	u := t.x.usage
-	if t.framing == framesLines {
-		u.readLine(frame)
-	} else {
-		u.readEvent(frame)
-	}
-	t.notice()
-	t.x.seen.Store(u.deltas)
-	switch {
-	case !t.hides:
-	case u.isUsageChunk():
-		return nil
-	case u.frame.hasUsage:
-		return withoutUsage(frame)
-	}
-	return frame
 }
 
 // notice takes the time of the first content.
@@ -264,8 +201,8 @@ func (t *tapWriter) flushCarry() {
 	if len(shown) == 0 {
 		return
 	}
-	if _, err := t.ResponseWriter.Write(shown); err == nil {
-		_ = http.NewResponseController(t.ResponseWriter).Flush()
+	if _, err := t.pass(shown); err == nil {
+		_ = t.FlushError()
 	}
 }
 

@@ -103,8 +103,14 @@ def _output(record: Record, ratios: Ratios) -> tuple[int, bool]:
 
 
 def _overrun(record: Record, charged: int) -> int:
-    is_bounded = record.max_output is not None or record.path in EMBEDDINGS
-    if record.reserved is None or not is_bounded:  # a budget always bounds the output
+    """What was charged beyond a reservation that was meant as a bound, as under every budget."""
+    reserved = record.reserved
+    if reserved is None:
         return 0
-    bound = max(record.reserved.output, record.max_output or 0)
-    return max(0, charged - record.reserved.input - bound)
+    if record.path in EMBEDDINGS:
+        # A token is a byte at least; a reservation below that was an estimate, or the whole context.
+        is_bound = reserved.input >= (record.prompt_bytes or 0)
+    else:
+        is_bound = record.max_output is not None
+    bound = reserved.input + max(reserved.output, record.max_output or 0)
+    return max(0, charged - bound) if is_bound else 0

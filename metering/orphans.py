@@ -55,6 +55,7 @@ async def sweep(store: Store, limiter: Limiter, *, node: UUID, at: datetime) -> 
             continue
         count += len(held)
         async with store.transaction():
+            # What an open row knows is left to its deadline, what the ledger knows is only told again.
             unknown = await store.in_no_journal(held)
             rows = [swept(held[i], Owner(tenant, held[i].key), node=node, at=at) for i in unknown]
             for row in rows:

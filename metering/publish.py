@@ -11,12 +11,14 @@ from authz.types import TOTAL_START, Closed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+    from datetime import date
     from uuid import UUID
 
     from authz.limits import Limiter
     from authz.types import Total
     from metering.ledger import LedgerRow
-    from metering.store import Store, TenantTotal, Unpublished
+    from metering.store import Store
+    from metering.windows import TenantTotal
 
 CATCH_UP_ROWS: Final = 1000
 
@@ -31,6 +33,17 @@ class Publication:
     rows: tuple[tuple[UUID, int], ...]
 
 
+@frozen
+class Unpublished:
+    """A ledger row that Redis has not been told of."""
+
+    tenant: UUID
+    entry: int
+    closed: Closed
+    day: date | None
+    month: date | None
+
+
 @define
 class Publisher:
     """Settles in Redis; a row counts as published only after Redis has answered."""
@@ -42,6 +55,7 @@ class Publisher:
     async def publish(self, publications: Iterable[Publication]) -> None:
         """Publish what was just committed; raises LimiterUnavailable, and nothing is lost by that."""
         rows: list[tuple[UUID, int]] = []
+        # Redis first, the outbox second: whoever dies in between tells Redis the same once more.
         for publication in publications:
             await self._limiter.settle(publication.tenant, publication.closed, publication.totals)
             self._reach("settled")

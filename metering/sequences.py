@@ -37,6 +37,7 @@ class Sequence:
         return self._close_up(ahead, given_up_below=ahead[-1] if ahead else 0)
 
     def _close_up(self, ahead: list[int], given_up_below: int) -> Sequence:
+        # Gaps are skipped, never counted through: a number may be anything up to 2^40.
         following, lost, count = self.next, self.lost, 0
         for number in ahead:
             if number > following and following < given_up_below:

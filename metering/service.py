@@ -85,12 +85,13 @@ class Metering:
     ) -> Metering:
         """Take up a node's journal where Postgres says."""
         sequences = {sequence.boot: sequence for sequence in await store.sequences(node)}
+        settlement = Settlement(store, node, around.reach, sequences)
         return cls(
             node=node,
             tail=Tail.resume(around.journal, await store.marks(node)),
-            settlement=Settlement(store, node, around.reach, sequences),
+            settlement=settlement,
             publisher=Publisher(store, limiter, around.reach),
-            upkeep=Upkeep(node, store, limiter, versions, around.ledger_days),
+            upkeep=Upkeep(node, store, settlement, limiter, versions, around.ledger_days),
             store=store,
             limiter=limiter,
             clock=around.clock,
@@ -110,7 +111,7 @@ class Metering:
         await self._settle(chunk, eof_at)
         if eof_at is not None:
             await self._reached_end(eof_at)
-        return bool(chunk.lines)
+        return bool(chunk.lines) or not chunk.is_end
 
     def close(self) -> None:
         """Let go of the journal."""
@@ -131,7 +132,7 @@ class Metering:
             await self._settle(second, eof_at)
 
     async def _commit(self, chunk: Chunk, page: Page, eof_at: datetime | None) -> None:
-        batch = Batch(chunk.before, chunk.after, page, self._clock(), eof_at)
+        batch = Batch(page, self._clock(), chunk.before, chunk.after, eof_at)
         publications = await self._settlement.settle(batch)
         if page.dead:
             first = page.dead[0]
@@ -158,8 +159,11 @@ class Metering:
         self._next_beat = now + BEAT_S
         at = self._clock()
         await self._upkeep.retain(now, at=at, finished=self._tail.finished)
+        if await self._upkeep.replay(now, at=at):
+            self._is_behind = True
         try:
             moment = await self._limiter.now()
+            # The clock is asked before the journal is read, so that an end read after it is no older.
             if self._asked_at is not None:  # the end has not been reached since
                 await self._vouch(moment)
             self._asked_at = self._asked_at or moment
@@ -173,6 +177,7 @@ class Metering:
 
     async def _reached_end(self, eof_at: datetime) -> None:
         self._eof_at, self._asked_at = eof_at, None
+        # Now every file that there is has been seen once.
         if self._is_first_end:
             self._is_first_end = False
             for mark in self._tail.lost():
@@ -203,6 +208,8 @@ async def run(around: Surroundings) -> NoReturn:
                 log.info("metering.stood_back", reason=str(error))
             except (StoreUnavailable, RowsRefusedError) as error:
                 log.warning("metering.store_unavailable", reason=str(error))
+            except OSError as error:
+                log.warning("metering.journal_unreadable", reason=str(error))
             await asyncio.sleep(RETRY_S * (0.5 + around.jitter()))
     finally:
         await limiter.close()

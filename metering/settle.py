@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from metering.ledger import LedgerRow
     from metering.publish import Publication
     from metering.sequences import Sequence
-    from metering.store import Store, TenantTotal
+    from metering.store import Store
+    from metering.windows import TenantTotal
 
 log: Final = structlog.get_logger()
 
@@ -41,12 +42,15 @@ class MarkMovedError(GatewayError):
 
 @frozen
 class Batch:
-    """What one transaction commits: the lines between two marks, up to an end of file or not."""
+    """What one transaction commits: a page, and the marks it lies between.
 
-    before: Mark
-    after: Mark
+    A page that was kept elsewhere lies between none. eof_at says that it reaches to an end of file.
+    """
+
     page: Page
     at: datetime
+    before: Mark | None = None
+    after: Mark | None = None
     eof_at: datetime | None = None
 
 
@@ -62,13 +66,14 @@ class Settlement:
 
     async def settle(self, batch: Batch) -> tuple[Publication, ...]:
         """Commit a batch; raises MarkMovedError if its lines are not the next ones any more."""
+        # Keys and ratios never take a request back, so they may be read before the transaction.
         priced = await self._priced(batch.page.ended)
         sequences = advanced(self._sequences, batch.page, self._node)
         try:
             added, totals = await self._commit(batch, priced, sequences)
         except RowsRefusedError:
-            self._days.clear()  # a partition may have been dropped
-            raise
+            self._days.clear()  # a partition may have been dropped: look again, once
+            added, totals = await self._commit(batch, priced, sequences)
         self._reach("committed")
         self._alarm(added, sequences)
         self._days |= {row.partition for row in added}
@@ -93,17 +98,23 @@ class Settlement:
     ) -> tuple[list[LedgerRow], list[TenantTotal]]:
         """The transaction: the mark first, so that whoever comes second stops here; windows last."""
         async with self._store.transaction():
-            if not await self._store.move_mark(self._node, batch.before, batch.after):
-                raise MarkMovedError("Another metering process reads this journal, too.")
+            await self._move_mark(batch)
             self._reach("mark_moved")
             orphans = await self._track_open(batch)
             added = await self._add(priced, orphans)
             self._reach("ledger_written")
             await self._keep(batch, sequences)
             await self._store.learn(lessons(added))
+            # Every batch of a tenant, from every node, waits for these rows: they come last.
             totals = await self._store.raise_windows(increases(added))
             self._reach("windows_raised")
         return added, totals
+
+    async def _move_mark(self, batch: Batch) -> None:
+        if batch.before is None or batch.after is None:
+            return
+        if not await self._store.move_mark(self._node, batch.before, batch.after):
+            raise MarkMovedError("Another metering process reads this journal, too.")
 
     async def _priced(self, ended: Iterable[Ended]) -> dict[UUID, LedgerRow]:
         """The row of every record; of two records of one request the first counts."""
@@ -122,6 +133,8 @@ class Settlement:
         """Remember what has begun, forget what has ended; answers the rows of what is dead."""
         page = batch.page
         ended = {line.record.id for line in page.ended}
+        # In this order: what ended in this very batch was never open, and only what is still open
+        # after that can be an orphan.
         await self._store.add_open([open_row(line) for line in page.opens if line.id not in ended])
         await self._store.end_open(ended)
         for boot in page.boots:
@@ -134,6 +147,7 @@ class Settlement:
         for day in {row.partition for row in rows.values()} - self._days:
             await self._store.ensure_partition(day)
         new = await self._store.add_ledger(list(rows.values()))
+        # A record whose row was there is a replay, or comes after its request was given up.
         late = priced.keys() - new
         charged = await self._store.orphans_charged(late)
         adjustments = {
@@ -147,7 +161,8 @@ class Settlement:
     async def _keep(self, batch: Batch, sequences: Iterable[Sequence]) -> None:
         for sequence in sequences:
             await self._store.set_sequence(self._node, sequence)
-        await self._store.add_dead_letters(self._node, batch.before, batch.page.dead)
+        if batch.before is not None:
+            await self._store.add_dead_letters(self._node, batch.before, batch.page.dead)
         if batch.eof_at is not None:
             await self._store.set_eof_at(self._node, batch.eof_at)
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import define, frozen
+from attrs import define
 
 from authz.types import Closed, Total
 from metering.connection import Connection
 from metering.cost import Ratios
 from metering.files import Mark
 from metering.ledger import Charged, OpenRow, Owner
+from metering.publish import Unpublished
+from metering.replay import Letter
 from metering.sequences import Sequence
+from metering.tail import Line
+from metering.windows import TenantTotal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -25,25 +29,6 @@ if TYPE_CHECKING:
     from metering.learn import Lesson
     from metering.ledger import LedgerRow
     from metering.windows import Increase
-
-
-@frozen
-class TenantTotal:
-    """A window's new total, and whose it is."""
-
-    tenant: UUID
-    total: Total
-
-
-@frozen
-class Unpublished:
-    """A ledger row that Redis has not been told of."""
-
-    tenant: UUID
-    entry: int
-    closed: Closed
-    day: date | None
-    month: date | None
 
 
 @define
@@ -204,6 +189,15 @@ class Store(Connection):
             reasons=[letter.reason for letter in letters],
             raws=[letter.raw for letter in letters],
         )
+
+    async def wanted_letters(self, node: UUID, count: int) -> list[Letter]:
+        """Dead letters to be read again."""
+        rows = await self._rows("wanted_letters", node=node, count=count)
+        return [Letter(row["id"], Line(row["position"], row["raw"])) for row in rows]
+
+    async def letters_replayed(self, understood: Iterable[int], *, tried: Iterable[int]) -> None:
+        """Note what became of dead letters that were read again."""
+        await self._do("letters_replayed", understood=list(understood), tried=list(tried))
 
     async def ratios(self, models: Collection[str]) -> dict[str, Ratios]:
         """What models have shown so far."""

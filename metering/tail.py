@@ -164,6 +164,7 @@ class Tail:
             after = evolve(after, position=end, marker=reading.file.marker(end))
         self._marks.setdefault(after.fingerprint, {})[after.generation] = after
         reading.mark = after
+        # The file as it is now, not as it was opened: under its new name it must be known again.
         if after.is_finished:
             self._done.add(reading.file.current_identity())
             self.close()
@@ -212,6 +213,7 @@ class Tail:
         if fingerprint is None:
             return None
         known = self._marks.get(fingerprint, {})
+        # The furthest mark first: a copy of the beginning must not send the journal back.
         for mark in sorted(known.values(), key=lambda mark: mark.position, reverse=True):
             if mark.is_finished and file.is_gzip_of(mark.position):
                 return None

@@ -1,4 +1,4 @@
-"""What metering does now and then, beside the journal: versions, sweeps, retention."""
+"""What metering does now and then, beside the journal: versions, sweeps, dead letters, retention."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from attrs import define, field
 
 from authz import versions
 from metering.orphans import sweep
+from metering.replay import replay
 from metering.retention import keep_journal, keep_ledger
 
 if TYPE_CHECKING:
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
 
     from authz.limits import Limiter
     from authz.store import Store as Versions
+    from metering.settle import Settlement
     from metering.store import Store
 
 log: Final = structlog.get_logger()
 
 VERSIONS_EVERY_S: Final = 5
+REPLAY_EVERY_S: Final = 5
 SWEEP_EVERY_S: Final = 30
 RETENTION_EVERY_S: Final = 3600
 
@@ -34,6 +37,7 @@ class Upkeep:
 
     _node: UUID
     _store: Store
+    _settlement: Settlement
     _limiter: Limiter
     _versions: Versions
     _ledger_days: int | None
@@ -44,6 +48,12 @@ class Upkeep:
         if self._is_due("retention", ticks_s, RETENTION_EVERY_S):
             await keep_ledger(self._store, at.date(), ledger_days=self._ledger_days)
             await keep_journal(self._store, self._node, finished())
+
+    async def replay(self, ticks_s: float, *, at: datetime) -> bool:
+        """Read dead letters again that an operator wants; True if there is something to publish now."""
+        if not self._is_due("replay", ticks_s, REPLAY_EVERY_S):
+            return False
+        return await replay(self._store, self._settlement, node=self._node, at=at) > 0
 
     async def repeat(self, ticks_s: float, *, at: datetime) -> bool:
         """Repeat what a command could not tell Redis, settle what no journal knows.

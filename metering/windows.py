@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from datetime import date
     from uuid import UUID
 
+    from authz.types import Total
     from metering.ledger import LedgerRow
 
 
@@ -26,6 +27,14 @@ class Increase:
     period: str
     start: date
     tokens: int
+
+
+@frozen
+class TenantTotal:
+    """A window's new total, and whose it is."""
+
+    tenant: UUID
+    total: Total
 
 
 def increases(rows: Iterable[LedgerRow]) -> list[Increase]:

@@ -6,6 +6,7 @@ import json
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -50,10 +51,16 @@ def demo_url() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def gateway(demo_url: str) -> Iterator[Gateway]:
     """A gateway in front of that backend."""
+    with running(demo_url, OLLAMA_URL=demo_url) as started:
+        yield started
+
+
+@contextmanager
+def running(demo_url: str, **environ: str) -> Iterator[Gateway]:
+    """Run a gateway with such settings."""
     with tempfile.TemporaryDirectory(prefix="nz") as folder:
         stack = Stack(Path(folder) / "s")
-        arguments = ("--port", str(stack.port), "--detach", "--json")
-        done = stack.run("up", *arguments, OLLAMA_URL=demo_url)
+        done = stack.run("up", "--port", str(stack.port), "--detach", "--json", **environ)
         assert done.returncode == 0, done.stderr
         said = json.loads(done.stdout)
         stores = json.loads((stack.state / "stores.json").read_bytes())

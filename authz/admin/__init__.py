@@ -9,9 +9,9 @@ from cyclopts import App
 
 COMMANDS: Final = {
     "up": "authz.admin.up:up",
-    "down": "authz.admin.up:down",
-    "status": "authz.admin.up:status",
-    "logs": "authz.admin.up:logs",
+    "down": "authz.admin.watch:down",
+    "status": "authz.admin.watch:status",
+    "logs": "authz.admin.watch:logs",
     "migrate": "authz.admin.migrate:migrate_command",
     "create-tenant": "authz.admin.tenants:create_tenant_command",
     "list-tenants": "authz.admin.tenants:list_tenants_command",

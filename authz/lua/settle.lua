@@ -27,7 +27,7 @@ local function release(reservation, tokens)
   for _, scope in ipairs({'t', reservation.key}) do
     for _, window in ipairs({'t', 'm:' .. reservation.month, 'd:' .. reservation.day}) do
       local field = 'h:' .. scope .. ':' .. window
-      if redis.call('HINCRBY', KEYS[1], field, int(-reserved)) <= 0 then
+      if redis.call('HINCRBY', KEYS[1], field, int(0 - reserved)) <= 0 then
         redis.call('HDEL', KEYS[1], field)
       end
     end

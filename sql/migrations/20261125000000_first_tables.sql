@@ -243,6 +243,7 @@ CREATE TABLE dead_letters (
     reason text NOT NULL,
     raw bytea NOT NULL,
     at timestamptz NOT NULL DEFAULT now(),
+    is_replay_wanted boolean NOT NULL DEFAULT false,
     replayed_at timestamptz,
     UNIQUE (node, fingerprint, generation, position)
 );

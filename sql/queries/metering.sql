@@ -228,3 +228,18 @@ ORDER BY day;
 -- name: drop_partition(day)$
 -- metering.retention: forget the requests of a day; what was used of windows stays.
 SELECT drop_ledger_partition(:day);
+
+-- name: wanted_letters(node, count)
+-- metering.replay: dead letters that an operator wants to be read again, those kept whole.
+SELECT id, position, raw
+FROM dead_letters
+WHERE node = :node AND is_replay_wanted AND replayed_at IS NULL AND length = octet_length(raw)
+ORDER BY id
+LIMIT :count;
+
+-- name: letters_replayed(understood, tried)!
+-- metering.replay: which of those that were tried are understood now; the others wait to be wanted again.
+UPDATE dead_letters
+SET is_replay_wanted = false,
+    replayed_at = CASE WHEN id = ANY(:understood::bigint[]) THEN now() END
+WHERE id = ANY(:tried::bigint[]);

@@ -163,11 +163,23 @@ class Desk:
         self.pass_time(timedelta(seconds=2.1))
         assert await self.limiter.rebuild(self.read(lost))
 
-    async def dump(self) -> dict[bytes, bytes]:
-        """Every byte of Redis."""
-        keys = sorted(await self.redis.keys())
-        return {key: await self.redis.dump(key) for key in keys}
+    async def content(self) -> dict[bytes, object]:
+        """All that Redis holds; DUMP would show the order of a table, which even reading changes."""
+        found: dict[bytes, object] = {}
+        for key in await self.redis.keys():
+            kind = await self.redis.type(key)
+            if kind == b"hash":
+                found[key] = await self.redis.hgetall(key)
+            else:
+                found[key] = await self.redis.zrange(key, 0, -1, withscores=True)
+        return found
 
     async def field(self, name: str) -> int:
         """A number in the tenant's hash, 0 if it is not there."""
         return int(float(await self.redis.hget(f"nz:{{{self.tenant}}}", name) or 0))
+
+
+def refusal(decision: object) -> tuple[str, str]:
+    """Which limit of whom refused."""
+    assert isinstance(decision, Refused), decision
+    return decision.limit, decision.scope

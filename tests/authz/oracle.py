@@ -65,16 +65,18 @@ class Oracle:
 
     def answers(self, ask: Admission, now_us: int) -> set[Answer]:
         """Every right answer: the reason against it, the limit that refuses, or input and output."""
-        known = self.versions.get(self.tenant), self.versions.get(ask.key)
         minted_us = (ask.request_id.int >> 80) * 1000
-        if self.is_lost:
-            return {("lost",)}
-        if known != (ask.tenant_version, ask.key_version):
-            return {("stale",)}
-        if ask.request_id in self.tombstones:
-            return {("closed",)}
-        if max(now_us, self.cleared_us) - minted_us > AGE_US or minted_us - now_us > AGE_US:
-            return {("late",)}
+        known = self.versions.get(self.tenant), self.versions.get(ask.key)
+        unfit = (
+            (self.is_lost, "lost"),
+            (known != (ask.tenant_version, ask.key_version), "stale"),
+            (ask.request_id in self.tombstones, "closed"),
+            (max(now_us, self.cleared_us) - minted_us > AGE_US, "late"),
+            (minted_us - now_us > AGE_US, "late"),
+        )
+        for is_so, reason in unfit:
+            if is_so:
+                return {(reason,)}
         if ask.request_id in self.held:
             return {(self.held[ask.request_id].input, self.held[ask.request_id].output)}
         if not _us(ask.valid_from) <= now_us < _us(ask.valid_until):

@@ -86,7 +86,7 @@ async def test_answers_come_to_whom_they_belong(limiter: Limiter) -> None:
 
 
 async def test_what_cannot_be_sent_shifts_no_answer(limiter: Limiter) -> None:
-    """A command that can't be packed fails its caller alone: nobody else gets an answer that is not theirs."""
+    """A command that can't be packed fails its caller alone: nobody gets an answer that is not theirs."""
     link = link_of(limiter)
     first = link.send("ECHO", "first")
     with pytest.raises(TypeError):
@@ -206,7 +206,7 @@ async def test_replica_is_refused(server: embedded.Server, own: Limiter) -> None
     """L6: a master that becomes a replica is left by whoever is connected, and refused by whoever comes."""
     async with Redis.from_url(server.url) as redis:
         await redis.replicaof("127.0.0.1", "9")
-    with pytest.raises(LimiterUnavailable, match="(?i)read ?only"):
+    with pytest.raises(LimiterUnavailable, match=r"(?i)read ?only"):
         await own.create(uuid4(), 1)
     await until(lambda: is_gone(own))
     with pytest.raises(LimiterUnavailable, match="point REDIS_URL at its master"):
@@ -218,12 +218,12 @@ async def test_full_redis_admits_nothing(server: embedded.Server, own: Limiter) 
     async with Redis.from_url(server.url) as redis:
         desk = Desk(own, redis)
         await desk.open(Limits(requests_per_minute=5))
-        before = await desk.dump()
+        before = await desk.content()
         await redis.config_set("maxmemory", "100kb")
-        with pytest.raises(LimiterUnavailable, match="Redis refused a command: .*(OOM|used memory)"):
+        with pytest.raises(LimiterUnavailable, match=r"Redis refused a command: .*(OOM|used memory)"):
             await desk.admit()
         await redis.config_set("maxmemory", "0")
-        assert before == await desk.dump()
+        assert before == await desk.content()
 
 
 @pytest.mark.parametrize("url", ["", "http://127.0.0.1", "redis://127.0.0.1:port/0", "unix:///x?no_such=1"])

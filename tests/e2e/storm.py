@@ -36,7 +36,7 @@ class Storm:
         ) as client:
             await asyncio.gather(*(self._ask(client, number, is_patient) for number in range(clients)))
 
-    async def _ask(self, client: httpx.AsyncClient, number: int, is_patient: bool) -> None:  # noqa: FBT001
+    async def _ask(self, client: httpx.AsyncClient, number: int, is_patient: bool) -> None:
         body: dict[str, object] = {
             "model": "demo",
             "stream": bool(number % 2),
@@ -45,10 +45,14 @@ class Storm:
         if self.cap is not None:
             body["max_tokens"] = self.cap
         while True:
-            async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
-                self.answers[answer.status_code] += 1
-                self.ids.append(UUID(answer.headers["x-request-id"]))
-                await self._read(answer)
+            try:
+                answer = await self._once(client, body)
+            except httpx.TransportError:
+                self.answers[0] += 1
+                if not is_patient:
+                    return
+                await asyncio.sleep(0.2)
+                continue
             if (
                 answer.status_code == httpx.codes.OK
                 or not is_patient
@@ -56,6 +60,13 @@ class Storm:
             ):
                 return
             await asyncio.sleep(int(answer.headers["retry-after-ms"]) / 1000)
+
+    async def _once(self, client: httpx.AsyncClient, body: dict[str, object]) -> httpx.Response:
+        async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
+            self.answers[answer.status_code] += 1
+            self.ids.append(UUID(answer.headers["x-request-id"]))
+            await self._read(answer)
+            return answer
 
     async def _read(self, answer: httpx.Response) -> None:
         """Read the answer, or leave after so many events of a stream."""

@@ -45,6 +45,8 @@ def record(**fields: object) -> Record:
 CUT = {"terminal": False, "input_tokens": None, "output_tokens": None, "outcome": "client_gone"}
 SINGLE = CUT | {"stream": False, "upstream_status": None, "deltas": 0, "output_bytes": 0}
 
+EMBED = {"path": "/api/embed", "output_tokens": None, "max_output": None, "reserved": Reserved(100, 0)}
+
 TABLE = {
     "reported": ({}, (10, 20, 0, REPORTED)),
     "reported, client left after the last frame": ({"outcome": "client_gone"}, (10, 20, 0, REPORTED)),
@@ -139,15 +141,10 @@ TABLE = {
         {"input_tokens": 150, "output_tokens": 700, "max_output": None},
         (150, 700, 0, REPORTED),
     ),
-    "embeddings above the reservation": (
-        {
-            "path": "/api/embed",
-            "input_tokens": 130,
-            "output_tokens": None,
-            "max_output": None,
-            "reserved": Reserved(100, 0),
-        },
-        (130, 0, 30, REPORTED),
+    "embeddings above the reservation": (EMBED | {"input_tokens": 130}, (130, 0, 30, REPORTED)),
+    "embeddings above an estimate": (
+        EMBED | {"input_tokens": 130, "prompt_bytes": 390},
+        (130, 0, 0, REPORTED),
     ),
 }
 

@@ -116,7 +116,7 @@ class Machine(RuleBasedStateMachine):
     def start(self) -> None:
         """A Caddy starts; two metering processes may."""
         example = next(_examples)  # one database for all: nothing of two examples may be the same
-        self.folder = Path(tempfile.mkdtemp(prefix="nz"))
+        self.folder = Path(tempfile.mkdtemp(prefix="nz-machine-"))
         node, tenant, key = (UUID(int=example << 8 | part, version=4) for part in range(3))
         self.journal = JournalFile(self.folder / "journal" / "journal.log", node, tenant, key)
         self.journal.ids = example << 16

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -10,7 +10,7 @@ import pytest
 from authz import keyspace
 from authz.admission import Admission, Admitted
 from authz.limits import Limiter
-from authz.types import Limits, Windows
+from authz.types import TOTAL_START, Limits, Windows
 from tests.metering.conftest import Begin, Life
 from tests.metering.writing import DAY_MS, KEY, LOOKUP, TENANT, JournalFile
 
@@ -129,6 +129,29 @@ async def test_a_late_record_becomes_an_adjustment(begin: Begin, journal: Journa
     journal.append(late)
     await life.drain()
     assert expected == await entries(life)
+
+
+@pytest.mark.usefixtures("at_noon")
+async def test_an_adjustment_counts_where_the_orphan_did(begin: Begin, journal: JournalFile) -> None:
+    """Whatever windows and owner a late record names, what was charged is taken back where it was."""
+    request_id = journal.new_id()
+    journal.append(journal.opened(request_id))
+    journal.start()
+    windows = {"day": "2026-12-24", "month": "2026-12"}
+    journal.append(journal.ended(request_id, windows=windows))
+    life = await begin()
+    await life.drain()
+    again = journal.new_id()
+    journal.append(journal.opened(again))
+    journal.start()
+    await life.drain()
+    journal.append(journal.ended(again, windows=windows))
+    await life.drain()
+    rows = await life.ledger.fetch("SELECT start, used FROM budget_windows WHERE scope_id = $1", KEY)
+    assert {date(2026, 12, 24), date(2026, 12, 1), date(2026, 11, 25), date(2026, 11, 1), TOTAL_START} == {
+        row["start"] for row in rows
+    }
+    assert {30} == {row["used"] for row in rows if row["start"] != TOTAL_START}
 
 
 @pytest.mark.usefixtures("at_noon")

@@ -63,6 +63,18 @@ def test_every_missing_line_is_counted_once(delays: list[int], missing: set[int]
     assert len(missing) == sequence.end().lost
 
 
+async def test_numbers_go_on_from_batch_to_batch(begin: Begin, journal: JournalFile) -> None:
+    """A line of a later batch closes the gap of an earlier one."""
+    life = await begin()
+    late = journal.opened(journal.new_id())
+    journal.request()
+    await life.drain()
+    journal.append(late)
+    await life.drain()
+    row = await life.ledger.fetchrow("SELECT next, ahead, lost FROM journal_sequences")
+    assert (4, [], 0) == tuple(row)
+
+
 async def test_a_lost_line_is_counted_in_postgres(begin: Begin, journal: JournalFile) -> None:
     """A number that never came is there to be seen once a later boot is read, and is not forgotten."""
     boot = journal.boot

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
 
 from authz import keyspace
 from authz.limits import Limiter
+from metering import tail
+from metering.settle import MarkMovedError
 from tests.metering.conftest import Begin
-from tests.metering.writing import KEY, NODE, TENANT, JournalFile
+from tests.metering.writing import DAY_MS, KEY, NODE, TENANT, JournalFile
 
 STEPS = ["mark_moved", "ledger_written", "windows_raised", "committed", "settled", "published"]
 
@@ -101,6 +104,68 @@ async def test_a_replay_of_the_whole_journal_adds_nothing(begin: Begin, journal:
     await again.drain()
     assert before == (await again.rows(), await again.windows())
     assert 0 == await again.count("open_requests")
+
+
+async def test_only_one_process_commits_a_line(begin: Begin, journal: JournalFile) -> None:
+    """Who finds the mark moved stands back before anything is written."""
+    first, second = await begin(), await begin()
+    journal.request()
+    await first.drain()
+    reached: list[str] = []
+    second.metering._settlement._reach = reached.append
+    with pytest.raises(MarkMovedError):
+        await second.drain()
+    assert [] == reached
+
+
+async def test_an_open_line_read_again_opens_nothing(begin: Begin, journal: JournalFile) -> None:
+    """What the ledger knows the end of is not open, whatever is read once more."""
+    request_id = journal.new_id()
+    journal.append(journal.opened(request_id))
+    length = journal.path.stat().st_size
+    journal.append(journal.ended(request_id))
+    life = await begin()
+    await life.drain()
+    os.truncate(journal.path, length)
+    await life.drain()
+    assert (0, 1) == (await life.count("open_requests"), len(await life.rows()))
+
+
+async def test_an_earlier_boot_or_end_takes_nothing_back(
+    begin: Begin, journal: JournalFile, limiter: Limiter
+) -> None:
+    """A node's boot and its known end of file only ever rise, whoever commits last."""
+    limiter.clock_us = DAY_MS * 1000
+    old = journal.path.read_bytes()
+    journal.start()
+    life = await begin()
+    await life.drain()
+    limiter.clock_us -= 5_000_000
+    journal.append(old)
+    await life.beat()
+    row = await life.ledger.fetchrow("SELECT boot, eof_at FROM nodes")
+    assert (journal.boot, DAY_MS / 1000) == (row["boot"], row["eof_at"].timestamp())
+
+
+async def test_a_journal_that_is_not_read_to_its_end_lags(
+    begin: Begin, journal: JournalFile, limiter: Limiter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until the end is reached the lag grows, and the end that is committed is the one asked for first."""
+    limiter.clock_us = DAY_MS * 1000
+    life = await begin()
+    await life.drain()
+    monkeypatch.setattr(tail, "CHUNK_LINES", 1)
+    for _ in range(5):
+        journal.request()
+    for _ in range(3):
+        life.clock.seconds += 1
+        limiter.clock_us += 1_000_000
+        await life.metering.step()
+    assert 3000 == await limiter.lag_ms(NODE)
+    await life.drain()
+    eof_at = await life.ledger.fetchval("SELECT eof_at FROM nodes")
+    assert DAY_MS / 1000 + 1 == eof_at.timestamp()
+    assert 0 == await limiter.lag_ms(NODE)
 
 
 async def test_a_committed_boot_line_makes_its_node_known(begin: Begin, journal: JournalFile) -> None:

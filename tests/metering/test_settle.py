@@ -125,6 +125,29 @@ async def test_a_line_postgres_refuses_costs_only_itself(begin: Begin, journal: 
     assert ids[-1] == journal.request() or await life.drain() is None
 
 
+async def test_a_dead_letter_is_read_again_when_wanted(begin: Begin, journal: JournalFile) -> None:
+    """What is understood now is settled and published, what is not stays, and nothing is read unasked."""
+    life = await begin()
+    await life.ledger.execute("ALTER TABLE ledger ADD CONSTRAINT odd CHECK (deltas <> 13)")
+    request_id = journal.request(deltas=13)
+    journal.append(b"garbage\n")
+    await life.drain()
+    await life.ledger.execute("ALTER TABLE ledger DROP CONSTRAINT odd")
+    await life.beat(times=6)
+    assert [] == await life.rows()
+    await life.ledger.execute("UPDATE dead_letters SET is_replay_wanted = true")
+    await life.beat(times=6)
+    assert [request_id] == [row["request_id"] for row in await life.rows()]
+    assert 30 == (await life.windows())[KEY, "total"]
+    assert (0, 0) == (await life.count("unpublished"), await life.count("open_requests"))
+    letters = await life.ledger.fetch(
+        "SELECT reason, is_replay_wanted, replayed_at FROM dead_letters ORDER BY id"
+    )
+    assert [("refused", False, True), ("not_json", False, False)] == [
+        (reason, wanted, at is not None) for reason, wanted, at in letters
+    ]
+
+
 async def test_the_totals_of_many_tenants_are_published(begin: Begin, journal: JournalFile) -> None:
     """One batch of many tenants and keys raises the windows of each."""
     owners = [
@@ -173,6 +196,19 @@ async def test_requests_of_other_days_find_their_partition(begin: Begin, journal
     assert 5 == len(await life.rows())
 
 
+async def test_a_day_that_was_dropped_is_made_again(begin: Begin, journal: JournalFile) -> None:
+    """A single record of a day whose partition is gone is settled like any other."""
+    journal.request()
+    life = await begin()
+    await life.drain()
+    await life.ledger.execute("SELECT drop_ledger_partition('2026-11-25')")
+    request_id = journal.new_id()
+    journal.append(journal.ended(request_id))
+    await life.drain()
+    assert [request_id] == [row["request_id"] for row in await life.rows()]
+    assert 0 == await life.count("dead_letters")
+
+
 async def test_ratios_are_learned_and_used(begin: Begin, journal: JournalFile) -> None:
     """What answers with usage have shown counts those that come without, and is kept with the row."""
     life = await begin()
@@ -191,6 +227,21 @@ async def test_ratios_are_learned_and_used(begin: Begin, journal: JournalFile) -
         row["output_bytes_per_token"],
         row["output_tokens_per_s"],
     )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"images": 1}, {"path": "/api/embed"}, {"deltas": 90}, {"output_bytes": 0}, {"input_tokens": 0}],
+    ids=["image", "embedding", "counted", "no output", "load"],
+)
+async def test_what_says_too_little_teaches_nothing(
+    begin: Begin, journal: JournalFile, fields: dict[str, object]
+) -> None:
+    """Only whole answers of text with reported usage show what a token is."""
+    journal.request(**fields)
+    life = await begin()
+    await life.drain()
+    assert 0 == await life.count("model_ratios")
 
 
 async def test_a_replay_teaches_nothing(begin: Begin, journal: JournalFile) -> None:

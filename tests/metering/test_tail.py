@@ -12,7 +12,8 @@ from uuid import UUID
 import pytest
 from backports import zstd
 
-from metering.files import Mark, rotated
+from metering import tail
+from metering.files import Mark, OpenFile, rotated
 from metering.journal import understand
 from metering.tail import CHUNK_BYTES, CHUNK_LINES, Chunk, Tail
 from tests.metering.writing import JournalFile
@@ -108,6 +109,52 @@ def test_rotation_is_followed(journal: JournalFile, reader: Reader) -> None:
         ids.append(journal.request())
     assert ids == reader.drain()
     assert [True] * 4 == [mark.is_finished for mark in reader.marks.values()][:4]
+
+
+def test_a_rotation_while_the_folder_is_listed_is_noticed(
+    journal: JournalFile, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that was rotated after the list was made comes before the one that took its place."""
+    ids = [journal.request()]
+    has_rotated = False
+
+    def listed(active: Path) -> list[Path]:
+        nonlocal has_rotated
+        found = rotated(active)
+        if not has_rotated:
+            has_rotated = True
+            journal.rotate()
+            ids.append(journal.request())
+        return found
+
+    monkeypatch.setattr(tail, "rotated", listed)
+    reader.drain()
+    assert ids == reader.ids
+
+
+def test_a_packed_file_is_final_whatever_else_there_is(journal: JournalFile, reader: Reader) -> None:
+    """With the newest file packed and no active one, it is read to its end, its last line too."""
+    whole = journal.new_id()
+    journal.append(journal.ended(whole).rstrip())
+    journal.compress(journal.rotate())
+    journal.path.unlink()
+    reader.drain()
+    assert [whole] == reader.ids
+
+
+def test_a_packed_file_is_not_unpacked_again(
+    journal: JournalFile, reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a restart a finished .gz is known by its first line and its length."""
+    journal.request()
+    journal.compress(journal.rotate())
+    reader.drain()
+    held: list[Path] = []
+    holds = OpenFile.holds
+    monkeypatch.setattr(OpenFile, "holds", lambda file, mark: held.append(file.path) or holds(file, mark))
+    reader.restart()
+    assert [] == reader.drain()
+    assert [] == [path for path in held if path.suffix == ".gz"]
 
 
 def test_a_finished_file_may_go(journal: JournalFile, reader: Reader) -> None:
@@ -244,6 +291,18 @@ def test_a_copy_changes_nothing(journal: JournalFile, reader: Reader, name: str)
     reader.restart()
     reader.drain()
     assert before == reader.ids
+
+
+@pytest.mark.parametrize("part", [0.3, 0.5, 0.7, 0.9])
+def test_a_copy_that_ends_in_a_line_hides_nothing(journal: JournalFile, reader: Reader, part: float) -> None:
+    """A copy read first, cut anywhere, does not make the journal go on in the middle of a line."""
+    ids = [journal.request() for _ in range(3)]
+    data = journal.path.read_bytes()
+    name = "journal-2020-01-01T00-00-00.000-size.log"
+    journal.path.with_name(name).write_bytes(data[: int(len(data) * part)])
+    reader.drain()
+    assert ids == reader.ids
+    assert [] == [reason for reason in reader.reasons if reason != "torn"]
 
 
 def test_files_that_begin_alike_are_told_apart(journal: JournalFile, reader: Reader) -> None:

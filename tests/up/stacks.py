@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 from attrs import define, field
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 
 
 def _environ() -> dict[str, str]:
@@ -29,6 +29,14 @@ def until(is_met: Callable[[], object]) -> None:
     while not is_met():
         assert time.monotonic() < give_up, "it never came about"
         time.sleep(0.02)
+
+
+def answers(url: str) -> bool:
+    """Whether something serves there."""
+    try:
+        return httpx.get(url).is_success
+    except httpx.TransportError:
+        return False
 
 
 def free_port() -> int:
@@ -53,9 +61,10 @@ class Stack:
         env = {**_environ(), **environ}
         return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=240, check=False)
 
-    def up(self, *arguments: str, **environ: str) -> dict[str, Any]:
-        """Bring it up with the demo backend and return what it says of itself."""
-        done = self.run("up", "--port", str(self.port), "--demo", "--detach", "--json", *arguments, **environ)
+    def up(self, **environ: str) -> dict[str, Any]:
+        """Bring it up, with the demo backend unless told of another; returns what it says of itself."""
+        backend = [] if "OLLAMA_BACKENDS" in environ else ["--demo"]
+        done = self.run("up", "--port", str(self.port), "--detach", "--json", *backend, **environ)
         assert done.returncode == 0, done.stderr
         said: dict[str, Any] = json.loads(done.stdout)
         self.key = said["key"] or self.key

@@ -12,6 +12,8 @@ from authz.admin import embedded
 from authz.errors import CommandError
 from tests.up.stacks import Stack
 
+pytestmark = pytest.mark.timeout(300)
+
 
 class _Refusing(BaseHTTPRequestHandler):
     def do_GET(self) -> None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import signal
 
+import pytest
+
 from tests.up.stacks import Stack, until
+
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_up_again_continues(running: Stack) -> None:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import stat
+import subprocess
+import sys
 
 import pytest
 
 from tests.up.stacks import Stack, until
+
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_status_says_the_same_as_up(running: Stack) -> None:
@@ -75,6 +80,24 @@ def test_unknown_log_is_refused(running: Stack) -> None:
     assert 1 == done.returncode
     assert "choose from" in done.stderr
     assert "caddy" in done.stderr
+
+
+def test_logs_can_be_followed(running: Stack) -> None:
+    """With --follow, what happens from now on is printed as it happens, until Ctrl-C."""
+    argv = [sys.executable, "-m", "authz", "logs", "demo", "--follow", "--lines", "0"]
+    log = running.state / "logs" / "demo.log"
+    with subprocess.Popen([*argv, "--state", str(running.state)], stdout=subprocess.PIPE) as following:
+        assert following.stdout is not None
+        with log.open("a") as file:
+            # The first may be written before the command looks, the later ones are not.
+            while not select.select([following.stdout], [], [], 0.1)[0]:
+                file.write("news\n")
+                file.flush()
+        assert following.stdout.readline() == b"demo | news\n"
+
+        following.send_signal(signal.SIGINT)
+
+        assert 0 == following.wait()
 
 
 @pytest.mark.parametrize("child", ["redis", "postgres", "authz-0", "metering", "demo", "caddy"])

@@ -8,7 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from tests.up.stacks import Stack
+import httpx
+import pytest
+
+from tests.up.stacks import Stack, answers, free_port, until
+
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_two_stacks_side_by_side(new_stack: Callable[[], Stack]) -> None:
@@ -22,6 +27,25 @@ def test_two_stacks_side_by_side(new_stack: Callable[[], Stack]) -> None:
     assert 401 == one.chat().status_code
     one.run("down")
     assert other.status()["ready"]
+
+
+def test_backend_with_a_token(stack: Stack) -> None:
+    """A backend sees the token that it was named with, and never the key of a client."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    argv = [sys.executable, "-m", "authz.demo", "--port", str(port), "--pace-ms", "0"]
+    with subprocess.Popen(argv) as demo:
+        until(lambda: answers(f"{url}/api/version"))
+        stack.up(OLLAMA_BACKENDS=json.dumps([{"name": "gpu", "url": url, "token": 'a"b {c}'}]))
+
+        assert 200 == stack.chat().status_code
+
+        hits = [hit for hit in httpx.get(f"{url}/demo/hits").json() if hit["target"] == "/api/chat"]
+        demo.terminate()
+    headers = [value for name, value in hits[0]["headers"] if name.lower() == "authorization"]
+    assert ['Bearer a"b {c}'] == headers
+    assert stack.key is not None
+    assert stack.key not in str(hits)
 
 
 def test_own_stores_replace_the_embedded(stack: Stack, database: str, redis_url: str) -> None:

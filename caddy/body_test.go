@@ -1,0 +1,54 @@
+package gateway
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestPools: a body takes memory as it arrives, and a full pool refuses.
+func TestPools(t *testing.T) {
+	p := new(pool)
+	p.size.Store(20 << 10)
+	request := func(n int) *http.Request {
+		r, _ := http.NewRequest("POST", "/", strings.NewReader(strings.Repeat("x", n)))
+		return r
+	}
+	one := share{pool: p}
+	body, err := readBody(request(100), 1<<20, &one)
+	must(t, err)
+	equal(t, 100, len(body), "read")
+	equal(t, 101, p.used.Load(), "taken")
+	two := share{pool: p}
+	if _, err := readBody(request(30<<10), 1<<20, &two); err != errPoolFull {
+		t.Errorf("a full pool says %v", err)
+	}
+	two.release()
+	if _, err := readBody(request(30<<10), 10<<10, &two); err != errTooLarge {
+		t.Errorf("a large body says %v", err)
+	}
+	chunked := request(30 << 10)
+	chunked.ContentLength = -1
+	if _, err := readBody(chunked, 10<<10, &share{pool: p}); err != errTooLarge {
+		t.Errorf("a large chunked body says %v", err)
+	}
+	one.release()
+	two.release()
+}
+
+// TestKnownKeys: a key is known for ten minutes after its Grant, and memory is bounded.
+func TestKnownKeys(t *testing.T) {
+	k, now := new(knownKeys), time.Unix(1e9, 0)
+	equal(t, false, k.has("a", now), "stranger")
+	k.add("a", now)
+	equal(t, true, k.has("a", now.Add(knownFor-1)), "known")
+	equal(t, false, k.has("a", now.Add(knownFor)), "forgotten")
+	for i := range maxKnown + 10 {
+		k.add(fmt.Sprint(i), now)
+	}
+	if len(k.until) > maxKnown {
+		t.Errorf("remembers %d keys", len(k.until))
+	}
+}

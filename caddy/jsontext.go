@@ -1,0 +1,116 @@
+package gateway
+
+import (
+	"bytes"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// marshalledNumberBytes bounds a number as encoding/json writes it: -1.7976931348623157e+308.
+const marshalledNumberBytes = 25
+
+// marshalledBytes bounds the length of v after encoding/json has read and rewritten it.
+func marshalledBytes(v []byte) int {
+	n := 0
+	for i := skipSpace(v, 0); i < len(v); i = skipSpace(v, i) {
+		switch c := v[i]; {
+		case c == '"':
+			end, _ := skipString(v, i)
+			n += 2 + escapedBytes(v[i+1:end-1])
+			i = end
+		case c == '-' || isDigit(c):
+			n += marshalledNumberBytes
+			i, _ = skipNumber(v, i)
+		default:
+			n++
+			i++
+		}
+	}
+	return n
+}
+
+// escapedBytes bounds the length of a string as encoding/json writes it: with <, >, &,
+// U+2028 and U+2029 escaped.
+func escapedBytes(s []byte) int {
+	n := 0
+	for i := 0; i < len(s); i++ {
+		switch s[i] {
+		case '\\':
+			length := escapeLength(s[i:])
+			n += length
+			i += length - 1
+		case '<', '>', '&':
+			n += 6
+		case 0xe2:
+			n += 4
+		default:
+			n++
+		}
+	}
+	return n
+}
+
+// decodedBytes is the length in UTF-8 of a string, given as it stands between its quotes.
+func decodedBytes(s []byte) int {
+	n := len(s)
+	for i := bytes.IndexByte(s, '\\'); i >= 0 && i < len(s); i++ {
+		if s[i] != '\\' {
+			continue
+		}
+		r, length := decodeEscape(s[i:])
+		n += utf8.RuneLen(r) - length
+		i += length - 1
+	}
+	return n
+}
+
+// appendDecoded appends the text of a string, given as it stands between its quotes.
+func appendDecoded(text, s []byte) []byte {
+	for i := 0; i < len(s); i++ {
+		if s[i] != '\\' {
+			text = append(text, s[i])
+			continue
+		}
+		r, length := decodeEscape(s[i:])
+		text = utf8.AppendRune(text, r)
+		i += length - 1
+	}
+	return text
+}
+
+// decodeEscape reads the escape sequence, or the surrogate pair of two, that s begins with.
+func decodeEscape(s []byte) (r rune, length int) {
+	if s[1] != 'u' {
+		return rune(simpleEscapes[s[1]]), 2
+	}
+	r = hexRune(s[2:6])
+	if !utf16.IsSurrogate(r) {
+		return r, 6
+	}
+	if len(s) >= 12 && s[6] == '\\' && s[7] == 'u' {
+		if pair := utf16.DecodeRune(r, hexRune(s[8:12])); pair != utf8.RuneError {
+			return pair, 12
+		}
+	}
+	return utf8.RuneError, 6
+}
+
+var simpleEscapes = [256]byte{
+	'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t',
+}
+
+func hexRune(s []byte) rune {
+	var r rune
+	for _, c := range s {
+		switch {
+		case isDigit(c):
+			c -= '0'
+		case c >= 'a':
+			c -= 'a' - 10
+		default:
+			c -= 'A' - 10
+		}
+		r = r<<4 | rune(c)
+	}
+	return r
+}

@@ -1,0 +1,104 @@
+package gateway
+
+import (
+	"net"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/caddyserver/caddy/v2/modules/logging"
+	"go.uber.org/zap/buffer"
+	"go.uber.org/zap/zapcore"
+)
+
+func init() {
+	caddy.RegisterModule(LogEncoder{})
+}
+
+// LogEncoder is Caddy's JSON, but of a request it keeps what names it: no header, since a
+// client may put its key into any, and no query. It also spares Caddy to format them.
+type LogEncoder struct {
+	logging.JSONEncoder
+}
+
+// CaddyModule returns the Caddy module information.
+func (LogEncoder) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "caddy.logging.encoders.gateway",
+		New: func() caddy.Module { return new(LogEncoder) },
+	}
+}
+
+// UnmarshalCaddyfile reads `format gateway`, which has no options.
+func (e *LogEncoder) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
+	d.Next()
+	if d.NextArg() {
+		return d.ArgErr()
+	}
+	return nil
+}
+
+// Clone returns an encoder with the same fields.
+func (e LogEncoder) Clone() zapcore.Encoder {
+	e.Encoder = e.Encoder.Clone()
+	return e
+}
+
+// AddObject adds a field of a logger.
+func (e LogEncoder) AddObject(name string, value zapcore.ObjectMarshaler) error {
+	if short, isKept := shorten(name, value); isKept {
+		return e.Encoder.AddObject(name, short)
+	}
+	return nil
+}
+
+// EncodeEntry writes one line.
+func (e LogEncoder) EncodeEntry(entry zapcore.Entry, fields []zapcore.Field) (*buffer.Buffer, error) {
+	kept := make([]zapcore.Field, 0, len(fields))
+	for _, field := range fields {
+		if value, ok := field.Interface.(zapcore.ObjectMarshaler); ok && field.Type == zapcore.ObjectMarshalerType {
+			short, isKept := shorten(field.Key, value)
+			if !isKept {
+				continue
+			}
+			field.Interface = short
+		}
+		if field.Key != "user_id" {
+			kept = append(kept, field)
+		}
+	}
+	return e.Encoder.EncodeEntry(entry, kept)
+}
+
+// shorten reduces a request to its name, and drops headers.
+func shorten(name string, value zapcore.ObjectMarshaler) (short zapcore.ObjectMarshaler, isKept bool) {
+	if request, ok := value.(caddyhttp.LoggableHTTPRequest); ok {
+		return loggedRequest(request), true
+	}
+	_, isHeader := value.(caddyhttp.LoggableHTTPHeader)
+	return value, !isHeader && name != "resp_headers"
+}
+
+// loggedRequest is what a log keeps of a request.
+type loggedRequest caddyhttp.LoggableHTTPRequest
+
+// MarshalLogObject writes the fields.
+func (r loggedRequest) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	ip, _, err := net.SplitHostPort(r.RemoteAddr)
+	if err != nil {
+		ip = r.RemoteAddr
+	}
+	uri, _, _ := strings.Cut(r.RequestURI, "?")
+	e.AddString("remote_ip", ip)
+	e.AddString("proto", r.Proto)
+	e.AddString("method", r.Method)
+	e.AddString("uri", uri)
+	return nil
+}
+
+// Interface guards
+var (
+	_ zapcore.Encoder       = (*LogEncoder)(nil)
+	_ caddyfile.Unmarshaler = (*LogEncoder)(nil)
+)

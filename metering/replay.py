@@ -1,0 +1,57 @@
+"""Read dead letters again: after an update that understands them, when an operator wants it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from attrs import frozen
+
+from metering.connection import RowsRefusedError
+from metering.journal import understand
+from metering.settle import Batch
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from uuid import UUID
+
+    from metering.settle import Settlement
+    from metering.store import Store
+    from metering.tail import Line
+
+log: Final = structlog.get_logger()
+
+AT_ONCE: Final = 100
+
+
+@frozen
+class Letter:
+    """A dead letter and the line it was."""
+
+    id: int
+    line: Line
+
+
+async def replay(store: Store, settlement: Settlement, *, node: UUID, at: datetime) -> int:
+    """Settle the wanted letters that are understood now; answers how many.
+
+    One by one, so that one which Postgres refuses costs no other. A letter that was settled before
+    changes nothing, so dying in between is harmless.
+    """
+    letters = await store.wanted_letters(node, AT_ONCE)
+    understood = [letter.id for letter in letters if await _is_settled(letter, settlement, at)]
+    if letters:
+        await store.letters_replayed(understood, tried=[letter.id for letter in letters])
+        log.info("metering.letters_replayed", understood=len(understood), tried=len(letters))
+    return len(understood)
+
+
+async def _is_settled(letter: Letter, settlement: Settlement, at: datetime) -> bool:
+    page = understand([letter.line])
+    if page.dead:
+        return False
+    try:
+        await settlement.settle(Batch(page, at))
+    except RowsRefusedError:
+        return False
+    return True

@@ -1,0 +1,30 @@
+"""How a refusal reads, in each dialect."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from authz.types import Dialect
+from tests.security.wire import Reply
+
+SENTENCE: Final = re.compile(r"[A-Z][^\n.]*(?:\.{3}[^\n.]*)?\.")
+"""One sentence; the three dots of an abridged key do not end it."""
+
+
+def sentence(reply: Reply, dialect: Dialect) -> str:
+    """The words of a refusal, which must have exactly the shape of its dialect."""
+    shape = reply.json()
+    error = shape["error"]
+    if dialect is Dialect.OLLAMA:
+        assert {"error"} == shape.keys()
+        return str(error)
+    assert isinstance(error, dict)
+    if dialect is Dialect.OPENAI:
+        assert {"error"} == shape.keys()
+        assert {"message", "type", "param", "code"} == error.keys()
+    else:
+        assert {"type", "error", "request_id"} == shape.keys()
+        assert ("error", reply.request_id) == (shape["type"], shape["request_id"])
+        assert {"type", "message"} == error.keys()
+    return str(error["message"])

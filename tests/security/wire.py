@@ -1,0 +1,105 @@
+"""HTTP/1.1 byte by byte: what no client library would send, and answers read without waiting for more."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO, Final
+from urllib.parse import urlsplit
+
+import msgspec
+from attrs import frozen
+
+PATIENCE_S: Final = 4.0
+"""Less than Caddy's read_body_idle: an answer that waits for a body comes later than this."""
+
+
+@frozen
+class Reply:
+    """One answer; header names are lower case, the last of two wins."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def request_id(self) -> str:
+        """The id that the gateway gave to the request, empty if it never became one."""
+        return self.headers.get("x-request-id", "")
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the connection ends with this answer."""
+        return self.headers.get("connection") == "close"
+
+    def json(self) -> dict[str, object]:
+        """The body, which must be one JSON object."""
+        return msgspec.json.decode(self.body, type=dict[str, object])
+
+
+@frozen
+class Line:
+    """One connection."""
+
+    _socket: socket.socket
+    _answers: IO[bytes]
+
+    def send(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self._socket.sendall(data)
+
+    def read(self, method: str = "GET") -> Reply:
+        """Read the next answer, an interim one too; raises ConnectionError if there is none."""
+        start = self._answers.readline()
+        if not start:
+            raise ConnectionError("closed without an answer")
+        headers = dict(self._headers())
+        status = int(start.split()[1])
+        has_body = method != "HEAD" and status not in {100, 204}
+        return Reply(status, headers, self._body(headers) if has_body else b"")
+
+    def ask(self, data: bytes) -> Reply:
+        """Send a whole request, or what there is of it, and read its answer."""
+        self.send(data)
+        return self.read(data.split(b" ", 1)[0].decode("latin-1"))
+
+    def hang_up(self) -> None:
+        """Say that nothing more will be sent."""
+        self._socket.shutdown(socket.SHUT_WR)
+
+    def is_over(self) -> bool:
+        """Whether nothing more comes."""
+        return not self._answers.readline()
+
+    def _headers(self) -> Iterator[tuple[str, str]]:
+        while line := self._answers.readline().strip():
+            name, _, value = line.decode("latin-1").partition(":")
+            yield name.lower(), value.strip()
+
+    def _body(self, headers: dict[str, str]) -> bytes:
+        if headers.get("transfer-encoding") == "chunked":
+            return b"".join(self._chunks())
+        length = headers.get("content-length")
+        return self._answers.read(-1 if length is None else int(length))
+
+    def _chunks(self) -> Iterator[bytes]:
+        while size := int(self._answers.readline(), 16):
+            yield self._answers.read(size)
+            self._answers.readline()
+        self._answers.readline()
+
+
+@contextmanager
+def line(url: str) -> Iterator[Line]:
+    """Open a connection; every wait on it is bounded."""
+    parts = urlsplit(url)
+    address = (parts.hostname, parts.port)
+    with socket.create_connection(address, PATIENCE_S) as opened, opened.makefile("rb") as answers:
+        yield Line(opened, answers)
+
+
+def ask(url: str, data: bytes) -> Reply:
+    """Ask once, on a connection of its own."""
+    with line(url) as opened:
+        return opened.ask(data)

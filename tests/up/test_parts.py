@@ -1,0 +1,149 @@
+"""The parts of a stack that can be looked at without one."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from authz.admin import embedded, plan, snippets
+from authz.admin.checklist import Checklist, News, Stage, pipe_report, read_news, step
+from authz.admin.folder import StateFolder, make_folder
+from authz.admin.migrate import dbmate_url
+from authz.admin.program import last_lines
+from authz.admin.supervisor import Deaths
+from authz.backends import Backend
+
+
+def test_first_death_costs_no_time() -> None:
+    """A child is restarted at once, then after growing pauses, and after five deaths no more."""
+    deaths = Deaths()
+
+    assert [0.0, 0.25, 0.5, 1.0, None] == [deaths.pause_s(now) for now in (0.0, 0.1, 0.2, 0.3, 0.4)]
+
+
+def test_old_deaths_are_forgotten() -> None:
+    """What dies once in a while is restarted for ever."""
+    deaths = Deaths()
+
+    assert {0.0} == {deaths.pause_s(now) for now in range(0, 1000, 31)}
+
+
+def test_snippet_without_a_token() -> None:
+    """A backend that wants no credential gets none, whatever the client sent."""
+    snippet = snippets.snippet(Backend("local", "http://127.0.0.1:11434"), Path("/s/local.credential"))
+
+    assert "import gateway_backend_open local http://127.0.0.1:11434\n" == snippet
+
+
+def test_snippet_keeps_the_token_out(tmp_path: Path) -> None:
+    """A token lies in a file for nobody else's eyes, not in the snippet that people edit and show."""
+    folder = make_folder(tmp_path / "s")
+    (folder.backends / "old.caddy").touch()
+
+    snippets.write(folder, [Backend("gpu", "https://gpu", "t0ken", "X-Key", "")])
+
+    credential = folder.backends / "gpu.credential"
+    assert ["gpu.caddy", "gpu.credential"] == sorted(path.name for path in folder.backends.iterdir())
+    assert "t0ken" == credential.read_text()
+    assert 0o600 == stat.S_IMODE(credential.stat().st_mode)
+    expected = f'import gateway_backend gpu https://gpu X-Key "{{file.{credential}}}"\n'
+    assert expected == (folder.backends / "gpu.caddy").read_text()
+
+
+def test_caddy_is_told_no_secret(tmp_path: Path) -> None:
+    """Caddy knows no store and no token; an operator's own GATEWAY_ settings reach it."""
+    caller = {"DATABASE_URL": "d", "OLLAMA_BACKENDS": "b", "PATH": "p", "GATEWAY_BIND": "192.0.2.1"}
+
+    told = plan.caddy_environ(StateFolder(tmp_path), 1, tmp_path / "j", caller)
+
+    assert "192.0.2.1" == told["GATEWAY_BIND"]
+    assert "http://:1" == told["GATEWAY_SITE"]
+    assert {"DATABASE_URL", "OLLAMA_BACKENDS"}.isdisjoint(told)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql:///x", "postgresql:///x?sslmode=disable"),
+        ("postgresql://p@/x?host=/run", "postgresql://p@/x?host=/run&sslmode=disable"),
+        ("postgresql://localhost/x?sslmode=require", "postgresql://localhost/x?sslmode=require"),
+        ("postgresql://db.internal/x", "postgresql://db.internal/x"),
+    ],
+)
+def test_tls_is_off_on_this_machine_only(url: str, expected: str) -> None:
+    """dbmate demands TLS where nothing is said; on this very machine there is none."""
+    assert expected == dbmate_url(url)
+
+
+def test_last_lines_say_something(tmp_path: Path) -> None:
+    """Empty lines say nothing, and a log may be missing."""
+    log = tmp_path / "x.log"
+    assert [] == last_lines(log)
+
+    log.write_text("one\n\ntwo\n \nthree\nfour\n")
+
+    assert ["two", "three", "four"] == last_lines(log)
+
+
+def test_news_pass_through_a_pipe() -> None:
+    """What a detached supervisor tells arrives as it was told, and it may talk to nobody."""
+    told = [News(Stage.RUNNING, "Caddy", "3 packages"), News(Stage.READY, text="nz_key", elapsed_ms=7)]
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as heard, os.fdopen(writing, "wb", buffering=0) as mouth:
+        for news in told:
+            pipe_report(mouth)(news)
+        mouth.close()
+        assert told == list(read_news(heard))
+
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb", buffering=0) as mouth:
+        pipe_report(mouth)(told[0])
+
+
+def test_failed_step_is_told() -> None:
+    """A step that ends with an error is marked as failed before the error is seen."""
+    told: list[News] = []
+
+    with pytest.raises(ValueError, match="no"), step("schema", told.append):
+        raise ValueError("no")
+
+    assert [Stage.RUNNING, Stage.FAILED] == [news.stage for news in told]
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_checklist_shows_every_step(*, is_terminal: bool) -> None:
+    """On a terminal and in a file alike, each step is shown with its mark, and a restart is named."""
+    screen = io.StringIO()
+    with Checklist(Console(file=screen, force_terminal=is_terminal, width=100)) as checklist:
+        with step("Caddy", checklist) as building:
+            building.note("3 packages compiled")
+        checklist(News(Stage.READY, elapsed_ms=1500))
+        checklist(News(Stage.RESTARTED, "redis", "killed by signal 9"))
+
+    for text in ("✓", "Caddy", "3 packages compiled", "ready after 1.5 s", "↻ redis: killed by signal 9"):
+        assert text in screen.getvalue()
+
+
+def test_postgres_never_runs_as_root(stores: Path) -> None:
+    """PostgreSQL refuses root, so whoever starts a stack as root still has one."""
+    pid = int((stores / "postgres" / "postmaster.pid").read_text().split()[0])
+
+    assert 0 != Path(f"/proc/{pid}").stat().st_uid
+
+
+def test_unfinished_cluster_is_made_anew(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """An initialisation that was interrupted is never taken for a cluster."""
+    state = tmp_path_factory.mktemp("s")
+    (state / "postgres.new" / "base").mkdir(parents=True)
+
+    with embedded.postgres_server(state) as server:
+        server.kill()
+        server.start()
+
+    assert not (state / "postgres.new").exists()
