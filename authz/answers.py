@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from attrs import field, frozen
 
+from authz.log import redacted
 from authz.types import Dialect
 
 if TYPE_CHECKING:
@@ -167,7 +168,8 @@ REASONS: Final = {
 def word(refusal: Refusal, *, dialect: Dialect, request_id: UUID) -> Answer:
     """Word a refusal for whoever reads it."""
     reason = REASONS[refusal.reason]
-    body = _body(reason, dialect, reason.sentence.format(**refusal.words), str(request_id))
+    words = {name: redacted(value) for name, value in refusal.words.items()}
+    body = _body(reason, dialect, reason.sentence.format(**words), str(request_id))
     headers = {"content-type": "application/json"} | reason.headers | refusal.headers
     is_anthropic = dialect is Dialect.ANTHROPIC
     status = reason.anthropic_status if is_anthropic and reason.anthropic_status else reason.status

@@ -1,7 +1,8 @@
 """The authz process: a Litestar application on a unix socket that only Caddy can reach.
 
 `/verify` answers 204 with a Grant or the client's refusal with a Denial; the read routes answer at
-their own path; `/readyz` tells what is missing. Nothing else is there to be asked.
+their own path; `/readyz` tells what is missing, `/metrics` how things stand. Caddy hands no client's
+`/metrics` on. Nothing else is there to be asked.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import msgspec
 import structlog
 from litestar import Litestar
 from litestar.handlers import asgi
+from prometheus_client import CollectorRegistry
 
-from authz import answers, messages, routes
+from authz import answers, messages, metrics, routes
 from authz import log as logging
 from authz import settings as settings_
 from authz.answers import Refusal
@@ -33,6 +35,7 @@ from authz.queue import Queue
 from authz.rebuild import Rebuilder
 from authz.sources import Sources
 from authz.store import Store
+from authz.templates import Templates
 from authz.verify import CLOCK_SKEW_S, Read, Verifier, utc_now
 
 if TYPE_CHECKING:
@@ -73,6 +76,7 @@ class Gate:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._verifier: Verifier | None = None
+        self._metrics = metrics.Metrics(CollectorRegistry())
 
     @asynccontextmanager
     async def lifespan(self, _: Litestar) -> AsyncIterator[None]:
@@ -84,6 +88,7 @@ class Gate:
             inventory = Inventory(settings.backends, client, poll_s=settings.poll_s)
             identities = Identities(store, Peppers.read(settings.pepper_file))
             rebuilder = Rebuilder(store, limiter)
+            templates = Templates(store, least=settings.template_tokens)
             self._verifier = Verifier(
                 settings=settings,
                 store=store,
@@ -94,15 +99,18 @@ class Gate:
                 nodes=Nodes(store, limiter, now_s=time.monotonic),
                 queue=Queue(wait_s=settings.queue_ms / 1000, now_s=time.monotonic),
                 sources=Sources(now_s=time.monotonic),
+                templates=templates,
                 now=utc_now,
             )
-            polling = asyncio.create_task(inventory.run())
+            self._metrics.watch(self._verifier)
+            polling = [asyncio.create_task(poll.run()) for poll in (inventory, templates)]
             try:
                 await _notice_losses(rebuilder)
                 yield
             finally:
-                polling.cancel()
-                await asyncio.gather(polling, return_exceptions=True)
+                for task in polling:
+                    task.cancel()
+                await asyncio.gather(*polling, return_exceptions=True)
                 await identities.close()
                 await rebuilder.close()
                 await limiter.close()
@@ -121,6 +129,9 @@ class Gate:
         if path == b"/readyz":
             await self._ready(send)
             return
+        if path == b"/metrics":
+            await _send(send, 200, {"content-type": metrics.CONTENT_TYPE}, self._metrics.text())
+            return
         ask = _ask(scope)
         if ask is None:
             await _send(send, 400, {}, b"")
@@ -131,8 +142,10 @@ class Gate:
 
     async def _verify(self, ask: Ask, headers: Headers, receive: Receive, send: Send) -> None:
         """204 and a Grant, or the client's answer and a Denial."""
+        began = time.perf_counter()
         gone = partial(_disconnected, receive)
         decision = _too_old(ask) or await self.verifier.verify(ask, headers, gone)
+        self._metrics.observe(decision, time.perf_counter() - began)
         if isinstance(decision, Refusal):
             await _refuse(send, ask, decision)
         else:
@@ -140,7 +153,9 @@ class Gate:
 
     async def _read(self, ask: Ask, headers: Headers, send: Send) -> None:
         """The answer itself, with whom it was given to."""
+        began = time.perf_counter()
         decision = _too_old(ask) or await self.verifier.read(ask, headers)
+        self._metrics.observe(decision, time.perf_counter() - began)
         if isinstance(decision, Refusal):
             await _refuse(send, ask, decision)
         else:

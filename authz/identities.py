@@ -36,6 +36,9 @@ class Identities:
         self._proving = asyncio.Semaphore(PROVING)
         self._proofs: set[asyncio.Task[None]] = set()
 
+    def __len__(self) -> int:
+        return len(self._known)
+
     def known(self, secret: str) -> Identity | None:
         """Whom a secret stands for, if this process has met it before."""
         for pepper in self._peppers.alive:

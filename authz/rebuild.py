@@ -36,6 +36,8 @@ class Rebuilder:
     def __init__(self, store: Store, limiter: Limiter) -> None:
         self._store = store
         self._limiter = limiter
+        self.rebuilt = 0
+        """How many tenants this process has rebuilt."""
         self._running: dict[UUID, asyncio.Task[None]] = {}
         self._readings = asyncio.Semaphore(READINGS)
 
@@ -85,5 +87,6 @@ class Rebuilder:
             reading = await self._store.read(tenant, lost=lost, safe_at=safe_at, read_at=read_at)
         if reading is None or not await self._limiter.rebuild(reading):
             return RETRY_S
+        self.rebuilt += 1
         log.info("authz.tenant_rebuilt", tenant=str(tenant), open_requests=len(reading.open_requests))
         return None

@@ -96,6 +96,13 @@ class Store:
         async with self.connection() as connection:
             return tuple([row["id"] async for row in _queries.tenant_ids(connection)])
 
+    async def template_tokens(self) -> dict[str, int]:
+        """The most tokens that each model's template was seen to add to a prompt, by canonical name."""
+        async with self.connection() as connection:
+            return {
+                row["model"]: row["template_tokens"] async for row in _queries.template_tokens(connection)
+            }
+
     async def names(self) -> dict[str, str]:
         """What tenants and keys are called, by id."""
         async with self.connection() as connection:

@@ -28,13 +28,19 @@ class Tokens:
 
 
 def expect(
-    ask: Ask, identity: Identity, *, settings: Settings, context_length: int, has_output: bool
+    ask: Ask,
+    identity: Identity,
+    *,
+    settings: Settings,
+    context_length: int,
+    template_tokens: int,
+    has_output: bool,
 ) -> Tokens:
     """Bound the input by its bytes and the model's context, the output by every cap there is.
 
     Under a budget there always is one. Without any the answer stays what the backend makes it.
     """
-    framing = TOKENS_PER_MESSAGE * ask.messages + TOKENS_PER_TOOL * ask.tools + settings.template_tokens
+    framing = TOKENS_PER_MESSAGE * ask.messages + TOKENS_PER_TOOL * ask.tools + template_tokens
     bound_in = context_length if ask.images else min(ask.prompt_bytes + framing, context_length)
     estimated_input = max(1, min(ask.prompt_bytes // BYTES_PER_TOKEN + framing, bound_in))
     if not has_output:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from authz.settings import Settings
     from authz.sources import Sources
     from authz.store import Store
+    from authz.templates import Templates
     from authz.types import Identity
 
     Gone = Callable[[], Awaitable[None]]
@@ -72,6 +73,7 @@ class Verifier:
     nodes: Nodes
     queue: Queue
     sources: Sources
+    templates: Templates
     now: Callable[[], datetime]
 
     async def verify(self, ask: Ask, headers: Iterable[tuple[bytes, bytes]], gone: Gone) -> Grant | Refusal:
@@ -227,6 +229,7 @@ class Verifier:
             identity,
             settings=self.settings,
             context_length=backend.context_length(ask.model or "") or self.settings.context_length,
+            template_tokens=self.templates.tokens_of(ask.model or ""),
             has_output=route.has_output,
         )
         return Admission(

@@ -93,7 +93,7 @@ func (r loggedRequest) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	e.AddString("remote_ip", ip)
 	e.AddString("proto", r.Proto)
 	e.AddString("method", r.Method)
-	e.AddString("uri", uri)
+	e.AddString("uri", concealed(uri))
 	return nil
 }
 

@@ -89,6 +89,13 @@ func (x *exchange) prepare(r *http.Request) {
 	for _, name := range append([]string{"Accept-Encoding", "Origin", "Referer"}, credentialHeaders...) {
 		delete(r.Header, name)
 	}
+	// A key that a client has put elsewhere as well is no more the backend's business.
+	r.URL.RawQuery = concealed(r.URL.RawQuery)
+	for _, values := range r.Header {
+		for i := range values {
+			values[i] = concealed(values[i])
+		}
+	}
 	body := x.request.edited(x.grant, x.route.api)
 	x.request.body, x.request.members = nil, nil
 	r.Body = io.NopCloser(bytes.NewReader(body))

@@ -39,6 +39,7 @@ class Ratios:
 
     input_bytes_per_token: float = 4.0
     output_bytes_per_token: float = 4.0
+    output_tokens_per_delta: float = 1.0
     output_tokens_per_s: float = 50.0
 
 
@@ -93,13 +94,20 @@ def _output(record: Record, ratios: Ratios) -> tuple[int, bool]:
         if deltas <= reported + max(4, reported // 20):
             return reported, True
         return max(reported, deltas), False
-    learned = math.ceil((record.output_bytes or 0) / ratios.output_bytes_per_token)
+    learned = _learned(record, deltas, ratios)
     if record.stream is False and record.outcome in _ABANDONED:
         elapsed_s = (record.duration_ms or 0) / 1000
         learned = max(learned, math.ceil(elapsed_s * ratios.output_tokens_per_s))
     reserved = record.reserved.output if record.reserved else 0
     # What was delivered is charged; what is only reckoned never passes the reservation.
     return max(deltas, reported, min(learned, reserved)), False
+
+
+def _learned(record: Record, deltas: int, ratios: Ratios) -> int:
+    """Deltas are tokens but for a few that show no text; bytes tell less, but a single answer has no deltas."""
+    if deltas:
+        return math.ceil(deltas * ratios.output_tokens_per_delta)
+    return math.ceil((record.output_bytes or 0) / ratios.output_bytes_per_token)
 
 
 def _overrun(record: Record, charged: int) -> int:

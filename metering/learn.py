@@ -22,6 +22,7 @@ class Lesson:
 
     model: str
     ratios: Ratios
+    template_tokens: int
     samples: int
 
 
@@ -32,6 +33,9 @@ class _Sums:
     output_bytes: int = 0
     output_tokens: int = 0
     eval_ms: int = 0
+    deltas: int = 0
+    delta_tokens: int = 0
+    template_tokens: int = 0
     samples: int = 0
 
     def add(self, row: LedgerRow) -> None:
@@ -40,12 +44,17 @@ class _Sums:
         self.output_bytes += row.output_bytes or 0
         self.output_tokens += row.output_tokens
         self.eval_ms += row.eval_ms or row.duration_ms or 0
+        if row.deltas:
+            self.deltas += row.deltas
+            self.delta_tokens += row.output_tokens
+        self.template_tokens = max(self.template_tokens, row.input_tokens - (row.prompt_bytes or 0))
         self.samples += 1
 
     def ratios(self) -> Ratios:
         return Ratios(
             self.prompt_bytes / self.input_tokens,
             self.output_bytes / self.output_tokens,
+            max(1.0, self.delta_tokens / self.deltas) if self.deltas else 1.0,
             self.output_tokens * 1000 / self.eval_ms,
         )
 
@@ -56,7 +65,11 @@ def lessons(rows: Iterable[LedgerRow]) -> list[Lesson]:
     for row in rows:
         if row.model is not None and _teaches(row):
             sums[canonical(row.model)].add(row)
-    return [Lesson(model, sums[model].ratios(), sums[model].samples) for model in sorted(sums)]
+    return [_lesson(model, sums[model]) for model in sorted(sums)]
+
+
+def _lesson(model: str, sums: _Sums) -> Lesson:
+    return Lesson(model, sums.ratios(), sums.template_tokens, sums.samples)
 
 
 def _teaches(row: LedgerRow) -> bool:

@@ -106,6 +106,7 @@ class LedgerRow(NamedTuple):
     usage_source: str = Source.NONE
     input_bytes_per_token: float | None = None
     output_bytes_per_token: float | None = None
+    output_tokens_per_delta: float | None = None
     output_tokens_per_s: float | None = None
 
     @property
@@ -168,6 +169,7 @@ def settlement(ended: Ended, owner: Owner | None, ratios: Ratios, cost: Cost) ->
         usage_source=cost.source,
         input_bytes_per_token=ratios.input_bytes_per_token if counted else None,
         output_bytes_per_token=ratios.output_bytes_per_token if counted else None,
+        output_tokens_per_delta=ratios.output_tokens_per_delta if counted else None,
         output_tokens_per_s=ratios.output_tokens_per_s if counted else None,
     )
 

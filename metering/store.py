@@ -217,7 +217,9 @@ class Store(Connection):
                     lesson.model,
                     lesson.ratios.input_bytes_per_token,
                     lesson.ratios.output_bytes_per_token,
+                    lesson.ratios.output_tokens_per_delta,
                     lesson.ratios.output_tokens_per_s,
+                    lesson.template_tokens,
                     lesson.samples,
                 )
                 for lesson in lessons

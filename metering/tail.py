@@ -98,11 +98,12 @@ class _LongLine:
 
 @define
 class _Reading:
-    """The file being read."""
+    """The file being read; rest is the active file as it was when nothing more was in it."""
 
     file: OpenFile
     mark: Mark
     long_line: _LongLine | None = None
+    rest: Identity | None = None
 
 
 class ContentReplacedError(Exception):
@@ -157,24 +158,27 @@ class Tail:
     def _read(self, reading: _Reading) -> Chunk:
         before = reading.mark
         # Asked before reading: a file that is final by now is read to its very end below.
-        is_final = self._is_final(reading.file)
+        active = identify(self._active)
+        if active is not None and active == reading.rest:
+            return Chunk(before, before, (), is_end=True)
+        is_final = self._is_final(reading.file, active)
         lines, end, is_end = _lines(reading, is_final=is_final)
         after = evolve(before, is_finished=is_final and is_end, name=reading.file.path.name)
         if end > before.position:
             after = evolve(after, position=end, marker=reading.file.marker(end))
         self._marks.setdefault(after.fingerprint, {})[after.generation] = after
         reading.mark = after
+        reading.rest = active if is_end and not is_final else None
         # The file as it is now, not as it was opened: under its new name it must be known again.
         if after.is_finished:
             self._done.add(reading.file.current_identity())
             self.close()
         return Chunk(before, after, lines, is_end and not is_final)
 
-    def _is_final(self, file: OpenFile) -> bool:
+    def _is_final(self, file: OpenFile, active: Identity | None) -> bool:
         """Whether nobody will write to a file again: only one that is not the journal's newest."""
         if file.is_compressed:
             return True
-        active = identify(self._active)
         if active is not None:
             return not active.is_same_file(file.identity)
         # A file that was moved away by hand stays Caddy's until there is a new one at its path.

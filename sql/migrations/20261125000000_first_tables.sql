@@ -160,6 +160,7 @@ CREATE TABLE ledger (
     usage_source text NOT NULL CHECK (usage_source IN ('reported', 'counted', 'reserved', 'none')),
     input_bytes_per_token double precision,
     output_bytes_per_token double precision,
+    output_tokens_per_delta double precision,
     output_tokens_per_s double precision,
     PRIMARY KEY (request_id, entry)
 ) PARTITION BY RANGE (request_id);
@@ -253,7 +254,10 @@ CREATE TABLE model_ratios (
     model text PRIMARY KEY,
     input_bytes_per_token double precision NOT NULL,
     output_bytes_per_token double precision NOT NULL,
+    output_tokens_per_delta double precision NOT NULL,
     output_tokens_per_s double precision NOT NULL,
+    -- The most input tokens ever reported beyond the bytes of a prompt: what the model's template adds.
+    template_tokens bigint NOT NULL DEFAULT 0,
     samples bigint NOT NULL DEFAULT 0
 );
 

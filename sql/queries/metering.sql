@@ -141,14 +141,17 @@ ON CONFLICT DO NOTHING;
 
 -- name: ratios(models)
 -- metering.settle: what models have shown.
-SELECT model, input_bytes_per_token, output_bytes_per_token, output_tokens_per_s
+SELECT model, input_bytes_per_token, output_bytes_per_token, output_tokens_per_delta, output_tokens_per_s
 FROM model_ratios
 WHERE model = ANY(:models::text[]);
 
 -- name: learn(lessons)!
 -- metering.settle: moving averages over about the last thousand answers of a model.
 INSERT INTO model_ratios AS m
-    (model, input_bytes_per_token, output_bytes_per_token, output_tokens_per_s, samples)
+    (
+        model, input_bytes_per_token, output_bytes_per_token, output_tokens_per_delta, output_tokens_per_s,
+        template_tokens, samples
+    )
 SELECT l.*
 FROM unnest(:lessons::model_ratios[]) AS l
 ORDER BY l.model
@@ -159,6 +162,10 @@ SET input_bytes_per_token = m.input_bytes_per_token
     output_bytes_per_token = m.output_bytes_per_token
         + (excluded.output_bytes_per_token - m.output_bytes_per_token)
         * excluded.samples / (least(m.samples, 1000) + excluded.samples),
+    output_tokens_per_delta = m.output_tokens_per_delta
+        + (excluded.output_tokens_per_delta - m.output_tokens_per_delta)
+        * excluded.samples / (least(m.samples, 1000) + excluded.samples),
+    template_tokens = greatest(m.template_tokens, excluded.template_tokens),
     output_tokens_per_s = m.output_tokens_per_s
         + (excluded.output_tokens_per_s - m.output_tokens_per_s)
         * excluded.samples / (least(m.samples, 1000) + excluded.samples),

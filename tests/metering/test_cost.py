@@ -68,12 +68,16 @@ TABLE = {
     ),
     "load or unload": ({"input_tokens": 0, "output_tokens": 0, "deltas": 0}, (0, 0, 0, REPORTED)),
     "terminal, input not said": ({"input_tokens": None}, (20, 20, 0, COUNTED)),
-    "terminal, output not said": ({"output_tokens": None, "output_bytes": 90}, (10, 30, 0, COUNTED)),
+    "terminal, output not said": ({"output_tokens": None, "output_bytes": 90}, (10, 20, 0, COUNTED)),
     "stream cut: deltas": (CUT | {"deltas": 40}, (20, 40, 0, COUNTED)),
-    "stream cut: bytes, if they say more": (CUT | {"output_bytes": 90}, (20, 30, 0, COUNTED)),
+    "stream cut: deltas say more than bytes": (CUT | {"output_bytes": 90}, (20, 20, 0, COUNTED)),
+    "stream cut: bytes, where there are no deltas": (
+        CUT | {"deltas": 0, "output_bytes": 90},
+        (20, 30, 0, COUNTED),
+    ),
     "stream cut: input as reported": (CUT | {"input_tokens": 12}, (12, 20, 0, COUNTED)),
     "stream cut: what is only reckoned is never more than reserved": (
-        CUT | {"output_bytes": 60_000, "prompt_bytes": 4000},
+        CUT | {"deltas": 0, "output_bytes": 60_000, "prompt_bytes": 4000},
         (100, 200, 0, COUNTED),
     ),
     "stream cut without a budget: the reservation is a guess, what was delivered is not": (

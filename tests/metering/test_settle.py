@@ -68,6 +68,7 @@ async def test_every_field_of_a_record_is_in_the_ledger(begin: Begin, journal: J
         "at": datetime.fromtimestamp(DAY_MS / 1000, UTC),
         "input_bytes_per_token": None,
         "output_bytes_per_token": None,
+        "output_tokens_per_delta": None,
         "output_tokens_per_s": None,
     }
     assert expected == dict(row)
@@ -214,14 +215,14 @@ async def test_ratios_are_learned_and_used(begin: Begin, journal: JournalFile) -
     life = await begin()
     for _ in range(5):
         journal.request(
-            input_tokens=100, prompt_bytes=300, output_tokens=50, deltas=50, output_bytes=100, eval_ms=500
+            input_tokens=100, prompt_bytes=300, output_tokens=50, deltas=25, output_bytes=100, eval_ms=500
         )
     await life.drain()
     cut = {"terminal": False, "input_tokens": None, "output_tokens": None, "outcome": "client_gone"}
     request_id = journal.request(**cut, model="LLAMA3.2:latest", prompt_bytes=30, deltas=5, output_bytes=30)
     await life.drain()
     row = next(row for row in await life.rows() if row["request_id"] == request_id)
-    assert (10, 15, "counted") == (row["input_tokens"], row["output_tokens"], row["usage_source"])
+    assert (10, 10, "counted") == (row["input_tokens"], row["output_tokens"], row["usage_source"])
     assert (3.0, 2.0, 100.0) == (
         row["input_bytes_per_token"],
         row["output_bytes_per_token"],

@@ -208,6 +208,7 @@ TARGETS: Final = (
         for line in (
             "GET x:http://a/healthz",
             "GET x:http://a/readyz",
+            "GET x:http://a/metrics",
             "GET x:http://a/verify",
             "POST x:/api/chat",
             "GET x:verify",

@@ -1,0 +1,91 @@
+"""What is looked at beside the loop, over a connection of its own: how the books in Postgres stand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from attrs import define, frozen
+
+from authz.types import Total
+from metering.connection import Connection
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import date
+    from uuid import UUID
+
+    import asyncpg
+
+
+@frozen
+class Tally:
+    """What can be counted in a moment; counting stops at 100,000."""
+
+    open_requests: int
+    dead_letters: int
+    lost_lines: int
+    unpublished: int
+
+
+@frozen
+class Reckoned:
+    """A window as it is, and the sum of what it is made of; version 0 if there is no row."""
+
+    total: Total
+    tokens: int
+
+
+@define
+class Books(Connection):
+    """Every method raises StoreUnavailable; those that write raise RowsRefusedError too."""
+
+    async def tally(self, node: UUID | None) -> Tally:
+        """Count a node's requests, letters and losses."""
+        (row,) = await self._rows("tally", node=node)
+        return Tally(*row)
+
+    async def tenants_after(self, tenant: UUID, count: int) -> list[UUID]:
+        """The next tenants in the order of their ids."""
+        return [row["id"] for row in await self._rows("tenants_after", tenant=tenant, count=count)]
+
+    async def reckon(self, tenant: UUID, first: date, last: date) -> list[Reckoned]:
+        """A tenant's days from first to last beside the ledger's sums; months and totals beside theirs."""
+        rows = await self._rows("reckon", tenant=tenant, first=first, last=last)
+        return [Reckoned(_total(row), row["tokens"]) for row in rows]
+
+    async def lock_repairs(self, tenant: UUID) -> None:
+        """Let nobody else repair a tenant's windows before the transaction ends."""
+        await self._one("lock_repairs", tenant=tenant)
+
+    async def published_totals(self, tenant: UUID, first: date, last: date) -> list[Total]:
+        """A tenant's current windows if Redis has been told of all that is in them; else none."""
+        rows = await self._rows("published_totals", tenant=tenant, first=first, last=last)
+        return [_total(row) for row in rows]
+
+    async def raise_window(self, tenant: UUID, reckoned: Reckoned) -> None:
+        """Raise a window to the sum of what it is made of."""
+        total = reckoned.total
+        await self._do(
+            "raise_window",
+            tenant=tenant,
+            scope=total.scope,
+            period=total.period,
+            start=total.start,
+            missing=reckoned.tokens - total.used,
+        )
+
+    async def outbid(self, totals: Iterable[Total]) -> list[Total]:
+        """Give windows a version above these, without changing what was used."""
+        listed = list(totals)
+        rows = await self._rows(
+            "outbid",
+            scopes=[total.scope for total in listed],
+            periods=[total.period for total in listed],
+            starts=[total.start for total in listed],
+            versions=[total.version for total in listed],
+        )
+        return [_total(row) for row in rows]
+
+
+def _total(row: asyncpg.Record) -> Total:
+    return Total(row["scope_id"], row["period"], row["start"], row["used"], row["version"])

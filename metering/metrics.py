@@ -1,0 +1,126 @@
+"""What metering tells Prometheus: how far the bill is behind, what was lost, and where books differ."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from math import nan
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import (
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+from metering.cost import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.metrics_core import Metric
+
+    from metering.books import Tally
+    from metering.journal import Page
+    from metering.ledger import LedgerRow
+    from metering.tail import Tail
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+LEDGER_WINDOWS: Final = "ledger_windows"
+WINDOWS_REDIS: Final = "windows_redis"
+
+_RESULTS: Final = ("boot", "open", "settled", "repeated", "rejected")
+_BUCKETS_S: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+
+
+class Metrics(Collector):
+    """One process's registry; it outlives every life of the loop, so that a failure shows as lag."""
+
+    def __init__(
+        self, registry: CollectorRegistry, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._registry = registry
+        self._clock = clock
+        self._tail: Tail | None = None
+        self._lost_lines = 0
+        self.known_until: datetime | None = None
+        """To what moment everything that ran is billed: the last committed end of the journal."""
+        disable_created_metrics()  # Prometheus has no use for when a series began
+        ProcessCollector(namespace="gateway", registry=registry)
+        lines = Counter("gateway_lines", "Journal lines committed.", ("result",), registry=registry)
+        self._lines = {result: lines.labels(result) for result in _RESULTS}
+        self.settle_seconds = Histogram(
+            "gateway_settle_seconds",
+            "From reading lines to Redis's answer.",
+            buckets=_BUCKETS_S,
+            registry=registry,
+        )
+        self._orphans = Counter("gateway_orphans", "Requests charged what they reserved.", registry=registry)
+        self._overrun_tokens = Counter(
+            "gateway_overrun_tokens", "Tokens charged beyond a reservation.", registry=registry
+        )
+        self._dead_letters = Gauge(
+            "gateway_dead_letters", "Lines kept because they were not understood.", registry=registry
+        )
+        self._open_requests = Gauge("gateway_open_requests", "Begun and not ended.", registry=registry)
+        self._unpublished = Gauge(
+            "gateway_unpublished", "Ledger rows that Redis has not been told of.", registry=registry
+        )
+        drift = Gauge(
+            "gateway_drift_tokens", "Tokens by which books differed.", ("between",), registry=registry
+        )
+        self.drift_tokens = {between: drift.labels(between) for between in (LEDGER_WINDOWS, WINDOWS_REDIS)}
+        lag_bytes = Gauge("gateway_lag_bytes", "Bytes of the journal not read yet.", registry=registry)
+        lag_bytes.set_function(self._lag_bytes)
+        lag_seconds = Gauge("gateway_lag_seconds", "Age of the last committed end.", registry=registry)
+        lag_seconds.set_function(self._lag_s)
+        registry.register(self)
+
+    def follow(self, tail: Tail, known_until: datetime | None) -> None:
+        """A new life of the loop has begun where Postgres says."""
+        self._tail, self.known_until = tail, known_until
+
+    def committed(self, page: Page, added: Iterable[LedgerRow]) -> None:
+        """Count the lines of a page, and the rows that were new in the ledger."""
+        rows = list(added)
+        ended = {line.record.id for line in page.ended}
+        settled = sum(row.request_id in ended for row in rows)
+        counts = (len(page.boots), len(page.opens), settled, len(page.ended) - settled, len(page.dead))
+        for result, count in zip(_RESULTS, counts, strict=True):
+            self._lines[result].inc(count)
+        self._orphans.inc(sum(row.usage_source == Source.RESERVED for row in rows))
+        self._overrun_tokens.inc(sum(row.overrun_tokens for row in rows))
+
+    def counted(self, tally: Tally) -> None:
+        """Take over what Postgres has counted."""
+        self._lost_lines = tally.lost_lines
+        self._dead_letters.set(tally.dead_letters)
+        self._open_requests.set(tally.open_requests)
+        self._unpublished.set(tally.unpublished)
+
+    def collect(self) -> Iterator[Metric]:
+        """The lost lines, which Postgres remembers: no restart sets them back."""
+        yield CounterMetricFamily(
+            "gateway_sequence_gaps", "Journal lines that were lost.", value=self._lost_lines
+        )
+
+    def text(self) -> bytes:
+        """All of it, in Prometheus's text format."""
+        return generate_latest(self._registry)
+
+    def _lag_bytes(self) -> float:
+        try:
+            return nan if self._tail is None else self._tail.unread_bytes()
+        except OSError:  # there is no journal to look at
+            return nan
+
+    def _lag_s(self) -> float:
+        if self.known_until is None:
+            return nan
+        return max(0.0, (self._clock() - self.known_until).total_seconds())
