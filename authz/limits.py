@@ -12,6 +12,8 @@ from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
+from attrs import evolve
+
 from authz import keyspace, reservations, scripts, trust, wire
 from authz.admission import Lost
 from authz.errors import LimiterUnavailable
@@ -153,6 +155,16 @@ class Limiter:
         if any(found[0] != link.run_id.encode() for _, found, _ in answers):
             return None
         return tuple(wire.standing(scope, found[1:], running, now_us) for scope, found, running in answers)
+
+    async def totals(self, tenant: UUID, of: Sequence[Total]) -> tuple[Total, ...] | None:
+        """What is believed of these windows; version -1 where nothing is, None after a loss."""
+        link = self._pipeline.link
+        fields = [f"{kind}:{name}" for name in wire.names(tenant, of) for kind in "uw"]
+        epoch, *found = await answer(link.send("HMGET", keyspace.tenant(tenant), "epoch", *fields))
+        if epoch != link.run_id.encode():
+            return None
+        pairs = zip(of, found[::2], found[1::2], strict=True)
+        return tuple(evolve(total, used=int(u or 0), version=int(w or -1)) for total, u, w in pairs)
 
     async def overdue(self, tenant: UUID, before: datetime) -> tuple[OpenRequest, ...]:
         """Reservations whose deadline is 60 s and more before this moment: no record has settled them."""

@@ -54,6 +54,7 @@ class Environment:
     pepper_file: str = environ.var("", help="Key of the key tags, one hex line each; default STATE/pepper.")
     journal: str = environ.var("", help="Caddy's journal; default STATE/journal/journal.log.")
     control: str = environ.var("", help="Caddy's control socket; default STATE/run/control.sock.")
+    metrics_socket: str = environ.var("", help="Metering's metrics; default STATE/run/metering.sock.")
     max_output: int = environ.var(
         32768, converter=_count, help="Most output tokens of an answer that a budget pays for."
     )
@@ -85,6 +86,7 @@ class Settings:
     pepper_file: Path
     journal: Path
     control: Path
+    metrics: Path
     backends: tuple[Backend, ...]
     max_output: int
     expected_output: int
@@ -115,6 +117,7 @@ def load(environ_: Mapping[str, str], *, state: Path | None = None) -> Settings:
         pepper_file=Path(raw.pepper_file) if raw.pepper_file else folder / "pepper",
         journal=Path(raw.journal) if raw.journal else folder / "journal" / "journal.log",
         control=Path(raw.control) if raw.control else folder / "run" / "control.sock",
+        metrics=Path(raw.metrics_socket) if raw.metrics_socket else folder / "run" / "metering.sock",
         backends=backends.parse(raw.ollama_backends, raw.ollama_url),
         max_output=raw.max_output,
         expected_output=raw.expected_output,

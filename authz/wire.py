@@ -48,11 +48,18 @@ def limits(of: Limits) -> tuple[int, ...]:
 def totals(tenant: UUID, of: Iterable[Total]) -> list[Argument]:
     """What was used: scope and window, tokens, version of each."""
     arguments: list[Argument] = []
-    for total in of:
-        scope = None if total.scope == tenant else total.scope
-        window = keyspace.window(total.period, total.start)
-        arguments += (f"{keyspace.scope(scope)}:{window}", total.used, total.version)
+    listed = list(of)
+    for name, total in zip(names(tenant, listed), listed, strict=True):
+        arguments += (name, total.used, total.version)
     return arguments
+
+
+def names(tenant: UUID, of: Iterable[Total]) -> list[str]:
+    """What the windows are called in fields of the tenant's hash."""
+    scopes = ((None if total.scope == tenant else total.scope, total) for total in of)
+    return [
+        f"{keyspace.scope(scope)}:{keyspace.window(total.period, total.start)}" for scope, total in scopes
+    ]
 
 
 def decision(said: list[bytes], ask: Admission) -> Admitted | Refused | Unfit:

@@ -104,7 +104,7 @@ def _output(record: Record, ratios: Ratios) -> tuple[int, bool]:
 
 
 def _learned(record: Record, deltas: int, ratios: Ratios) -> int:
-    """Deltas are tokens but for a few that show no text; bytes tell less, but a single answer has no deltas."""
+    """Deltas are tokens but for a few without text; bytes tell less, but a single answer has no deltas."""
     if deltas:
         return math.ceil(deltas * ratios.output_tokens_per_delta)
     return math.ceil((record.output_bytes or 0) / ratios.output_bytes_per_token)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from metering.metrics import CONTENT_TYPE
+from authz.metrics import CONTENT_TYPE
 
 if TYPE_CHECKING:
     from asyncio import StreamReader, StreamWriter
@@ -38,14 +39,22 @@ async def listening(path: Path, metrics: Metrics) -> AsyncIterator[None]:
         writer.close()
 
     try:
-        server = await asyncio.start_unix_server(answer, path, limit=HEAD_BYTES)
-        path.chmod(0o600)
+        server = await asyncio.start_unix_server(answer, sock=_bound(path), limit=HEAD_BYTES)
     except OSError as error:
         log.warning("metering.metrics_unavailable", reason=str(error))
         yield
         return
     async with server:
         yield
+
+
+def _bound(path: Path) -> socket.socket:
+    """A socket of ours alone, in place of one that a dead process has left."""
+    path.unlink(missing_ok=True)
+    bound = socket.socket(socket.AF_UNIX)
+    bound.bind(str(path))
+    path.chmod(0o600)
+    return bound
 
 
 def _answer(head: bytes, metrics: Metrics) -> bytes:

@@ -6,17 +6,11 @@ from datetime import UTC, datetime
 from math import nan
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import (
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
-)
+from prometheus_client import Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
+from authz.metrics import add_process
 from metering.cost import Source
 
 if TYPE_CHECKING:
@@ -29,8 +23,6 @@ if TYPE_CHECKING:
     from metering.journal import Page
     from metering.ledger import LedgerRow
     from metering.tail import Tail
-
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 LEDGER_WINDOWS: Final = "ledger_windows"
 WINDOWS_REDIS: Final = "windows_redis"
@@ -51,8 +43,7 @@ class Metrics(Collector):
         self._lost_lines = 0
         self.known_until: datetime | None = None
         """To what moment everything that ran is billed: the last committed end of the journal."""
-        disable_created_metrics()  # Prometheus has no use for when a series began
-        ProcessCollector(namespace="gateway", registry=registry)
+        add_process(registry)
         lines = Counter("gateway_lines", "Journal lines committed.", ("result",), registry=registry)
         self._lines = {result: lines.labels(result) for result in _RESULTS}
         self.settle_seconds = Histogram(

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from uuid import UUID
 
 import structlog
-from attrs import define, frozen
+from attrs import define, field, frozen
+from prometheus_client import CollectorRegistry
 
 from authz.errors import LimiterUnavailable, StoreUnavailable
 from authz.limits import Limiter
 from authz.store import Store as Versions
 from metering.connection import RowsRefusedError
 from metering.journal import refused, understand
+from metering.metrics import Metrics
 from metering.publish import Publisher
 from metering.settle import Batch, MarkMovedError, Settlement
 from metering.store import Store
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 log: Final = structlog.get_logger()
 
 POLL_MIN_S: Final = 0.002
-POLL_MAX_S: Final = 0.020
+POLL_MAX_S: Final = 0.030
 
 BEAT_S: Final = 1.0
 """How often an idle journal's end is committed and vouched for."""
@@ -58,6 +60,7 @@ class Surroundings:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     ticks: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = random.random
+    metrics: Metrics = field(factory=lambda: Metrics(CollectorRegistry()))
 
 
 @define
@@ -71,6 +74,7 @@ class Metering:
     _upkeep: Upkeep
     _store: Store
     _limiter: Limiter
+    _metrics: Metrics
     _clock: Callable[[], datetime]
     _ticks: Callable[[], float]
     _eof_at: datetime | None
@@ -85,18 +89,22 @@ class Metering:
     ) -> Metering:
         """Take up a node's journal where Postgres says."""
         sequences = {sequence.boot: sequence for sequence in await store.sequences(node)}
-        settlement = Settlement(store, node, around.reach, sequences)
+        settlement = Settlement(store, node, around.reach, around.metrics, sequences)
+        tail = Tail.resume(around.journal, await store.marks(node))
+        eof_at = await store.eof_at(node)
+        around.metrics.follow(tail, eof_at)
         return cls(
             node=node,
-            tail=Tail.resume(around.journal, await store.marks(node)),
+            tail=tail,
             settlement=settlement,
             publisher=Publisher(store, limiter, around.reach),
             upkeep=Upkeep(node, store, settlement, limiter, versions, around.ledger_days),
             store=store,
             limiter=limiter,
+            metrics=around.metrics,
             clock=around.clock,
             ticks=around.ticks,
-            eof_at=await store.eof_at(node),
+            eof_at=eof_at,
         )
 
     async def step(self) -> bool:
@@ -108,7 +116,8 @@ class Metering:
         eof_at = self._asked_at if chunk.is_end else None
         if chunk.is_empty and eof_at is None:
             return not chunk.is_end
-        await self._settle(chunk, eof_at)
+        with self._metrics.settle_seconds.time():
+            await self._settle(chunk, eof_at)
         if eof_at is not None:
             await self._reached_end(eof_at)
         return bool(chunk.lines) or not chunk.is_end
@@ -176,7 +185,8 @@ class Metering:
             self._is_behind = True
 
     async def _reached_end(self, eof_at: datetime) -> None:
-        self._eof_at, self._asked_at = eof_at, None
+        self._eof_at = self._metrics.known_until = eof_at
+        self._asked_at = None
         # Now every file that there is has been seen once.
         if self._is_first_end:
             self._is_first_end = False

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from metering.files import Mark
     from metering.journal import Ended, Page, Record
     from metering.ledger import LedgerRow
+    from metering.metrics import Metrics
     from metering.publish import Publication
     from metering.sequences import Sequence
     from metering.store import Store
@@ -61,6 +62,7 @@ class Settlement:
     _store: Store
     _node: UUID
     _reach: Callable[[str], None]
+    _metrics: Metrics
     _sequences: dict[UUID, Sequence] = field(factory=dict)
     _days: set[date] = field(factory=set)
 
@@ -75,6 +77,7 @@ class Settlement:
             self._days.clear()  # a partition may have been dropped: look again, once
             added, totals = await self._commit(batch, priced, sequences)
         self._reach("committed")
+        self._metrics.committed(batch.page, added)
         self._alarm(added, sequences)
         self._days |= {row.partition for row in added}
         self._sequences |= {sequence.boot: sequence for sequence in sequences}

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from attrs import define
 
 from authz.types import Closed, Total
-from metering.connection import Connection
 from metering.cost import Ratios
 from metering.files import Mark
 from metering.ledger import Charged, OpenRow, Owner
@@ -15,6 +14,7 @@ from metering.publish import Unpublished
 from metering.replay import Letter
 from metering.sequences import Sequence
 from metering.tail import Line
+from metering.tallies import Tallies
 from metering.windows import TenantTotal
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @define
-class Store(Connection):
+class Store(Tallies):
     """Every method raises StoreUnavailable; those that write raise RowsRefusedError too."""
 
     async def marks(self, node: UUID) -> list[Mark]:

@@ -118,6 +118,7 @@ class Tail:
     _marks: dict[bytes, dict[int, Mark]] = field(repr=False)
     _reading: _Reading | None = None
     _done: set[Identity] = field(factory=set, repr=False)
+    _stood: tuple[Identity, int] | None = None
 
     @classmethod
     def resume(cls, active: Path, marks: Iterable[Mark]) -> Tail:
@@ -149,6 +150,17 @@ class Tail:
         """Rotated files that were read to their end, oldest first."""
         return [path for path in rotated(self._active) if identify(path) in self._done]
 
+    def unread_bytes(self) -> int:
+        """How much on disk is not handed out yet, also after closing; a file not looked at counts whole."""
+        found = (identify(path) for path in (*rotated(self._active), self._active))
+        unread = [identity for identity in found if identity and identity not in self._done]
+        return sum(max(0, identity.size - self._position_in(identity)) for identity in unread)
+
+    def _position_in(self, identity: Identity) -> int:
+        if self._stood is None or not self._stood[0].is_same_file(identity):
+            return 0
+        return self._stood[1]
+
     def close(self) -> None:
         """Let go of the file being read."""
         if self._reading is not None:
@@ -168,6 +180,7 @@ class Tail:
             after = evolve(after, position=end, marker=reading.file.marker(end))
         self._marks.setdefault(after.fingerprint, {})[after.generation] = after
         reading.mark = after
+        self._stood = reading.file.identity, after.position
         reading.rest = active if is_end and not is_final else None
         # The file as it is now, not as it was opened: under its new name it must be known again.
         if after.is_finished:

@@ -63,8 +63,8 @@ class Tally:
     clock: Clock
     hits: deque[Hit] = field(factory=lambda: deque(maxlen=_KEPT))
     entries: deque[Entry] = field(factory=lambda: deque(maxlen=_KEPT))
-    in_flight: int = 0
     max_in_flight: int = 0
+    _running: list[Entry] = field(factory=list)
     _changed: asyncio.Condition = field(factory=asyncio.Condition)
 
     @asynccontextmanager
@@ -72,7 +72,7 @@ class Tally:
         """Keep the entry of one request: whoever leaves without an end was cancelled."""
         entry = Entry(path=path, started_ms=_unix_ms(self.clock()))
         self.entries.append(entry)
-        self.in_flight += 1
+        self._running.append(entry)
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
         await self.notify()
         try:
@@ -80,8 +80,13 @@ class Tally:
         finally:
             entry.end = entry.end or "cancel"
             entry.ended_ms = _unix_ms(self.clock())
-            self.in_flight -= 1
             await self.notify()
+
+    @property
+    def in_flight(self) -> int:
+        """The requests that still have something to say: whoever has sent its last bytes has not."""
+        self._running = [entry for entry in self._running if not entry.end]
+        return len(self._running)
 
     async def notify(self) -> None:
         """Wake whoever waits for a change of the tally."""

@@ -78,3 +78,9 @@ def reason(answer: httpx.Response) -> str:
     """The reason that a refusal gives the guard."""
     found: str = json.loads(answer.headers["x-nz-denial"])["reason"]
     return found
+
+
+def grant(answer: httpx.Response) -> dict[str, object]:
+    """The Grant that an answer carries."""
+    found: dict[str, object] = json.loads(answer.headers["x-nz-grant"])
+    return found

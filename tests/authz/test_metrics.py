@@ -14,7 +14,9 @@ def samples(answer: httpx.Response) -> dict[tuple[str, ...], float]:
     """Every sample by its name and the values of its labels."""
     families = text_string_to_metric_families(answer.text)
     return {
-        (sample.name, *sample.labels.values()): sample.value for family in families for sample in family.samples
+        (sample.name, *sample.labels.values()): sample.value
+        for family in families
+        for sample in family.samples
     }
 
 
@@ -32,7 +34,9 @@ async def test_decisions_are_counted_by_reason(guard: Guard) -> None:
     assert 401 == (await guard.ask(key="")).status_code
     assert 403 == (await guard.ask("/api/pull")).status_code
     after = await scrape(guard)
-    risen = {sample: after[sample] - before[sample] for sample in after if sample[0].startswith("gateway_deci")}
+    risen = {
+        sample: after[sample] - before[sample] for sample in after if sample[0].startswith("gateway_deci")
+    }
     assert 1 == risen["gateway_decisions_total", "denied", "key_missing"]
     assert 1 == risen["gateway_decisions_total", "denied", "path_mutation"]
     assert 3 == sum(value for sample, value in risen.items() if sample[0] == "gateway_decisions_total")

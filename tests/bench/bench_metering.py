@@ -234,6 +234,12 @@ async def latency(
     return {"p50_ms": cuts[49], "p99_ms": cuts[98], "idle_cpu": idle, "rss_mib": rss}
 
 
+def say(part: str, figures: dict[str, float]) -> None:
+    """One line of figures."""
+    sys.stdout.write(f"{part}: " + "  ".join(f"{name} {value:.4g}" for name, value in figures.items()) + "\n")
+    sys.stdout.flush()
+
+
 async def measure(lines: int, seconds: int) -> int:
     """Run both parts; 1 if a target is missed."""
     with tempfile.TemporaryDirectory(prefix="nz") as folder, ExitStack() as servers:
@@ -248,9 +254,9 @@ async def measure(lines: int, seconds: int) -> int:
         database = await asyncpg.connect(url)
         redis = Redis.from_url(f"unix://{state}/run/redis.sock?db=0")
         first = await catch_up(state, url, database, redis, lines)
-        print("catch-up", {name: round(value, 1) for name, value in first.items()}, flush=True)
+        say("catch-up", first)
         second = await latency(state, url, database, redis, lines // 2, seconds)
-        print("latency ", {name: round(value, 4) for name, value in second.items()}, flush=True)
+        say("latency", second)
         await redis.aclose()
         await database.close()
     missed = [
@@ -264,7 +270,7 @@ async def measure(lines: int, seconds: int) -> int:
         )
         if is_missed
     ]
-    print("missed:", ", ".join(missed) if missed else "nothing")
+    sys.stdout.write(f"missed: {', '.join(missed) or 'nothing'}\n")
     return 1 if missed else 0
 
 

@@ -24,6 +24,7 @@ from uuid import UUID, uuid4
 import uvloop
 from attrs import define, frozen
 from litestar import Litestar
+from litestar.handlers import asgi
 from redis.asyncio import Redis
 
 from authz import settings as settings_
@@ -32,7 +33,7 @@ from authz.admin.keys import CreatedKey, create_key
 from authz.admin.migrate import migrate
 from authz.admin.session import Session
 from authz.admin.tenants import create_tenant
-from authz.app import Gate, build
+from authz.app import Gate
 from authz.demo.app import create
 from authz.demo.backend import named
 from authz.limits import Limiter
@@ -69,6 +70,9 @@ class Pool:
     def send(self, *command: Any) -> Coroutine[Any, Any, Any]:
         """One command over a connection of the pool."""
         return self.client.execute_command(*command)
+
+    async def close(self) -> None:
+        """Whoever opened it closes it."""
 
 
 @frozen
@@ -184,7 +188,7 @@ def stores() -> Iterator[Settings]:
 async def handler(settings: Settings, *, pooled: bool) -> AsyncIterator[Handler]:
     """The application with a new tenant and a key, on the pipeline or on a pool."""
     store, limiter = Store(settings.database_url), await Limiter.connect(settings.redis_url)
-    session, name = Session(settings, store, limiter), f"bench-{uuid4().hex[:8]}"
+    session, name = Session(settings, store, limiter, "bench"), f"bench-{uuid4().hex[:8]}"
     tenant = await create_tenant(session, name, limits=MANY)
     key = await create_key(session, tenant=name, name="first", limits=MANY)
     identity = await store.identity(key.prefix)
@@ -193,10 +197,11 @@ async def handler(settings: Settings, *, pooled: bool) -> AsyncIterator[Handler]
     async with store.connection() as connection:
         query = "INSERT INTO nodes (node, boot, eof_at) VALUES ($1, $2, now()) ON CONFLICT DO NOTHING"
         await connection.execute(query, NODE, BOOT)
-    app, redis = build(settings), Redis.from_url(settings.redis_url)
+    gate, redis = Gate(settings), Redis.from_url(settings.redis_url)
+    mount = asgi("/", is_mount=True, copy_scope=False)(gate.serve)
+    app = Litestar([mount], lifespan=[gate.lifespan], openapi_config=None, logging_config=None)
     async with app.lifespan(), redis:
-        gate = next(part.__self__ for part in app._lifespan_managers if hasattr(part, "__self__"))
-        if pooled and isinstance(gate, Gate):
+        if pooled:
             own = gate.verifier.limiter
             run_id = own.ready()
             await own.close()

@@ -1,0 +1,107 @@
+"""Refusals that are counted by the minute instead of kept one by one, so that a flood fills no table.
+
+What nobody known has asked for is counted by source. A known key's refusals are ledger rows up to 60 a
+minute; beyond that they are counted by key. What may hold a reservation is always a row: its row frees it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from datetime import UTC, datetime
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import TYPE_CHECKING, Final, NamedTuple
+from uuid import UUID
+
+from attrs import define, field
+
+from authz.sources import source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from metering.ledger import LedgerRow
+
+KEPT_PER_MINUTE: Final = 60
+
+_MAY_HOLD: Final = frozenset({"limiter_unavailable", "store_unavailable", "overloaded", "client_gone"})
+"""Reasons of a denial after which Redis may have admitted the request all the same."""
+
+_MINUTE_MS: Final = 60_000
+
+KeyMinute = tuple[UUID, datetime]
+
+
+class Refused(NamedTuple):
+    """What to add to a row of refusals_per_minute: the fields are the table's columns, in its order."""
+
+    minute: datetime
+    tenant_id: UUID | None
+    key_id: UUID | None
+    source: IPv4Network | IPv6Network | None
+    reason: str
+    refusals: int
+
+
+@define
+class Sorted:
+    """Rows for the ledger, and how often each refusal is only counted."""
+
+    rows: dict[UUID, LedgerRow] = field(factory=dict)
+    counts: Counter[Refused] = field(factory=Counter)
+
+    def refused(self) -> list[Refused]:
+        """The rows to add to refusals_per_minute, in the order in which they are locked."""
+        found = [one._replace(refusals=count) for one, count in self.counts.items()]
+        return sorted(found, key=lambda one: (one.minute, str(one.key_id), str(one.source), one.reason))
+
+
+def key_minutes(rows: Iterable[LedgerRow]) -> set[KeyMinute]:
+    """Of which keys and minutes it matters how many refusals the ledger has already."""
+    return {(row.key_id, _minute(row)) for row in rows if row.key_id is not None and _is_plain_denial(row)}
+
+
+def sort_out(rows: Mapping[UUID, LedgerRow], kept: Mapping[KeyMinute, set[UUID]]) -> Sorted:
+    """Tell rows of the ledger from what is counted; kept are the refusals that the ledger has already."""
+    found, seen = Sorted(), defaultdict(set, {pair: set(ids) for pair, ids in kept.items()})
+    for request_id, row in rows.items():
+        if _is_nobodys(row):
+            # Probes of public routes are no refusals, and nobody's business.
+            if row.outcome != "completed":
+                found.counts[_refused(row)] += 1
+        elif row.key_id is None or not _is_plain_denial(row):
+            found.rows[request_id] = row
+        else:
+            ids = seen[row.key_id, _minute(row)]
+            if request_id in ids or len(ids) < KEPT_PER_MINUTE:
+                ids.add(request_id)
+                found.rows[request_id] = row
+            else:
+                found.counts[_refused(row)] += 1
+    return found
+
+
+def _is_nobodys(row: LedgerRow) -> bool:
+    return row.key_id is None and row.reserved_input is None
+
+
+def _is_plain_denial(row: LedgerRow) -> bool:
+    """Whether authz has said no to a known key, and nothing was admitted or charged for certain."""
+    return row.outcome == "denied" and row.reserved_input is None and row.reason not in _MAY_HOLD
+
+
+def _refused(row: LedgerRow) -> Refused:
+    name = source(row.ip or "") if row.key_id is None else ""
+    return Refused(
+        minute=_minute(row),
+        tenant_id=row.tenant_id,
+        key_id=row.key_id,
+        source=ip_network(name) if name else None,
+        reason=row.reason or row.outcome,
+        refusals=0,
+    )
+
+
+def _minute(row: LedgerRow) -> datetime:
+    """The minute in which a request came, by its id."""
+    at_ms = row.request_id.int >> 80
+    return datetime.fromtimestamp((at_ms - at_ms % _MINUTE_MS) / 1000, UTC)

@@ -1,0 +1,64 @@
+"""Looks at the books beside the loop: counts every few seconds, reconciles every minute.
+
+It has connections of its own and no part in the bill: when it fails it begins again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import structlog
+
+from authz.errors import LimiterUnavailable, StoreUnavailable
+from authz.limits import Limiter
+from metering.books import Books
+from metering.connection import RowsRefusedError
+from metering.reconcile import Reconciler
+from metering.service import node_of
+
+if TYPE_CHECKING:
+    from metering.service import Surroundings
+
+log: Final = structlog.get_logger()
+
+TALLY_EVERY_S: Final = 5.0
+RECONCILE_EVERY_S: Final = 60.0
+
+
+async def watch(around: Surroundings) -> NoReturn:
+    """Look until cancelled; nothing that Postgres or Redis does ends this."""
+    limiter = Limiter(around.redis_url)
+    await limiter.start()
+    try:
+        while True:
+            try:
+                await _look(around, limiter)
+            except (StoreUnavailable, RowsRefusedError) as error:
+                log.warning("metering.books_unavailable", reason=str(error))
+            await asyncio.sleep(TALLY_EVERY_S)
+    finally:
+        await limiter.close()
+
+
+async def _look(around: Surroundings, limiter: Limiter) -> NoReturn:
+    async with AsyncExitStack() as stack:
+        books = await Books.connect(around.database_url)
+        stack.push_async_callback(books.close)
+        reconciler = Reconciler(books, limiter, around.metrics, time.monotonic, around.ledger_days)
+        due = time.monotonic()
+        while True:
+            around.metrics.counted(await books.tally(node_of(around.journal)))
+            if time.monotonic() >= due:
+                due = time.monotonic() + RECONCILE_EVERY_S
+                await _reconcile(reconciler, around)
+            await asyncio.sleep(TALLY_EVERY_S)
+
+
+async def _reconcile(reconciler: Reconciler, around: Surroundings) -> None:
+    try:
+        await reconciler.round(around.clock().date())
+    except LimiterUnavailable as error:
+        log.warning("metering.limiter_unavailable", reason=str(error))

@@ -1,0 +1,149 @@
+"""Limits set and shown, keys rotated and disabled: in force with the command's return."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from authz.admin.ceilings import LimitOptions, Scope, ScopeOptions
+from authz.admin.keys import CreatedKey, create_key, rotate_key, set_key_state
+from authz.admin.limits import set_key_limits, set_tenant_limits, show
+from authz.admin.session import Session
+from authz.admin.tenants import set_tenant_state
+from authz.errors import CommandError
+from authz.types import Limits
+from tests.authz.asking import NODE, Guard, grant, reason
+
+
+async def test_a_changed_limit_holds_for_the_next_request(
+    guard: Guard, session: Session, key: CreatedKey
+) -> None:
+    """A limit bites with the return of set-limits, and is gone with the return of `none`."""
+    assert 204 == (await guard.ask()).status_code
+    await set_tenant_limits(session, "acme", limits=LimitOptions(rpm="1"), timezone=None)
+    assert [204, 429] == [(await guard.ask()).status_code for _ in range(2)]
+    await set_tenant_limits(session, "acme", limits=LimitOptions(rpm="none"), timezone=None)
+    assert 204 == (await guard.ask()).status_code
+
+
+async def test_max_output_of_a_key(guard: Guard, session: Session, key: CreatedKey) -> None:
+    """A key's cap is granted even to a client that names a larger one."""
+    scope = ScopeOptions(max_output="10")
+    await set_key_limits(session, key.prefix, limits=LimitOptions(), scope=scope, now=datetime.now(UTC))
+    for asked in (None, 500):
+        assert 10 == grant(await guard.ask(max_output=asked))["max_output"]
+    assert 3 == grant(await guard.ask(max_output=3))["max_output"]
+
+
+async def test_key_above_its_tenant_is_noted(session: Session, key: CreatedKey) -> None:
+    """A key's limit above its tenant's is set, and the command is told that the tenant's holds."""
+    await set_tenant_limits(session, "acme", limits=LimitOptions(tokens_total="100"), timezone=None)
+    noted = await set_key_limits(
+        session,
+        key.prefix,
+        limits=LimitOptions(tokens_total="1000"),
+        scope=ScopeOptions(),
+        now=datetime.now(UTC),
+    )
+    assert ["tokens_total"] == noted
+
+
+async def test_refused_options_write_nothing(session: Session, key: CreatedKey) -> None:
+    """What is refused changes neither limits nor version nor audit."""
+    with pytest.raises(CommandError):
+        await set_tenant_limits(session, "acme", limits=LimitOptions(rpm="0"), timezone=None)
+    identity = await session.store.identity(key.prefix)
+    assert identity is not None
+    assert (1, Limits()) == (identity.tenant_version, identity.tenant_limits)
+
+
+async def test_show_limits(guard: Guard, session: Session, key: CreatedKey) -> None:
+    """Each limit is shown with what is used, held and left, for the tenant and its keys."""
+    limits = LimitOptions(rpm="10", tokens_total="1000")
+    await set_tenant_limits(session, "acme", limits=limits, timezone=None)
+    await create_key(session, tenant="acme", name="capped", limits=Limits(concurrency=3))
+    await session.limiter.vouch(NODE, lag_ms=0)
+    await guard.ask(max_output=100)
+    rows = await show(session, tenant="acme", prefix=None, now=datetime.now(UTC))
+    by_name = {(row.scope, row.limit): row for row in rows}
+    requests = by_name["acme", "requests per minute"]
+    assert (10, 1, 9) == (requests.value, requests.used, requests.left)
+    total = by_name["acme", "tokens total"]
+    assert total.held > 100
+    assert total.left == 1000 - total.held
+    assert 3 == len(rows)
+
+
+async def test_metering_must_vouch_for_a_budget(guard: Guard, session: Session, key: CreatedKey) -> None:
+    """A key with a budget is refused while its node's metering is silent or far behind; others pass."""
+    assert 204 == (await guard.ask()).status_code
+    await set_tenant_limits(session, "acme", limits=LimitOptions(tokens_total="1000"), timezone=None)
+    assert "metering_unavailable" == reason(await guard.ask(max_output=10))
+    await session.limiter.vouch(NODE, lag_ms=61_000)
+    assert "metering_unavailable" == reason(await guard.ask(max_output=10))
+    await session.limiter.vouch(NODE, lag_ms=10)
+    assert 204 == (await guard.ask(max_output=10)).status_code
+
+
+async def test_rotation_keeps_limits_and_ends_the_old_secret(
+    guard: Guard, session: Session, key: CreatedKey
+) -> None:
+    """Both secrets are one key until the grace period ends; then the old one is refused."""
+    await set_key_limits(
+        session, key.prefix, limits=LimitOptions(rpm="3"), scope=ScopeOptions(), now=datetime.now(UTC)
+    )
+    later = datetime.now(UTC) + timedelta(hours=1)
+    new = await rotate_key(session, key.prefix, grace_ends=later)
+    answers = [
+        await guard.ask(),
+        await guard.ask(key=new.key),
+        await guard.ask(),
+        await guard.ask(key=new.key),
+    ]
+    assert [204, 204, 204, 429] == [answer.status_code for answer in answers]
+    newest = await rotate_key(session, new.prefix, grace_ends=datetime.now(UTC))
+    assert "key_expired" == reason(await guard.ask())
+    assert "key_expired" == reason(await guard.ask(key=new.key))
+    assert 429 == (await guard.ask(key=newest.key)).status_code
+
+
+async def test_disable_and_enable(guard: Guard, session: Session, key: CreatedKey) -> None:
+    """A disabled key or tenant is refused at once, and works again once enabled."""
+    await set_key_state(session, key.prefix, "disabled")
+    assert "key_disabled" == reason(await guard.ask())
+    await set_key_state(session, key.prefix, "active")
+    assert 204 == (await guard.ask()).status_code
+    await set_tenant_state(session, "acme", "disabled")
+    assert "tenant_disabled" == reason(await guard.ask())
+    await set_tenant_state(session, "acme", "active")
+    assert 204 == (await guard.ask()).status_code
+
+
+async def test_revoked_is_for_good(session: Session, key: CreatedKey) -> None:
+    """A revoked key can be neither enabled nor rotated."""
+    await set_key_state(session, key.prefix, "revoked")
+    with pytest.raises(CommandError, match="for good"):
+        await set_key_state(session, key.prefix, "active")
+    with pytest.raises(CommandError, match="for good"):
+        await rotate_key(session, key.prefix, grace_ends=datetime.now(UTC))
+
+
+async def test_expired_key(guard: Guard, session: Session) -> None:
+    """A key ends when it was said to end."""
+    soon = datetime.now(UTC) + timedelta(milliseconds=1)
+    short = await create_key(session, tenant="acme", name="short", scope=Scope(expires_at=soon))
+    answer = await guard.ask(key=short.key)
+    while answer.status_code == 204:
+        answer = await guard.ask(key=short.key)
+    assert "key_expired" == reason(answer)
+
+
+async def test_changes_are_audited(session: Session, key: CreatedKey) -> None:
+    """Every change has a row of who, what, old and new, and no row has a secret."""
+    await set_key_state(session, key.prefix, "disabled")
+    async with session.store.connection() as connection:
+        rows = await connection.fetch("SELECT actor, action, old, new FROM admin_audit ORDER BY id")
+    assert ["tenant_created", "key_created", "key_disabled"] == [row["action"] for row in rows]
+    assert {"tester"} == {row["actor"] for row in rows}
+    assert all(key.key[11:] not in str(dict(row)) for row in rows)

@@ -1,0 +1,102 @@
+"""Looks for a secret wherever a gateway could have left it (C3)."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import asyncpg
+import httpx
+from attrs import frozen
+from redis import Redis
+
+from authz import keys
+from authz.admin import embedded
+from tests.gateway import Gateway
+
+TABLES: Final = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1"
+KINDS: Final = {
+    b"string": "get",
+    b"hash": "hgetall",
+    b"list": "lrange",
+    b"set": "smembers",
+    b"zset": "zrange",
+}
+RANGED: Final = {"lrange", "zrange"}
+
+
+@frozen
+class Sink:
+    """A place where a gateway keeps or says something."""
+
+    name: str
+    content: bytes
+
+
+def needles(secret: str) -> tuple[bytes, ...]:
+    """The forms in which a key could be found: itself, its secret part, both as hex and for Basic."""
+    part = secret[keys.LOOKUP_LENGTH : keys.LENGTH - 6]
+    plain = (secret.encode(), part.encode())
+    return (*plain, *(each.hex().encode() for each in plain), base64.b64encode(f"x:{secret}".encode()))
+
+
+def found(sinks: Iterator[Sink], secret: tuple[bytes, ...]) -> list[str]:
+    """The sinks that hold a form of the secret."""
+    return [sink.name for sink in sinks if any(form in sink.content for form in secret)]
+
+
+def sinks(gateway: Gateway) -> Iterator[Sink]:
+    """Everything of a gateway: files, tables, Redis, metrics and what the system tells of its processes."""
+    state = gateway.stack.state
+    yield from _files(state)
+    yield from asyncio.run(_tables(gateway.database_url))
+    yield from _redis(embedded.redis_url(state))
+    yield from _sockets(state)
+    yield from _processes(gateway)
+
+
+def _files(state: Path) -> Iterator[Sink]:
+    for path in state.rglob("*"):
+        if path.is_file() and path.name != "pepper":
+            yield Sink(str(path.relative_to(state)), path.read_bytes())
+
+
+async def _tables(url: str) -> list[Sink]:
+    connection = await asyncpg.connect(url)
+    try:
+        names = [row["table_name"] for row in await connection.fetch(TABLES)]
+        assert {"ledger", "secrets", "tenants"} <= set(names)
+        return [Sink(f"table {name}", await _table(connection, name)) for name in names]
+    finally:
+        await connection.close()
+
+
+async def _table(connection: Any, name: str) -> bytes:
+    rows = await connection.fetch(f'SELECT whole::text AS text FROM "{name}" AS whole')  # noqa: S608 - from the catalogue
+    return "\n".join(row["text"] for row in rows).encode()
+
+
+def _redis(url: str) -> Iterator[Sink]:
+    with Redis.from_url(url) as client:
+        for key in client.scan_iter():
+            command = KINDS[client.type(key)]
+            value = getattr(client, command)(key, *((0, -1) if command in RANGED else ()))
+            yield Sink(f"redis {key!r}", key + repr(value).encode())
+
+
+def _sockets(state: Path) -> Iterator[Sink]:
+    """What is told over sockets that no client can reach."""
+    for name, path in (("authz-0", "/metrics"), ("authz-1", "/metrics"), ("control", "/streams"), ("control", "/metrics")):
+        transport = httpx.HTTPTransport(uds=str(state / "run" / f"{name}.sock"))
+        with httpx.Client(transport=transport, base_url=f"http://{name}") as client:
+            yield Sink(name + path, client.get(path).raise_for_status().content)
+
+
+def _processes(gateway: Gateway) -> Iterator[Sink]:
+    """Command lines and environments, which every program of the same user can read."""
+    for pid in gateway.stack.processes():
+        for name in ("cmdline", "environ"):
+            yield Sink(f"process {pid} {name}", Path(f"/proc/{pid}/{name}").read_bytes())

@@ -1,0 +1,158 @@
+"""C3: a key and the pepper appear in no log, table, counter, metric, answer or header to a backend."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Final
+
+import pytest
+
+from tests.gateway import Gateway
+from tests.security import canary, wire
+from tests.security.attacks import PATHS
+from tests.security.wire import Reply
+from tests.security.witness import Witness
+
+CARRIERS: Final = {
+    "bearer": "Authorization: Bearer <key>",
+    "x-api-key": "X-Api-Key: <key>",
+    "api-key": "Api-Key: <key>",
+    "basic": "Authorization: Basic <basic>",
+}
+MISPLACED: Final = (
+    ("no scheme", "POST /api/chat", ("Authorization: <key>",)),
+    ("another scheme", "POST /api/chat", ("Authorization: Token <key>",)),
+    ("twice", "POST /api/chat", ("Authorization: Bearer <key>",) * 2),
+    ("a digit too few", "POST /api/chat", ("Authorization: Bearer <short>",)),
+    ("cookie", "POST /api/chat", ("Cookie: key=<key>",)),
+    ("proxy", "POST /api/chat", ("Proxy-Authorization: Bearer <key>",)),
+    ("query", "GET /api/tags?key=<key>", ()),
+    ("path", "GET /<key>/api/tags", ()),
+    ("model path", "GET /v1/models/<key>", ("Authorization: Bearer <key>",)),
+    ("host", "GET /api/tags", ("X-Forwarded-Host: <key>",)),
+    ("agent", "GET /api/tags", ("User-Agent: <key>",)),
+    ("query beside a header", "POST /api/chat?key=<key>", ("Authorization: Bearer <key>",)),
+    ("foreign header", "POST /api/chat", ("Authorization: Bearer <key>", "X-Goog-Api-Key: <key>")),
+    ("referer", "POST /api/chat", ("Authorization: Bearer <key>", "Referer: http://a/?key=<key>")),
+    ("forged Grant", "POST /api/chat", ("X-Nz-Grant: <key>", "X-Nz-Ask: <key>")),
+)
+PROMPTS: Final = ("tokens=2", "mode=status code=500", "mode=crash at=1", "mode=garbage at=1")
+BODIES: Final = (
+    '{"model":"demo","messages":[{"role":"user","content":"tokens=1"}]}',
+    '{"model":"<key>"}',
+    '{"model":"demo","<key>":',
+    '{"model":"demo","model":"<key>"}',
+    '{"model":["<key>"]}',
+)
+
+
+@pytest.fixture(scope="module")
+def key(gateway: Gateway) -> str:
+    """A key that only these tests use."""
+    return gateway.create_key("canary")
+
+
+@pytest.fixture(scope="module")
+def replies(gateway: Gateway, witness: Witness, key: str) -> list[Reply]:
+    """The answers to all the ways in which a key can come in, right and wrong."""
+    witness.forget()
+    asked = [*_carried(), *_misplaced()]
+    made = [wire.ask(gateway.url, _filled(head, key, body)) for head, body in asked]
+    witness.settled(reply.request_id for reply in made)
+    return made
+
+
+def _carried() -> list[tuple[str, str]]:
+    """Each carrier in each dialect, with answers, errors and broken streams."""
+    return [
+        (f"POST {path} HTTP/1.1\r\nHost: gateway\r\n{line}\r\n", _chat(prompt, is_stream=is_stream))
+        for line in CARRIERS.values()
+        for path in PATHS.values()
+        for prompt in PROMPTS
+        for is_stream in (True, False)
+    ]
+
+
+def _misplaced() -> list[tuple[str, str]]:
+    """A key where it does not belong: in heads and in bodies."""
+    bearer = CARRIERS["bearer"]
+    heads = [("\r\n".join([f"{line} HTTP/1.1", "Host: gateway", *headers, ""])) for _, line, headers in MISPLACED]
+    asked = [(head, BODIES[0] if head.startswith("POST") else "") for head in heads]
+    return asked + [
+        (f"POST {path} HTTP/1.1\r\nHost: gateway\r\n{bearer}\r\n", body)
+        for path in (*PATHS.values(), "/api/show", "/api/pull")
+        for body in BODIES
+    ]
+
+
+def _chat(prompt: str, *, is_stream: bool) -> str:
+    messages = [{"role": "user", "content": prompt}]
+    return json.dumps({"model": "demo", "stream": is_stream, "max_tokens": 9, "messages": messages})
+
+
+def _filled(head: str, key: str, body: str) -> bytes:
+    head += f"Content-Length: {len(body.replace('<key>', key))}\r\n\r\n"
+    basic = base64.b64encode(f"x:{key}".encode()).decode()
+    return (head + body).replace("<key>", key).replace("<basic>", basic).replace("<short>", key[:-1]).encode()
+
+
+def test_requests_ran_and_failed(replies: list[Reply]) -> None:
+    """The search below is worth something: there were answers, refusals and errors of all kinds."""
+    assert {200, 400, 401, 403, 404, 500} <= {reply.status for reply in replies}
+
+
+def test_key_is_in_no_answer(replies: list[Reply], key: str) -> None:
+    """C3: no answer repeats a key, not even to the client that has sent it."""
+    answers = (canary.Sink(f"{reply.status}", repr(reply).encode() + reply.body) for reply in replies)
+    assert [] == canary.found(answers, canary.needles(key))
+
+
+@pytest.mark.usefixtures("replies")
+def test_key_reaches_no_backend(witness: Witness, key: str) -> None:
+    """C3: neither headers nor target nor body of what the backend got hold a key."""
+    hits = witness.hits()
+    assert len(hits) >= len(CARRIERS) * len(PATHS) * len(PROMPTS)
+    arrived = (canary.Sink(hit.target, repr(hit).encode()) for hit in hits)
+    assert [] == canary.found(arrived, canary.needles(key))
+
+
+@pytest.mark.usefixtures("replies")
+def test_key_is_nowhere(gateway: Gateway, key: str) -> None:
+    """C3: no file, table, counter, metric or process of the gateway holds a key that has been used."""
+    assert [] == canary.found(canary.sinks(gateway), canary.needles(key))
+
+
+@pytest.mark.usefixtures("replies")
+def test_pepper_is_in_its_file_only(gateway: Gateway) -> None:
+    """C3: the pepper is nowhere but in its own file."""
+    pepper = (gateway.stack.state / "pepper").read_text().strip()
+    forms = (pepper.encode(), bytes.fromhex(pepper))
+    assert [] == canary.found(canary.sinks(gateway), forms)
+
+
+def test_search_finds_what_is_there(gateway: Gateway, key: str) -> None:
+    """The search itself works: it finds the public handle in the journal, the ledger and the table of secrets."""
+    places = canary.found(canary.sinks(gateway), (key[:11].encode(),))
+    assert {"journal/journal.log", "table secrets"} <= set(places)
+    assert any(place.startswith("table ledger") for place in places)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("list-keys", "--tenant", "demo"),
+        ("list-keys", "--tenant", "demo", "--json"),
+        ("usage", "--json"),
+        ("status", "--json"),
+        ("revoke-key", "--prefix", "<key>"),
+        ("usage", "--key", "<key>"),
+        ("create-key", "--tenant", "<key>", "--name", "x"),
+    ],
+    ids=" ".join,
+)
+def test_commands_print_no_key(gateway: Gateway, key: str, command: tuple[str, ...]) -> None:
+    """C3: no command prints a key again, not even one that was handed to it by mistake."""
+    done = gateway.run(*(word.replace("<key>", key) for word in command))
+    printed = canary.Sink("output", (done.stdout + done.stderr).encode())
+    assert [] == canary.found(iter([printed]), canary.needles(key))
