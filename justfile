@@ -25,7 +25,12 @@ test *arguments: test-go
 
 # Run the tests of the Caddy modules
 test-go *arguments:
-    {{ go }} test ./... {{ arguments }}
+    {{ go }} test -timeout 300s ./... {{ arguments }}
+
+# Break a whole gateway under load for 7 minutes, and compare every book afterwards
+chaos *arguments:
+    @{{ caddy }} version
+    python -m tests.chaos.chaos {{ arguments }}
 
 # Check style, types, imports, known dangers and pins
 check: check-python check-go check-lock

@@ -8,6 +8,7 @@ from cyclopts import CycloptsError
 
 from authz.admin import app
 from authz.errors import CommandError, GatewayError
+from authz.log import redacted
 
 USAGE = 2
 
@@ -35,7 +36,7 @@ def _first_line(error: CycloptsError) -> str:
 
 
 def _complain(sentence: str, code: int) -> int:
-    sys.stderr.write(f"error: {sentence}\n")
+    sys.stderr.write(f"error: {redacted(sentence)}\n")
     return code
 
 

@@ -119,12 +119,15 @@ def is_proven(hash_: str, secret: str) -> bool:
 
 
 def presented(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """The one secret a request carries; None if it carries none that is well-formed.
+    """The one secret a request carries, in one carrier or in several; None if that is none.
 
-    The guard has already refused two credential lines and two that disagree.
+    The guard has already refused two lines of one carrier, and two carriers that disagree.
     """
-    found = [_carried(name, value) for name, value in headers if name in _CARRIERS]
-    secret = found[0] if len(found) == 1 else None
+    lines = [(name, _carried(name, value)) for name, value in headers if name in _CARRIERS]
+    said = {secret for _, secret in lines}
+    if len(said) != 1 or len(dict(lines)) < len(lines):
+        return None
+    secret = said.pop()
     return secret if secret is not None and is_well_formed(secret) else None
 
 

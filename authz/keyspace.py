@@ -20,6 +20,7 @@ until it is full again.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from authz.types import Period
@@ -56,6 +57,24 @@ def held(tenant_id: UUID) -> str:
 def closed(tenant_id: UUID) -> str:
     """The tombstones of a tenant's requests."""
     return f"nz:{{{tenant_id}}}:closed"
+
+
+@lru_cache(maxsize=4096)
+def of_admission(tenant_id: UUID, key_id: UUID) -> tuple[str, ...]:
+    """What admit.lua reads and writes; kept ready, since making the names costs more than sending them."""
+    return (
+        tenant(tenant_id),
+        slots(tenant_id),
+        slots(tenant_id, key_id),
+        opened(tenant_id),
+        held(tenant_id),
+        closed(tenant_id),
+    )
+
+
+def of_settlement(tenant_id: UUID) -> tuple[str, ...]:
+    """What settle.lua and rebuild.lua write of a tenant, ahead of the slots of keys."""
+    return tenant(tenant_id), slots(tenant_id), opened(tenant_id), held(tenant_id), closed(tenant_id)
 
 
 def metering(node: UUID | str) -> str:

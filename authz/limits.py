@@ -88,25 +88,17 @@ class Limiter:
 
     async def admit(self, ask: Admission) -> Admitted | Refused | Unfit:
         """Admit a request under every ceiling of its tenant and key, or say what stands against it."""
-        link, tenant = self._pipeline.link, ask.tenant
-        keys = (
-            keyspace.tenant(tenant),
-            keyspace.slots(tenant),
-            keyspace.slots(tenant, ask.key),
-            keyspace.opened(tenant),
-            keyspace.held(tenant),
-            keyspace.closed(tenant),
-        )
+        link = self._pipeline.link
         said = await scripts.ADMIT.evaluate(
             link,
-            keys,
+            keyspace.of_admission(ask.tenant, ask.key),
             self.clock_us,
             link.run_id,
             str(ask.request_id),
             (ask.request_id.int >> 80) * 1000,
             ID_AGE_S * SECOND_US,
             ask.tenant_version,
-            str(ask.key),
+            keyspace.scope(ask.key),
             ask.key_version,
             ask.windows.day,
             ask.windows.month,
@@ -195,7 +187,7 @@ class Limiter:
             self._pruned[tenant] = await self.prune(tenant, newest)
 
     async def _settle(self, tenant: UUID, closed: Sequence[Closed], totals: Sequence[Total]) -> None:
-        keys = (*_shared_keys(tenant), *(keyspace.slots(tenant, request.key) for request in closed))
+        keys = (*keyspace.of_settlement(tenant), *(keyspace.slots(tenant, request.key) for request in closed))
         arguments: list[Argument] = [TOMBSTONE_S * SECOND_US, len(closed)]
         for request in closed:
             arguments += (str(request.request_id), request.tokens)
@@ -220,8 +212,9 @@ class Limiter:
         """Write what Postgres said of a lost tenant; False if the mark is gone or the reading old."""
         link, tenant = self._pipeline.link, reading.tenant
         owners = dict.fromkeys((*reading.key_versions, *(row.key for row in reading.open_requests)))
-        keys = (*_shared_keys(tenant), *(keyspace.slots(tenant, key) for key in owners))
-        place = {key: number for number, key in enumerate(owners, start=len(_shared_keys(tenant)) + 1)}
+        shared = keyspace.of_settlement(tenant)
+        keys = (*shared, *(keyspace.slots(tenant, key) for key in owners))
+        place = {key: number for number, key in enumerate(owners, start=len(shared) + 1)}
         versions: list[Argument] = [keyspace.version(None), reading.tenant_version]
         for key, version in reading.key_versions.items():
             versions += (keyspace.version(key), version)
@@ -278,17 +271,6 @@ class Limiter:
         return wire.moment(int(seconds) * SECOND_US + int(microseconds))
 
 
-def _shared_keys(tenant: UUID) -> tuple[str, ...]:
-    """What settle.lua and rebuild.lua write of a tenant, ahead of the slots of its keys."""
-    return (
-        keyspace.tenant(tenant),
-        keyspace.slots(tenant),
-        keyspace.opened(tenant),
-        keyspace.held(tenant),
-        keyspace.closed(tenant),
-    )
-
-
-def _ignore(answer: Future[Any]) -> None:
-    if not answer.cancelled():
-        answer.exception()  # seen, so that asyncio does not complain of it
+def _ignore(done: Future[Any]) -> None:
+    if not done.cancelled():
+        done.exception()  # seen, so that asyncio does not complain of it

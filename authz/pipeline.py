@@ -34,6 +34,16 @@ CONNECT_WITHIN_S: Final = 3.0
 ANSWER_WITHIN_S: Final = 0.7
 """A connection without any answer for this long, while one is due, is given up within twice this."""
 
+OURS: Final[dict[str, object]] = {
+    "protocol": 2,
+    "decode_responses": False,
+    "driver_info": None,
+    "retry": Retry(NoBackoff(), 0),
+    "socket_timeout": None,
+    "socket_connect_timeout": CONNECT_WITHIN_S,
+}
+"""What no REDIS_URL may change: bytes and lists as the scripts answer them, no retry, our own timeouts."""
+
 GONE: Final = "Redis did not answer: check that it runs."
 
 _pack: Final[Any] = hiredis.pack_command  # its stub allows for one argument only
@@ -158,7 +168,8 @@ class Pipeline:
             except (RedisError, OSError) as error:  # a TimeoutError is an OSError
                 kind = type(error).__name__
                 self._reason = f"Redis can't be reached ({kind}): check REDIS_URL and that it runs."
-            self._tried.set()
+            finally:
+                self._tried.set()
             await asyncio.sleep(RETRY_AFTER_S)
 
     async def _live(self) -> None:
@@ -184,14 +195,8 @@ class Pipeline:
 def _connector(url: str) -> Callable[[], Any]:
     """How to make connections to a Redis, untyped as they are; raises SettingsError for a bad URL."""
     try:
-        pool = ConnectionPool.from_url(
-            url,
-            protocol=2,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=None,
-            socket_connect_timeout=CONNECT_WITHIN_S,
-            driver_info=None,
-        )
+        pool = ConnectionPool.from_url(url)
+        pool.connection_kwargs |= OURS
         make: Callable[[], Any] = pool.make_connection
         make()
     except (TypeError, ValueError) as error:

@@ -46,6 +46,10 @@ def _count(text: str) -> int:
     return number
 
 
+def _days(text: str) -> int:
+    return _count(text) if int(text) else 0
+
+
 @environ.config(prefix="GATEWAY", frozen=True)
 class Environment:
     """The environment as it is; see `python -m authz.settings` for the list."""
@@ -70,6 +74,7 @@ class Environment:
     deadline_s: int = environ.var(1800, converter=_count, help="Longest life of an answer.")
     queue_ms: int = environ.var(250, converter=int, help="How long a request waits for a slot.")
     poll_s: int = environ.var(5, converter=_count, help="How often backends are asked for their models.")
+    ledger_days: int = environ.var(0, converter=_days, help="Days of the ledger that are kept; 0 keeps all.")
     database_url: str = environ.var("", name="DATABASE_URL", help="PostgreSQL >= 15.")
     redis_url: str = environ.var("", name="REDIS_URL", help="Redis >= 6.2 or Valkey, noeviction.")
     ollama_url: str = environ.var("", name="OLLAMA_URL", help="The one backend, if OLLAMA_BACKENDS is unset.")
@@ -95,6 +100,7 @@ class Settings:
     deadline_s: int
     queue_ms: int
     poll_s: int
+    ledger_days: int
 
 
 class _Stores(msgspec.Struct, frozen=True):
@@ -126,6 +132,7 @@ def load(environ_: Mapping[str, str], *, state: Path | None = None) -> Settings:
         deadline_s=raw.deadline_s,
         queue_ms=raw.queue_ms,
         poll_s=raw.poll_s,
+        ledger_days=raw.ledger_days,
     )
 
 

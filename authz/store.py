@@ -37,6 +37,9 @@ UNREACHABLE = (
 
 ACQUIRE_S = 1.0
 
+ROLE = "gateway_service"
+"""Whom every service and command acts as: it adds to the ledger and the audit, and rewrites neither."""
+
 _queries = sql.load("authz")
 
 
@@ -72,7 +75,12 @@ class Store:
 
     async def _open(self) -> asyncpg.Pool[asyncpg.Record]:
         pool = await asyncpg.create_pool(
-            self._url, min_size=0, max_size=self._connections, command_timeout=5, timeout=ACQUIRE_S
+            self._url,
+            min_size=0,
+            max_size=self._connections,
+            command_timeout=5,
+            timeout=ACQUIRE_S,
+            server_settings={"role": ROLE},
         )
         if self._pool is not None:  # somebody else was faster
             await pool.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from authz import scripts
@@ -24,9 +25,9 @@ async def prepare(link: Link) -> None:
 
 
 def _distrust(info: dict[str, str]) -> str | None:
-    version = info.get("redis_version", "0")
-    major, minor = (int(part) for part in f"{version}.0".split(".")[:2])
-    if (major, minor) < OLDEST:
+    version = info.get("redis_version", "")
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers is None or (int(numbers[1]), int(numbers[2])) < OLDEST:
         return f"Redis {version} is too old: run Redis 6.2, Valkey 7.2 or newer."
     if info.get("role") != "master":
         return "Redis is a replica and takes no writes: point REDIS_URL at its master."

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
 
 from authz import keyspace
 from authz.admission import Admitted, Rate, Refused, Standing, Unfit, Use
@@ -32,6 +33,7 @@ def moment(since_epoch_us: bytes | int) -> datetime:
     return EPOCH + int(since_epoch_us) * MICROSECOND
 
 
+@lru_cache(maxsize=4096)
 def limits(of: Limits) -> tuple[int, ...]:
     """The six limits of a scope, in the order of admit.lua."""
     six = (
@@ -62,21 +64,24 @@ def names(tenant: UUID, of: Iterable[Total]) -> list[str]:
     ]
 
 
-def decision(said: list[bytes], ask: Admission) -> Admitted | Refused | Unfit:
-    """What admit.lua has decided about an admission."""
-    kind = said[0].decode()
-    if kind == "admitted":
+def decision(said: list[Any], ask: Admission) -> Admitted | Refused | Unfit:
+    """What admit.lua has decided about an admission: words are bytes, numbers are ints."""
+    kind = said[0]
+    if kind == b"admitted":
+        _, reserved_input, reserved_output, day, month, *full_in_us = said
         of_tenant, of_key = ask.tenant_limits, ask.key_limits
-        windows = Windows(said[3].decode(), said[4].decode())
-        requests = _tighter((of_tenant.requests_per_minute, said[5]), (of_key.requests_per_minute, said[7]))
-        tokens = _tighter((of_tenant.tokens_per_minute, said[6]), (of_key.tokens_per_minute, said[8]))
-        return Admitted(int(said[1]), int(said[2]), windows, requests, tokens)
-    if kind == "refused":
-        limit, scope = said[1].decode(), said[2].decode()
-        used, value, wait_us, held = map(int, said[3:])
-        whose = "tenant" if scope == keyspace.TENANT_SCOPE else "key"
-        return Refused(limit, whose, used, value, wait_us, held)
-    return Unfit(kind, moment(said[1]))
+        return Admitted(
+            reserved_input,
+            reserved_output,
+            Windows(day.decode(), month.decode()),
+            _tighter(of_tenant.requests_per_minute, full_in_us[0], of_key.requests_per_minute, full_in_us[2]),
+            _tighter(of_tenant.tokens_per_minute, full_in_us[1], of_key.tokens_per_minute, full_in_us[3]),
+        )
+    if kind == b"refused":
+        _, limit, scope, used, value, wait_us, held = said
+        whose = "tenant" if scope.decode() == keyspace.TENANT_SCOPE else "key"
+        return Refused(limit.decode(), whose, used, value, wait_us, held)
+    return Unfit(kind.decode(), moment(said[1]))
 
 
 def standing(scope: UUID, found: Sequence[bytes | None], running: int, now_us: int) -> Standing:
@@ -95,7 +100,12 @@ def standing(scope: UUID, found: Sequence[bytes | None], running: int, now_us: i
     )
 
 
-def _tighter(*buckets: tuple[int | None, bytes]) -> Rate | None:
+def _tighter(tenant: int | None, tenant_us: int, key: int | None, key_us: int) -> Rate | None:
     """Of the tenant's and the key's rate the one with less left."""
-    rates = [Rate.at(limit, int(full_in_us)) for limit, full_in_us in buckets if limit is not None]
-    return min(rates, key=lambda rate: rate.left, default=None)
+    if tenant is None:
+        return None if key is None else Rate.at(key, key_us)
+    of_tenant = Rate.at(tenant, tenant_us)
+    if key is None:
+        return of_tenant
+    of_key = Rate.at(key, key_us)
+    return of_key if of_key.left < of_tenant.left else of_tenant

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -81,6 +82,25 @@ func BenchmarkStream(b *testing.B) {
 	_, _ = io.Copy(io.Discard, response.Body)
 	_ = response.Body.Close()
 	b.ReportMetric(float64((s.cpu(b)-before).Nanoseconds())/float64(b.N), "cpu-ns/frame")
+}
+
+// BenchmarkKill: how long after a kill the client has the end of its stream.
+func BenchmarkKill(b *testing.B) {
+	s := startStack(b)
+	defer s.stop()
+	var took []time.Duration
+	for b.Loop() {
+		response, reader := s.running(b, "/api/chat", `{"model":"toy"}`, newScripted(100, chatFrame), 3)
+		start := time.Now()
+		s.kill(b, "id="+response.Header.Get("X-Request-Id"))
+		_, err := io.ReadAll(reader)
+		must(b, err)
+		took = append(took, time.Since(start))
+		_ = response.Body.Close()
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-us")
+	b.ReportMetric(float64(took[len(took)-1].Microseconds()), "max-us")
 }
 
 // cpu is the time that Caddy has computed.

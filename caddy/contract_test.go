@@ -92,7 +92,8 @@ func goldenExchange(t *testing.T) *exchange {
 	g, err := parseGrant(golden(t, "grant"), "019ab5c0-1c00-7000-8000-000000000001")
 	must(t, err)
 	x := &exchange{
-		id: g.ID, start: time.Now().Add(-1210 * time.Millisecond), method: "POST",
+		phase: phaseBackend,
+		id:    g.ID, start: time.Now().Add(-1210 * time.Millisecond), method: "POST",
 		path: "/v1/chat/completions", ip: "203.0.113.9", key: "nz_3bVSxmba", grant: g,
 		tenant: &g.Tenant, keyID: &g.Key, outcome: outcomeCompleted, status: 200, upstreamStatus: 200,
 		request: request{model: &model, stream: &isStream, prompt: prompt{bytes: 311}},

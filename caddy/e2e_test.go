@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -147,7 +148,7 @@ func throughTap(t *testing.T, name string, sm sample, size int) (body, outcome s
 	isStream := true
 	x := &exchange{route: route{api: kind}, grant: &grant{}, request: request{stream: &isStream}}
 	out := httptest.NewRecorder()
-	w := newTapWriter(out, x)
+	w := newTapWriter(context.Background(), out, x)
 	w.Header().Set("Content-Type", sm.header.Get("Content-Type"))
 	w.WriteHeader(200)
 	for text := []byte(sm.body); len(text) > 0; {

@@ -3,6 +3,7 @@ package gateway
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -217,7 +218,9 @@ func (s *stack) post(t testing.TB, path, body string, headers ...string) answer 
 
 func (s *stack) send(t testing.TB, method, path, body string, headers ...string) answer {
 	t.Helper()
-	request, err := http.NewRequest(method, s.url+path, strings.NewReader(body))
+	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, method, s.url+path, strings.NewReader(body))
 	must(t, err)
 	for i := 0; i < len(headers); i += 2 {
 		request.Header.Add(headers[i], headers[i+1])

@@ -49,6 +49,7 @@ func TestCrash(t *testing.T) {
 	must(t, s.cmd.Process.Kill())
 	<-s.exited
 	_ = response.Body.Close()
+	s.upstream.set(t, nil)
 	s.run(t)
 	equal(t, 200, s.post(t, "/api/chat", `{"model":"m"}`).status, "it serves again")
 	opened := false

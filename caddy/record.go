@@ -32,9 +32,9 @@ func (x *exchange) record() zapcore.ObjectMarshalerFunc {
 }
 
 func (x *exchange) addGrant(e zapcore.ObjectEncoder) {
-	var backend *string
+	var backend *string // null unless the request went on to it
 	g := x.grant
-	if g != nil && len(g.Backends) > 0 {
+	if g != nil && x.phase == phaseBackend {
 		backend = &g.Backends[0]
 	}
 	addOptional(e, "backend", backend)

@@ -77,12 +77,22 @@ func readRequest(body []byte, kind api) (request, string) {
 	if !q.readCaps(kind) {
 		return q, problemField
 	}
-	if q.stream == nil {
-		isNative := kind == apiChat || kind == apiGenerate
-		q.stream = &isNative
-	}
+	q.stream = effectiveStream(q.stream, kind)
 	q.prompt = countPrompt(body, q.members)
 	return q, ""
+}
+
+// effectiveStream is whether the answer streams: as asked, else by the API's default, and
+// never where the API has no streams.
+func effectiveStream(asked *bool, kind api) *bool {
+	isNative := kind == apiChat || kind == apiGenerate
+	switch {
+	case kind == apiEmbed || kind == apiEmbeddings || kind == apiV1Embeddings || kind == apiShow:
+		asked = new(bool)
+	case asked == nil:
+		asked = &isNative
+	}
+	return asked
 }
 
 // scan checks the form of the body and of the objects in it whose members decide something.

@@ -106,7 +106,7 @@ func TestStream(t *testing.T) {
 	}{
 		{apiChat, `{}`, true}, {apiGenerate, `{"stream":null}`, true}, {apiChat, `{"stream":false}`, false},
 		{apiV1Chat, `{}`, false}, {apiV1Chat, `{"stream":true}`, true}, {apiMessages, `{}`, false},
-		{apiEmbed, `{}`, false}, {apiResponses, `{"stream":null}`, false},
+		{apiEmbed, `{}`, false}, {apiV1Embeddings, `{"stream":true}`, false}, {apiResponses, `{"stream":null}`, false},
 	} {
 		q, _ := readRequest([]byte(c.body), c.kind)
 		equal(t, c.want, *q.stream, c.body)

@@ -48,7 +48,7 @@ func (Tap) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Hand
 	deadline := time.Duration(x.grant.DeadlineS) * time.Second
 	x.run.start(http.NewResponseController(w), cancel, deadline)
 	process.streams.add(x)
-	t := newTapWriter(w, x)
+	t := newTapWriter(ctx, w, x)
 	defer func() { err = t.leave(recover(), err) }()
 	return next.ServeHTTP(t, r.WithContext(ctx))
 }
@@ -89,6 +89,7 @@ func (x *exchange) prepare(r *http.Request) {
 	for _, name := range append([]string{"Accept-Encoding", "Origin", "Referer"}, credentialHeaders...) {
 		delete(r.Header, name)
 	}
+	// Go sends a request again by itself if it says that it may be: one Grant would run twice.
 	// A key that a client has put elsewhere as well is no more the backend's business.
 	r.URL.RawQuery = concealed(r.URL.RawQuery)
 	for _, values := range r.Header {

@@ -220,6 +220,40 @@ func TestUpstreamFails(t *testing.T) {
 	}
 }
 
+// TestNeverTwice: a backend that dies is not asked again, whatever the client says of its
+// request: one Grant runs once (B1).
+func TestNeverTwice(t *testing.T) {
+	s := sharedStack(t)
+	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
+		s.upstream.set(t, readSample(t, "chat-stream-length").serve)
+		s.post(t, "/api/chat", `{"model":"toy"}`) // only a connection that is kept is tried again
+		s.upstream.set(t, func(w http.ResponseWriter, _ *http.Request) {
+			if connection, _, err := w.(http.Hijacker).Hijack(); err == nil {
+				_ = connection.Close()
+			}
+		})
+		equal(t, 502, s.post(t, "/api/chat", `{"model":"toy"}`, name, "1").status, name)
+		equal(t, 1, s.upstream.count(), name+": hits")
+	}
+}
+
+// TestBackendStatus: a backend's own refusal keeps its status and words, 499 too.
+func TestBackendStatus(t *testing.T) {
+	s := sharedStack(t)
+	for _, status := range []int{400, 404, 499, 500, 503} {
+		s.upstream.set(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.WriteHeader(status)
+			_, _ = io.WriteString(w, `{"error":"no"}`)
+		})
+		a := s.post(t, "/api/chat", `{"model":"toy"}`)
+		equal(t, status, a.status, "status")
+		equal(t, `{"error":"no"}`, a.body, "body")
+		e := s.record(t, a.id)
+		equal(t, outcomeUpstreamError, e.Outcome, fmt.Sprint(status))
+		equal(t, status, *e.UpstreamStatus, "upstream status")
+	}
+}
+
 // TestGrantApplied: the client sees the Grant's headers on a 2xx, the backend the edited
 // body, and the record the terms.
 func TestGrantApplied(t *testing.T) {

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"strings"
@@ -16,6 +17,7 @@ const maxFrameBytes = 8 << 20
 type tapWriter struct {
 	*caddyhttp.ResponseWriterWrapper
 	x       *exchange
+	ctx     context.Context // of the request
 	framing framing
 	hides   bool  // the client has not asked for the usage that we asked for
 	limit   int64 // of deltas, 0 if there is none
@@ -24,8 +26,9 @@ type tapWriter struct {
 	failure error  // an answer that is not passed on at all
 }
 
-func newTapWriter(w http.ResponseWriter, x *exchange) *tapWriter {
+func newTapWriter(ctx context.Context, w http.ResponseWriter, x *exchange) *tapWriter {
 	t := &tapWriter{
+		ctx:                   ctx,
 		ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
 		x:                     x,
 	}
@@ -38,8 +41,10 @@ func newTapWriter(w http.ResponseWriter, x *exchange) *tapWriter {
 // WriteHeader takes the backend's status and finds out how to read the answer.
 func (t *tapWriter) WriteHeader(status int) {
 	x := t.x
-	if status < 200 || x.upstreamStatus != 0 || status == statusClientGone || x.run.ended() != "" {
-		return // 499 is the proxy's own way to say that the request was cancelled
+	// On a cancelled request the proxy itself says 499.
+	isProxys := status == statusClientGone && t.ctx.Err() != nil
+	if status < 200 || x.upstreamStatus != 0 || isProxys || x.run.ended() != "" {
+		return
 	}
 	x.upstreamStatus = status
 	h := t.Header()

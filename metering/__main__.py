@@ -7,8 +7,9 @@ import contextlib
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NoReturn
 
+import structlog
 import uvloop
 
 from authz import log, settings
@@ -18,7 +19,10 @@ from metering.service import Surroundings, run
 from metering.watch import watch
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
+
+logger: Final = structlog.get_logger()
 
 
 def main() -> int:
@@ -29,7 +33,8 @@ def main() -> int:
     except SettingsError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2
-    uvloop.run(_serve(Surroundings(found.journal, found.database_url, found.redis_url), found.metrics))
+    around = Surroundings(found.journal, found.database_url, found.redis_url, found.ledger_days or None)
+    uvloop.run(_serve(around, found.metrics))
     return 0
 
 
@@ -40,9 +45,25 @@ async def _serve(around: Surroundings, metrics: Path) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):
-        async with listening(metrics, around.metrics), asyncio.TaskGroup() as tasks:
-            tasks.create_task(watch(around))
-            tasks.create_task(run(around))
+        async with listening(metrics, around.metrics), _watching(around):
+            await run(around)
+
+
+@contextlib.asynccontextmanager
+async def _watching(around: Surroundings) -> AsyncIterator[None]:
+    """Watch meanwhile; whatever ends that, the bill goes on."""
+    watching = asyncio.create_task(watch(around))
+    watching.add_done_callback(_tell)
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+def _tell(watching: asyncio.Task[NoReturn]) -> None:
+    if not watching.cancelled():
+        logger.error("metering.watch_ended", reason=repr(watching.exception()))
 
 
 if __name__ == "__main__":

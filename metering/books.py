@@ -39,6 +39,10 @@ class Reckoned:
 class Books(Connection):
     """Every method raises StoreUnavailable; those that write raise RowsRefusedError too."""
 
+    async def stay_serial(self) -> None:
+        """Take no more than one of Postgres's processes away from settlement."""
+        await self._do("stay_serial")
+
     async def tally(self, node: UUID | None) -> Tally:
         """Count a node's requests, letters and losses."""
         (row,) = await self._rows("tally", node=node)

@@ -10,6 +10,7 @@ from attrs import define
 
 import sql
 from authz.errors import GatewayError, StoreUnavailable
+from authz.store import ROLE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -43,7 +44,12 @@ class Connection:
     async def connect(cls, url: str) -> Self:
         """Connect; the URL is libpq's."""
         with _translated():
-            return cls(await asyncpg.connect(url, command_timeout=TIMEOUT_S, timeout=TIMEOUT_S))
+            settings = {"role": ROLE}
+            return cls(
+                await asyncpg.connect(
+                    url, command_timeout=TIMEOUT_S, timeout=TIMEOUT_S, server_settings=settings
+                )
+            )
 
     async def close(self) -> None:
         """Close the connection, or drop it if Postgres does not answer."""

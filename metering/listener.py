@@ -52,8 +52,12 @@ def _bound(path: Path) -> socket.socket:
     """A socket of ours alone, in place of one that a dead process has left."""
     path.unlink(missing_ok=True)
     bound = socket.socket(socket.AF_UNIX)
-    bound.bind(str(path))
-    path.chmod(0o600)
+    try:
+        bound.bind(str(path))
+        path.chmod(0o600)
+    except OSError:
+        bound.close()
+        raise
     return bound
 
 

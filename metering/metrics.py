@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 LEDGER_WINDOWS: Final = "ledger_windows"
 WINDOWS_REDIS: Final = "windows_redis"
 
-_RESULTS: Final = ("boot", "open", "settled", "repeated", "rejected")
+_RESULTS: Final = ("boot", "open", "settled", "no_row", "rejected")
+"""What became of a line; a replay adds no row, nor does a refusal that is only counted."""
+
 _BUCKETS_S: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 
@@ -40,7 +42,7 @@ class Metrics(Collector):
         self._registry = registry
         self._clock = clock
         self._tail: Tail | None = None
-        self._lost_lines = 0
+        self._lost_lines = nan
         self.known_until: datetime | None = None
         """To what moment everything that ran is billed: the last committed end of the journal."""
         add_process(registry)
@@ -67,6 +69,14 @@ class Metrics(Collector):
             "gateway_drift_tokens", "Tokens by which books differed.", ("between",), registry=registry
         )
         self.drift_tokens = {between: drift.labels(between) for between in (LEDGER_WINDOWS, WINDOWS_REDIS)}
+        # What nobody has looked at yet is not 0.
+        for unknown in (
+            self._dead_letters,
+            self._open_requests,
+            self._unpublished,
+            *self.drift_tokens.values(),
+        ):
+            unknown.set(nan)
         lag_bytes = Gauge("gateway_lag_bytes", "Bytes of the journal not read yet.", registry=registry)
         lag_bytes.set_function(self._lag_bytes)
         lag_seconds = Gauge("gateway_lag_seconds", "Age of the last committed end.", registry=registry)

@@ -32,9 +32,11 @@ async def keep_ledger(store: Store, today: date, *, ledger_days: int | None) -> 
         await store.ensure_partition(today + timedelta(days=ahead))
     if ledger_days is None:
         return
+    first = today - timedelta(days=ledger_days)
     for day in await store.partitions():
-        if day < today - timedelta(days=ledger_days) and await store.drop_partition(day):
+        if day < first and await store.drop_partition(day):
             log.info("metering.ledger_day_dropped", day=day.isoformat())
+    await store.forget_refusals(first)
 
 
 async def keep_journal(store: Store, node: UUID, finished: Iterable[Path]) -> None:

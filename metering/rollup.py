@@ -1,4 +1,4 @@
-"""The ledger's sums by day, key and model, for `usage`: settlement adds to them what it adds to the ledger."""
+"""The ledger's sums by day, key and model, for `usage`: what a settlement adds to the ledger it adds here."""
 
 from __future__ import annotations
 

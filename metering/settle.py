@@ -15,6 +15,8 @@ from metering.learn import lessons
 from metering.ledger import Owner, adjustment, open_row, settlement, storable
 from metering.orphans import take_orphans
 from metering.publish import publications
+from metering.refusals import key_minutes, sort_out
+from metering.rollup import uses
 from metering.sequences import advanced
 from metering.windows import increases
 
@@ -104,10 +106,13 @@ class Settlement:
             await self._move_mark(batch)
             self._reach("mark_moved")
             orphans = await self._track_open(batch)
-            added = await self._add(priced, orphans)
+            told_apart = sort_out(priced, await self._store.kept_refusals(key_minutes(priced.values())))
+            added = await self._add(told_apart.rows, orphans)
             self._reach("ledger_written")
             await self._keep(batch, sequences)
             await self._store.learn(lessons(added))
+            await self._store.add_refusals(told_apart.refused())
+            await self._store.add_uses(uses(added))
             # Every batch of a tenant, from every node, waits for these rows: they come last.
             totals = await self._store.raise_windows(increases(added))
             self._reach("windows_raised")

@@ -25,7 +25,8 @@ COMMANDS: Final = {
     "revoke-key": "authz.admin.keys:revoke_key_command",
     "set-limits": "authz.admin.limits:set_limits_command",
     "show-limits": "authz.admin.limits:show_limits_command",
-    "usage": "authz.admin.usage:usage_command",
+    "usage": "authz.admin.usage:app",
+    "audit": "authz.admin.audit:audit_command",
 }
 
 GROUPS: Final = {
@@ -34,6 +35,13 @@ GROUPS: Final = {
         {
             "list": "authz.admin.control:streams_list_command",
             "kill": "authz.admin.control:streams_kill_command",
+        },
+    ),
+    "dead-letters": (
+        "Journal lines that metering did not understand.",
+        {
+            "list": "authz.admin.letters:letters_list_command",
+            "replay": "authz.admin.letters:letters_replay_command",
         },
     ),
     "node": (

@@ -75,6 +75,11 @@ class StateFolder:
         return self.run / "control.sock"
 
     @property
+    def metrics(self) -> Path:
+        """Where metering tells how far the bill is."""
+        return self.run / "metering.sock"
+
+    @property
     def logs(self) -> Path:
         """What the children print, one file each."""
         return self.path / "logs"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import sys
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import msgspec
+from rich.bar import Bar
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -15,8 +17,12 @@ from rich.table import Table
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from rich.console import RenderableType
+
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """What could rewrite a terminal's screen; values come from clients and operators alike."""
+
+BAR_CELLS: Final = 32
 
 
 def show_json(value: object) -> None:
@@ -24,8 +30,11 @@ def show_json(value: object) -> None:
     sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
 
 
-def show_table(rows: Sequence[Any], *, columns: Sequence[str], empty: str) -> None:
-    """Print frozen values as a table, one column per named attribute; `empty` if there are none."""
+def show_table(rows: Sequence[Any], *, columns: Sequence[str], empty: str, bar: str | None = None) -> None:
+    """Print frozen values as a table, one column per named attribute; `empty` if there are none.
+
+    `bar` names a number that a terminal shows as a bar beside each row.
+    """
     console = Console(soft_wrap=True)
     if not rows:
         console.print(empty)
@@ -34,8 +43,13 @@ def show_table(rows: Sequence[Any], *, columns: Sequence[str], empty: str) -> No
     for name in columns:
         is_number = isinstance(getattr(rows[0], name), int)
         table.add_column(name.replace("_", " "), justify="right" if is_number else "left")
-    for row in rows:
-        table.add_row(*(_cell(getattr(row, name)) for name in columns))
+    drawn = [getattr(row, bar) for row in rows] if bar and console.is_terminal else []
+    longest = max([1, *drawn])
+    for row, length in zip_longest(rows, drawn):
+        cells: list[RenderableType] = [_cell(getattr(row, name)) for name in columns]
+        if length is not None:
+            cells.append(Bar(longest, 0, max(0, length), width=BAR_CELLS, color="cyan"))
+        table.add_row(*cells)
     console.print(table)
 
 
@@ -45,7 +59,7 @@ def show_list(rows: Iterable[Any]) -> None:
 
 
 def _cell(value: object) -> str:
-    if value is None:
+    if value is None or value == "":
         return "-"
     if isinstance(value, int):
         return f"{value:,}"

@@ -11,6 +11,7 @@ from authz.admin.facts import is_alive
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from authz.admin.bill import Bill
     from authz.admin.facts import Facts
     from authz.admin.folder import StateFolder
 
@@ -59,10 +60,11 @@ class Overview:
 
 @frozen(kw_only=True)
 class Status(Overview):
-    """The same with the state of each child; `ready` is what /readyz says."""
+    """The same with the state of each child; `ready` is what /readyz says, `bill` what metering says."""
 
     ready: bool
     states: Children[str]
+    bill: Bill | None
 
 
 def overview(folder: StateFolder, facts: Facts, *, key: str | None = None) -> Overview:
@@ -78,8 +80,8 @@ def overview(folder: StateFolder, facts: Facts, *, key: str | None = None) -> Ov
     )
 
 
-def describe(folder: StateFolder, facts: Facts, *, is_ready: bool) -> Status:
+def describe(folder: StateFolder, facts: Facts, *, is_ready: bool, bill: Bill | None) -> Status:
     """What to know of a stack now."""
     states = {process.name: RUNNING if is_alive(process) else STOPPED for process in facts.processes}
     known = asdict(overview(folder, facts), recurse=False)
-    return Status(**known, ready=is_ready, states=Children.of(states))
+    return Status(**known, ready=is_ready, states=Children.of(states), bill=bill)

@@ -72,6 +72,7 @@ def caddy_environ(
         "GATEWAY_CONTROL": str(folder.control),
         "GATEWAY_GRACE": f"{_GRACE_S}s",
         "GATEWAY_JOURNAL": str(journal),
+        "GATEWAY_RUN": str(folder.run),
         "GATEWAY_SITE": f"http://:{port}",
         "XDG_CONFIG_HOME": str(folder.path),
         "XDG_DATA_HOME": str(folder.path),

@@ -92,7 +92,7 @@ async def opened(state: Path | None) -> AsyncIterator[Session]:
     await limiter.start()
     try:
         yield Session(settings, store, limiter, getpass.getuser())
-    except asyncpg.UndefinedTableError as error:
+    except (asyncpg.UndefinedTableError, asyncpg.InvalidParameterValueError) as error:  # or no role
         raise CommandError(
             "The database has no tables yet: run `neuronetz-gateway migrate` first."
         ) from error

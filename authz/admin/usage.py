@@ -1,12 +1,14 @@
-"""What was billed, per key."""
+"""What was billed, by tenant, key, model or day: the ledger's sums, however long the ledger is."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from collections import defaultdict
+from datetime import UTC, date, datetime, time, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from attrs import frozen
-from cyclopts import Parameter
+from attrs import fields, frozen
+from cyclopts import App, Parameter
 
 import sql
 from authz.admin import output
@@ -14,16 +16,45 @@ from authz.admin.ceilings import moment
 from authz.admin.keys import find_key
 from authz.admin.session import Options, opened
 from authz.admin.tenants import find_tenant
+from authz.errors import CommandError
+from authz.models import canonical
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
     from authz.admin.session import Session
+
+BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _queries = sql.load("admin")
 
+app = App(name="usage", help="Show what was used, or export the ledger.")
+app.command("authz.admin.export:export_command", name="export")
+
+
+class By(StrEnum):
+    """What usage is summed by; days are UTC."""
+
+    TENANT = "tenant"
+    KEY = "key"
+    MODEL = "model"
+    DAY = "day"
+
+
+class _Tokens:
+    input_tokens: int
+    output_tokens: int
+
+    @property
+    def tokens(self) -> int:
+        """Input plus output, what a bar shows."""
+        return self.input_tokens + self.output_tokens
+
 
 @frozen
-class Usage:
-    """What one key has used."""
+class Usage(_Tokens):
+    """What one key has used; a request counts when a backend was asked."""
 
     tenant: str
     key: str
@@ -33,33 +64,120 @@ class Usage:
     output_tokens: int
 
 
+@frozen
+class TenantUsage(_Tokens):
+    """What one tenant has used."""
+
+    tenant: str
+    requests: int
+    input_tokens: int
+    output_tokens: int
+
+
+@frozen
+class ModelUsage(_Tokens):
+    """What was used of one model, under whatever of its names; empty where no record says which."""
+
+    model: str
+    requests: int
+    input_tokens: int
+    output_tokens: int
+
+
+@frozen
+class DayUsage(_Tokens):
+    """What was used on one day."""
+
+    day: date
+    requests: int
+    input_tokens: int
+    output_tokens: int
+
+
+@frozen
+class Scope:
+    """Whose usage, by id; None means everybody's."""
+
+    tenant: UUID | None
+    key: UUID | None
+
+
+AnyUsage = Usage | TenantUsage | ModelUsage | DayUsage
+Figures = tuple[int, int, int]
+
+
 async def usage(
-    session: Session, *, tenant: str | None, key: str | None, since: datetime | None
-) -> list[Usage]:
-    """What the ledger says was used, key by key."""
+    session: Session, *, tenant: str | None, key: str | None, since: datetime | None, by: By = By.KEY
+) -> Sequence[AnyUsage]:
+    """The sums since a moment; exactly those of the ledger. Keys and tenants are listed, used or not."""
+    since = since or BEGINNING
+    midnight = datetime.combine(since.astimezone(UTC), time(), UTC)
+    first_day = midnight.date() + timedelta(days=int(since > midnight))
     async with session.store.connection() as connection:
-        if tenant is not None:
-            await find_tenant(connection, tenant)
-        if key is not None:
-            await find_key(connection, key)
-        rows = [row async for row in _queries.usage(connection, tenant=tenant, key=key, since=since)]
-    return [Usage(**dict(row)) for row in rows]
+        scope = await _scope(connection, tenant, key)
+        if since > midnight and await _queries.is_day_dropped(connection, day=midnight.date()):
+            sentence = f"The ledger of {midnight.date()} is not kept any more: give a whole day as --since."
+            raise CommandError(sentence)
+        found = _queries.sums(
+            connection, by=by, tenant=scope.tenant, key=scope.key, since=since, first_day=first_day
+        )
+        sums = {row[_COLUMNS[by]]: _figures(row) async for row in found}
+        return await _listed(connection, sums, scope=scope, by=by)
 
 
+_COLUMNS: Final = {By.TENANT: "tenant_id", By.KEY: "key_id", By.MODEL: "model", By.DAY: "day"}
+
+
+async def _scope(connection: Any, tenant: str | None, key: str | None) -> Scope:
+    tenant_id = None if tenant is None else (await find_tenant(connection, tenant))["id"]
+    key_id = None if key is None else (await find_key(connection, key))["id"]
+    return Scope(tenant_id, key_id)
+
+
+async def _listed(connection: Any, sums: dict[Any, Figures], *, scope: Scope, by: By) -> Sequence[AnyUsage]:
+    unused = (0, 0, 0)
+    whose = {"tenant": scope.tenant, "key": scope.key}
+    if by is By.KEY:
+        keys = [row async for row in _queries.named_keys(connection, **whose)]
+        return [Usage(row["tenant"], row["key"], row["name"], *sums.get(row["id"], unused)) for row in keys]
+    if by is By.TENANT:
+        tenants = [row async for row in _queries.named_tenants(connection, **whose)]
+        return [TenantUsage(row["name"], *sums.get(row["id"], unused)) for row in tenants]
+    if by is By.MODEL:
+        return [ModelUsage(model, *figures) for model, figures in sorted(_by_canonical(sums).items())]
+    return [DayUsage(day, *figures) for day, figures in sums.items()]
+
+
+def _figures(row: Any) -> Figures:
+    return row["requests"], row["input_tokens"], row["output_tokens"]
+
+
+def _by_canonical(sums: dict[str, Figures]) -> dict[str, Figures]:
+    """The ledger keeps a model's name as it was sent: what is one model to Ollama is one here."""
+    merged: defaultdict[str, Figures] = defaultdict(lambda: (0, 0, 0))
+    for name, figures in sums.items():
+        model = canonical(name) if name else ""
+        one = merged[model]
+        merged[model] = (one[0] + figures[0], one[1] + figures[1], one[2] + figures[2])
+    return merged
+
+
+@app.default
 async def usage_command(
     *,
+    by: Annotated[By, Parameter(help="What to sum by; days are UTC.")] = By.KEY,
     tenant: Annotated[str | None, Parameter(help="Only this tenant.")] = None,
     key: Annotated[str | None, Parameter(help="Only this key, by its prefix.")] = None,
     since: Annotated[str | None, Parameter(help="From when on: a date, a time, or a span like 7d.")] = None,
     options: Options = Options(),
 ) -> int:
-    """Show what was used: the sum of the ledger, key by key."""
+    """Show what was used: the sums of the ledger by key, tenant, model or day."""
     start = None if since is None else moment(since, datetime.now(UTC), is_past=True)
     async with opened(options.state) as session:
-        rows = await usage(session, tenant=tenant, key=key, since=start)
+        rows = await usage(session, tenant=tenant, key=key, since=start, by=by)
     if options.json:
         output.show_list(rows)
-    else:
-        columns = ("tenant", "key", "name", "requests", "input_tokens", "output_tokens")
-        output.show_table(rows, columns=columns, empty="No key has been created yet.")
+        return 0
+    columns = [field.name for field in fields(type(rows[0]))] if rows else []
+    output.show_table(rows, columns=columns, empty="Nothing has been used yet.", bar="tokens")
     return 0

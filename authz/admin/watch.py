@@ -13,7 +13,8 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from authz.admin import facts, output
+from authz.admin import bill, facts, output
+from authz.admin.bill import Bill
 from authz.admin.facts import Facts
 from authz.admin.flags import Flag, State
 from authz.admin.folder import existing_folder
@@ -30,7 +31,7 @@ _WINDOW_BYTES: Final = 1 << 20
 
 
 def status(*, state: State = DEFAULT_STATE, json: Flag = False) -> int:
-    """Show what runs; the exit code is 0 only when the gateway is ready.
+    """Show what runs and how far the bill is; the exit code is 0 only when the gateway is ready.
 
     Args:
         state: The folder in which all of the stack lies.
@@ -41,12 +42,13 @@ def status(*, state: State = DEFAULT_STATE, json: Flag = False) -> int:
     if known is None:
         message = f"No stack has run in {state}: start one with `neuronetz-gateway up`."
         raise CommandError(message)
+    found = bill.ask(folder.metrics)  # first: the next question is a line of the journal itself
     is_ready = facts.is_alive(known.supervisor) and _is_ready(known.url)
     if json:
-        output.show_value(describe(folder, known, is_ready=is_ready))
+        output.show_value(describe(folder, known, is_ready=is_ready, bill=found))
     else:
         output.say(f"{known.url} is {'ready' if is_ready else 'not ready'}")
-        Console().print(_table(known))
+        Console().print(_table(known), _bill_table(found), sep="\n")
     return 0 if is_ready else 1
 
 
@@ -130,3 +132,30 @@ def _table(known: Facts) -> Table:
         state = f"[green]{RUNNING}[/]" if alive else f"[red]{STOPPED}[/]"
         table.add_row(process.name, str(process.pid), state)
     return table
+
+
+def _bill_table(found: Bill | None) -> Table:
+    """What ought to be 0 is red when it is not."""
+    table = Table("bill", "", box=None, pad_edge=False)
+    if found is None:
+        table.add_row("unknown", "metering does not answer: `neuronetz-gateway logs metering` says why")
+        return table
+    behind = "unknown" if found.lag_s is None else f"{found.lag_s:.1f} s"
+    table.add_row(
+        "behind", f"{behind}, {_count(found.lag_bytes)} bytes, {_count(found.unpublished)} unpublished"
+    )
+    table.add_row("open requests", _count(found.open_requests))
+    wrongs = {
+        "orphaned requests": found.orphaned_requests,
+        "lost lines": found.lost_lines,
+        "dead letters": found.dead_letters,
+        "overrun tokens": found.overrun_tokens,
+        "drift in tokens": found.drift_tokens,
+    }
+    for name, count in wrongs.items():
+        table.add_row(name, f"[red]{_count(count)}[/]" if count else _count(count))
+    return table
+
+
+def _count(number: int | None) -> str:
+    return "unknown" if number is None else f"{number:,}"

@@ -14,14 +14,14 @@ local MINUTE = 60000000
 local id, key, day, month = ARGV[3], ARGV[7], ARGV[9], ARGV[10]
 
 local head = redis.call('HMGET', KEYS[1], 'epoch', 'v', 'v:' .. key, 'cleared')
-if head[1] ~= ARGV[2] then return {'lost', int(now)} end
-if head[2] ~= ARGV[6] or head[3] ~= ARGV[8] then return {'stale', int(now)} end
-if redis.call('ZSCORE', KEYS[6], id) then return {'closed', int(now)} end
+if head[1] ~= ARGV[2] then return {'lost', now} end
+if head[2] ~= ARGV[6] or head[3] ~= ARGV[8] then return {'stale', now} end
+if redis.call('ZSCORE', KEYS[6], id) then return {'closed', now} end
 
 -- Beyond this age an id's tombstone may be gone; if the clock stepped back since, it still may be.
 local minted, age = tonumber(ARGV[4]), tonumber(ARGV[5])
 local latest = math.max(now, tonumber(head[4]) or 0)
-if latest - minted > age or minted - now > age then return {'late', int(now)} end
+if latest - minted > age or minted - now > age then return {'late', now} end
 
 -- What the hash knows of a scope. A bucket is the time until it is full again (GCRA, its burst is
 -- the limit). A clock that stepped back stops it; by more than a minute, it has lost its meaning.
@@ -52,49 +52,47 @@ local scopes = {read_scope('t', KEYS[2], 18), read_scope(key, KEYS[3], 24)}
 local function admitted(input, output, of_day, of_month)
   local answer = {'admitted', input, output, of_day, of_month}
   for _, scope in ipairs(scopes) do
-    answer[#answer + 1] = int(math.floor(scope.requests_us))
-    answer[#answer + 1] = int(math.floor(scope.tokens_us))
+    answer[#answer + 1] = math.floor(scope.requests_us)
+    answer[#answer + 1] = math.floor(scope.tokens_us)
   end
   return answer
 end
 
 local function refused(limit, scope, used, value, wait, held)
-  return {'refused', limit, scope.name, int(used), int(value), int(wait), int(held)}
+  return {'refused', limit, scope.name, used, value, wait, held}
 end
 
 local replay = redis.call('HGET', KEYS[5], id)
 if replay then
   local was = cjson.decode(replay)
-  return admitted(was.input, was.output, was.day, was.month)
+  return admitted(tonumber(was.input), tonumber(was.output), was.day, was.month)
 end
-if now < tonumber(ARGV[11]) or now >= tonumber(ARGV[12]) then return {'calendar', int(now)} end
+if now < tonumber(ARGV[11]) or now >= tonumber(ARGV[12]) then return {'calendar', now} end
 
 -- Budgets: R is what is wanted, or less if one has less left. Less than a prompt and one token of
 -- answer is its end; enough of it, but held by others, is worth a wait. So the last answer is a short
 -- one, and what others merely hold shortens none. Of several ends the one that lasts longest is named.
 local bound_in, wanted = tonumber(ARGV[13]), tonumber(ARGV[14])
-local R, has_budget = bound_in + wanted, false
-local budgets = {}
+local R, budgets = bound_in + wanted, {}
 for i = 1, 3 do
   for _, scope in ipairs(scopes) do
     local budget = scope.budgets[i]
     if budget.limit then
-      budgets[#budgets + 1] = {scope, budget}
-      R, has_budget = math.min(R, budget.limit - budget.used), true
+      budget.scope = scope
+      budgets[#budgets + 1] = budget
+      R = math.min(R, budget.limit - budget.used)
     end
   end
 end
 local least = math.max(1, bound_in + math.min(1, wanted))
-for _, pair in ipairs(budgets) do
-  local scope, budget = unpack(pair)
+for _, budget in ipairs(budgets) do
   if budget.limit - budget.used < least then
-    return refused(budget.name, scope, budget.used, budget.limit, 0, budget.held)
+    return refused(budget.name, budget.scope, budget.used, budget.limit, 0, budget.held)
   end
 end
-for _, pair in ipairs(budgets) do
-  local scope, budget = unpack(pair)
+for _, budget in ipairs(budgets) do
   if R > budget.limit - budget.used - budget.held then
-    return refused('held_' .. budget.name, scope, budget.used, budget.limit, 0, budget.held)
+    return refused('held_' .. budget.name, budget.scope, budget.used, budget.limit, 0, budget.held)
   end
 end
 
@@ -132,7 +130,7 @@ end
 if worst then return refused(unpack(worst)) end
 
 -- Admitted: only now anything is written.
-if has_budget then input, output = bound_in, R - bound_in end
+if #budgets > 0 then input, output = bound_in, R - bound_in end
 local writes, charges = {}, {}
 local function write(field, value)
   writes[#writes + 1] = field
@@ -158,4 +156,4 @@ redis.call('HSET', KEYS[5], id, cjson.encode({
   key = key, input = int(input), output = int(output), day = day, month = month,
   admitted_us = int(now), charges = {tenant = charges[1], key = charges[2]},
 }))
-return admitted(int(input), int(output), day, month)
+return admitted(input, output, day, month)

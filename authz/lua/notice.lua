@@ -8,7 +8,7 @@ if found[1] == ARGV[2] then return {} end
 
 -- A mark of another run came with a restored snapshot and says nothing about this loss.
 local run = ARGV[2] .. ':'
-if found[2] and string.sub(found[2], 1, #run) == run then return {found[2], found[3]} end
-local mark, mark_us = run .. ARGV[3], int(now)
-redis.call('HSET', KEYS[1], 'mark', mark, 'mark_us', mark_us)
-return {mark, mark_us}
+if found[2] and string.sub(found[2], 1, #run) == run then return {found[2], tonumber(found[3])} end
+local mark = run .. ARGV[3]
+redis.call('HSET', KEYS[1], 'mark', mark, 'mark_us', int(now))
+return {mark, now}

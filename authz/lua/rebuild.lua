@@ -6,9 +6,9 @@
 --       then four lists, each with its length first: versions: field, version · closed: id
 --       totals: scope and window, used, version · open requests: id, which of KEYS, reservation, its end in µs
 -- Returns 1, or 0 if it did nothing.
-local found, run = redis.call('HMGET', KEYS[1], 'epoch', 'mark'), ARGV[2] .. ':'
-if found[1] == ARGV[2] or found[2] ~= ARGV[3] then return 0 end
-if string.sub(ARGV[3], 1, #run) ~= run then return 0 end  -- the mark, too, was restored
+if redis.call('HGET', KEYS[1], 'mark') ~= ARGV[3] then return 0 end
+local run = ARGV[2] .. ':'
+if string.sub(ARGV[3], 1, #run) ~= run then return 0 end  -- the mark itself was restored
 if now - tonumber(ARGV[4]) > tonumber(ARGV[5]) then return 0 end
 
 local at = 5

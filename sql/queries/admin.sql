@@ -101,25 +101,112 @@ UPDATE nodes SET retired_at = now() WHERE node = :node AND retired_at IS NULL RE
 -- node list.
 SELECT node, boot, eof_at, retired_at, created_at FROM nodes ORDER BY created_at;
 
--- name: usage(tenant, key, since)
--- usage: what was billed, per key; a request counts when a backend was asked.
-SELECT
-    t.name AS tenant, min(s.lookup) AS key, k.name,
-    coalesce(l.requests, 0)::bigint AS requests,
-    coalesce(l.input_tokens, 0)::bigint AS input_tokens,
-    coalesce(l.output_tokens, 0)::bigint AS output_tokens
-FROM keys AS k
-JOIN tenants AS t ON t.id = k.tenant_id
-JOIN secrets AS s ON s.key_id = k.id
-LEFT JOIN LATERAL (
+-- name: sums(by, tenant, key, since, first_day)
+-- usage: whole days from their sums, and what a moment leaves of its day from the ledger.
+WITH parts AS (
+    SELECT day, tenant_id, key_id, model, requests, input_tokens, output_tokens
+    FROM usage_daily
+    WHERE day >= :first_day::date
+    UNION ALL
     SELECT
-        count(*) FILTER (WHERE entry = 0 AND backend IS NOT NULL) AS requests,
-        sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens
+        :first_day::date - 1, tenant_id, key_id, coalesce(model, ''),
+        (entry = 0 AND backend IS NOT NULL)::int, input_tokens, output_tokens
     FROM ledger
-    WHERE tenant_id = t.id AND key_id = k.id
-        AND request_id >= coalesce(uuid7_floor(:since::timestamptz), '00000000-0000-0000-0000-000000000000'::uuid)
-) AS l ON true
-WHERE (:tenant::text IS NULL OR t.name = :tenant)
-    AND (:key::text IS NULL OR k.id = (SELECT key_id FROM secrets WHERE lookup = :key))
-GROUP BY t.name, k.id, k.name, l.requests, l.input_tokens, l.output_tokens
-ORDER BY t.name, k.created_at;
+    WHERE request_id >= uuid7_floor(:since::timestamptz)
+        AND request_id < uuid7_floor(:first_day::date::timestamp AT TIME ZONE 'UTC')
+        AND tenant_id IS NOT NULL
+        AND (input_tokens <> 0 OR output_tokens <> 0 OR entry = 0 AND backend IS NOT NULL)
+)
+SELECT
+    CASE WHEN :by::text = 'day' THEN day END AS day,
+    CASE WHEN :by::text = 'tenant' THEN tenant_id END AS tenant_id,
+    CASE WHEN :by::text = 'key' THEN key_id END AS key_id,
+    CASE WHEN :by::text = 'model' THEN model END AS model,
+    sum(requests)::bigint AS requests,
+    sum(input_tokens)::bigint AS input_tokens,
+    sum(output_tokens)::bigint AS output_tokens
+FROM parts
+WHERE (:tenant::uuid IS NULL OR tenant_id = :tenant) AND (:key::uuid IS NULL OR key_id = :key)
+GROUP BY 1, 2, 3, 4
+ORDER BY 1, 2, 3, 4;
+
+-- name: is_day_dropped(day)$
+-- usage: whether a day was billed whose ledger is not kept any more.
+SELECT
+    to_regclass('ledger_' || to_char(:day::date, 'YYYYMMDD')) IS NULL
+    AND EXISTS (SELECT FROM usage_daily WHERE day = :day);
+
+-- name: named_keys(tenant, key)
+-- usage: what keys are called, used or not.
+SELECT k.id, t.id AS tenant_id, t.name AS tenant, min(s.lookup) AS key, k.name
+FROM keys AS k JOIN tenants AS t ON t.id = k.tenant_id JOIN secrets AS s ON s.key_id = k.id
+WHERE (:tenant::uuid IS NULL OR t.id = :tenant) AND (:key::uuid IS NULL OR k.id = :key)
+GROUP BY t.id, k.id
+ORDER BY t.name, k.created_at, k.id;
+
+-- name: named_tenants(tenant, key)
+-- usage --by tenant: what tenants are called, used or not.
+SELECT id, name
+FROM tenants
+WHERE (:tenant::uuid IS NULL OR id = :tenant)
+    AND (:key::uuid IS NULL OR id = (SELECT tenant_id FROM keys WHERE id = :key))
+ORDER BY name;
+
+-- name: walk_in_order()!
+-- usage export: along the ledger's primary key, whatever the planner thinks of it; no sort has the memory.
+SELECT set_config('enable_sort', 'off', true), set_config('enable_seqscan', 'off', true);
+
+-- name: ledger_rows(tenant, since, until)
+-- usage export: the ledger, row by row.
+SELECT *
+FROM ledger
+WHERE (:since::timestamptz IS NULL OR request_id >= uuid7_floor(:since))
+    AND (:until::timestamptz IS NULL OR request_id < uuid7_floor(:until))
+    AND (:tenant::uuid IS NULL OR tenant_id = :tenant)
+ORDER BY request_id, entry;
+
+-- name: events(since, tenant, key)
+-- audit: what administrators did, what was refused request by request, and what was only counted.
+SELECT e.at, e.actor, e.action, t.name AS tenant, k.name AS key, e.old, e.new
+FROM (
+    SELECT at, actor, action, tenant_id, key_id, old, new
+    FROM admin_audit
+    WHERE at >= :since::timestamptz
+    UNION ALL
+    SELECT
+        at, coalesce(lookup, ip, 'unknown'), 'request_' || outcome, tenant_id, key_id, NULL,
+        jsonb_strip_nulls(jsonb_build_object(
+            'request', request_id, 'reason', reason, 'status', status, 'ip', ip,
+            'method', method, 'path', path, 'model', model
+        ))
+    FROM ledger
+    WHERE request_id >= uuid7_floor(:since) AND outcome IN ('denied', 'refused', 'authz_failed')
+    UNION ALL
+    SELECT
+        minute, coalesce(text(source), 'many'), 'requests_denied', tenant_id, key_id, NULL,
+        jsonb_build_object('reason', reason, 'refusals', refusals)
+    FROM refusals_per_minute
+    WHERE minute >= date_trunc('minute', :since::timestamptz)
+) AS e
+LEFT JOIN tenants AS t ON t.id = e.tenant_id
+LEFT JOIN keys AS k ON k.id = e.key_id
+WHERE (:tenant::uuid IS NULL OR e.tenant_id = :tenant) AND (:key::uuid IS NULL OR e.key_id = :key)
+ORDER BY e.at, e.action, e.actor;
+
+-- name: letters()
+-- dead-letters list.
+SELECT id, node, at, reason, length, raw, is_replay_wanted, replayed_at
+FROM dead_letters
+ORDER BY id;
+
+-- name: want_replay(ids)
+-- dead-letters replay: metering reads those again that are wanted, if they were kept whole.
+UPDATE dead_letters
+SET is_replay_wanted = true
+WHERE replayed_at IS NULL AND length = octet_length(raw)
+    AND (:ids::bigint[] IS NULL OR id = ANY(:ids::bigint[]))
+RETURNING id;
+
+-- name: letters_now(ids)
+-- dead-letters replay: what has become of them.
+SELECT id, is_replay_wanted, replayed_at FROM dead_letters WHERE id = ANY(:ids::bigint[]);

@@ -251,6 +251,10 @@ SET is_replay_wanted = false,
     replayed_at = CASE WHEN id = ANY(:understood::bigint[]) THEN now() END
 WHERE id = ANY(:tried::bigint[]);
 
+-- name: stay_serial()!
+-- metering.watch, on connect: sums over a day of the ledger are in no hurry.
+SET max_parallel_workers_per_gather = 0;
+
 -- name: tally(node)
 -- metering.watch: what can be counted in a moment; with Redis away for hours there is no end to count to.
 SELECT

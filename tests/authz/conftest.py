@@ -23,7 +23,10 @@ from authz.demo.backend import named
 from authz.limits import Limiter
 from authz.settings import Settings
 from authz.store import Store
+from authz.types import Identity
+from metering.store import Store as Metering
 from tests.authz.asking import BOOT, NODE, Guard
+from tests.authz.billing import Book
 from tests.serving import served
 
 
@@ -43,7 +46,7 @@ def settings(database: str, redis_url: str, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-async def session(settings: Settings, store: Store, limiter: Limiter) -> AsyncIterator[Session]:
+async def session(settings: Settings, store: Store, limiter: Limiter) -> Session:
     """What a command holds open."""
     return Session(settings, store, limiter, "tester")
 
@@ -81,3 +84,33 @@ async def guard(authz_url: str, key: CreatedKey) -> AsyncIterator[Guard]:
     """What asks authz, with a key of the tenant acme."""
     async with httpx.AsyncClient(base_url=authz_url) as client:
         yield Guard(client, key.key)
+
+
+@pytest.fixture
+async def owner(session: Session, key: CreatedKey) -> Identity:
+    """Whom the key of acme stands for."""
+    return await known(session, key.prefix)
+
+
+async def known(session: Session, prefix: str) -> Identity:
+    """The identity of a key."""
+    identity = await session.store.identity(prefix)
+    assert identity is not None
+    return identity
+
+
+@pytest.fixture
+async def book(database: str) -> AsyncIterator[Book]:
+    """An empty ledger."""
+    metering = await Metering.connect(database)
+    yield Book(metering)
+    await metering.close()
+
+
+@pytest.fixture
+def outside(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of a command line on these stores."""
+    monkeypatch.setenv("DATABASE_URL", settings.database_url)
+    monkeypatch.setenv("REDIS_URL", settings.redis_url)
+    monkeypatch.setenv("GATEWAY_STATE", str(settings.state))
+    monkeypatch.setenv("COLUMNS", "120")

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, date, datetime, timedelta
 from itertools import product
+from typing import Any
 from uuid import UUID, uuid4
 
 from attrs import define, evolve, field, frozen
-from redis.asyncio import Redis
 
 from authz import windows
 from authz.admission import Admission, Admitted, Lost, Reading, Refused, Unfit
@@ -31,10 +31,10 @@ class Publication:
 
 @define
 class Desk:
-    """Asks, commits and publishes for one tenant; the first limiter is the one used by default."""
+    """Asks, commits and publishes for one tenant; `redis` is redis-py's own client, to look inside."""
 
     limiter: Limiter
-    redis: Redis
+    redis: Any
     others: tuple[Limiter, ...] = ()
     tenant: UUID = field(factory=uuid4)
     keys: tuple[UUID, UUID] = field(factory=lambda: (uuid4(), uuid4()))

@@ -46,7 +46,7 @@ async def test_refusal_writes_nothing(desk: Desk, limit: str, scope: str) -> Non
     assert before == await desk.content()
 
 
-@pytest.mark.parametrize("reason", ["lost", "stale", "closed", "late", "calendar"])
+@pytest.mark.parametrize("reason", ["lost", "stale", "stale tenant", "closed", "late", "calendar"])
 async def test_unfit_writes_nothing(desk: Desk, reason: str) -> None:
     """L1: a request that can't be judged changes no key either."""
     await desk.open()
@@ -56,12 +56,14 @@ async def test_unfit_writes_nothing(desk: Desk, reason: str) -> None:
         await desk.settle({ask.request_id: 3})
     elif reason == "stale":
         await desk.limiter.raise_versions(desk.tenant, {desk.key: 2})
+    elif reason == "stale tenant":
+        await desk.limiter.raise_versions(desk.tenant, {None: 2})
     elif reason == "calendar":
         ask = evolve(ask, valid_until=desk.now)
     elif reason == "lost":
         await desk.redis.hset(f"nz:{{{desk.tenant}}}", "epoch", "another run")
     before = await desk.content()
-    assert Unfit(reason, desk.now) == await desk.admit(ask)
+    assert Unfit(reason.split(maxsplit=1)[0], desk.now) == await desk.admit(ask)
     assert before == await desk.content()
 
 

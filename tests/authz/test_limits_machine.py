@@ -199,10 +199,10 @@ def server() -> Iterator[embedded.Server]:
 def test_ceilings(server: embedded.Server) -> None:
     """L1, L2, L3, L4, L5, L6, L7: whatever happens, in whatever order, every answer is a right one."""
     Ceilings.server = server
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
+    run_state_machine_as_test(
         Ceilings,
         settings=settings(
-            max_examples=30,
+            max_examples=40,
             stateful_step_count=40,
             derandomize=True,
             deadline=None,

@@ -64,6 +64,15 @@ async def test_wait_suffices(desk: Desk, limits: tuple[int, int]) -> None:
     assert isinstance(await desk.admit(desk.ask(wanted=99)), Admitted)
 
 
+async def test_longest_wait_is_named(desk: Desk) -> None:
+    """L5: of the rates that refuse, the one that refuses longest is named, whoever's it is."""
+    await desk.open(Limits(requests_per_minute=1), Limits(tokens_per_minute=100))
+    await desk.settle({await desk.reserve(): 500})
+    decision = await desk.admit()
+    assert ("tokens", "key") == refusal(decision)
+    assert 252_000_000 == getattr(decision, "wait_us", None)
+
+
 async def test_estimate_above_the_limit_is_not_locked_out(desk: Desk) -> None:
     """A single request dearer than a minute's tokens passes when the bucket is full, and owes the rest."""
     await desk.open(Limits(tokens_per_minute=60))

@@ -9,7 +9,9 @@ import pytest
 from attrs import evolve
 from redis.asyncio import Redis
 
+from authz import limits
 from authz.admission import Admitted, Unfit
+from authz.errors import LimiterUnavailable
 from authz.limits import Limiter
 from authz.types import Limits, Period, Total, Windows
 from tests.authz.limiting import Desk, refusal
@@ -76,6 +78,7 @@ async def test_overdue_reservations_are_found(desk: Desk) -> None:
     assert (desk.admitted[running],) == found
     await desk.settle({running: 0})
     assert () == await desk.limiter.overdue(desk.tenant, desk.now + DAY)
+    assert 0 == await desk.redis.zcard(f"nz:{{{desk.tenant}}}:open")
     assert 0 == await desk.field("h:t:t")
 
 
@@ -109,6 +112,17 @@ async def test_settlement_of_thousands(desk: Desk) -> None:
     assert (0, 2402) == (await desk.field("h:t:t"), await desk.field("u:t:t"))
     assert 1 == await desk.field(f"u:{ids[-1]}:d:2026-11-25")
     assert () == await desk.limiter.overdue(desk.tenant, desk.now + DAY)
+
+
+async def test_totals_rise_before_anything_else(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """L3: a settlement of several scripts that ends halfway has raised every total: too much is refused."""
+    monkeypatch.setattr(limits, "SETTLED_AT_ONCE", 1)
+    await desk.open()
+    used = {await desk.reserve(): 20, await desk.reserve(): 20}
+    await desk.redis.hset(f"nz:{{{desk.tenant}}}:held", str(list(used)[1]), "not a reservation")
+    with pytest.raises(LimiterUnavailable, match="Redis refused a command"):
+        await desk.settle(used)
+    assert (40, 20) == (await desk.field("u:t:t"), await desk.field("h:t:t"))
 
 
 async def test_totals_rise_without_an_epoch(desk: Desk) -> None:

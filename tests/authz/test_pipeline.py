@@ -90,7 +90,7 @@ async def test_what_cannot_be_sent_shifts_no_answer(limiter: Limiter) -> None:
     link = link_of(limiter)
     first = link.send("ECHO", "first")
     with pytest.raises(TypeError):
-        link.send("ECHO", None)  # type: ignore[arg-type]
+        await link.send("ECHO", None)  # type: ignore[arg-type]
     assert (b"first", b"second") == (await first, await link.send("ECHO", "second"))
 
 
@@ -157,7 +157,7 @@ async def test_hung_redis_is_given_up(
     assert 0.01 > time.monotonic() - began
     os.kill(pid, signal.SIGCONT)
     await until(lambda: is_back(own))
-    assert await own.now()
+    assert b"PONG" == await link_of(own).send("PING")
 
 
 async def test_caller_that_leaves_during_a_hang_hurts_nobody(server: embedded.Server, own: Limiter) -> None:
@@ -177,7 +177,7 @@ async def test_link_kept_across_a_death_fails(server: embedded.Server, own: Limi
     server.kill()
     await until(lambda: is_gone(own))
     with pytest.raises(LimiterUnavailable, match="did not answer"):
-        link.send("PING")
+        await link.send("PING")
 
 
 async def test_reconnects_to_a_new_run(server: embedded.Server, own: Limiter) -> None:
@@ -231,6 +231,15 @@ async def test_bad_url_is_one_sentence(url: str) -> None:
     """A REDIS_URL that names no Redis is a wrong setting, not an outage."""
     with pytest.raises(SettingsError, match="REDIS_URL can't be used"):
         Limiter(url)
+
+
+async def test_url_can_not_change_what_we_rely_on(server: embedded.Server) -> None:
+    """Whatever options a REDIS_URL names, answers stay bytes and a command is sent once."""
+    options = "decode_responses=true&protocol=3&socket_timeout=0.001&retry_on_timeout=true"
+    limiter = await Limiter.connect(f"{server.url}&{options}")
+    assert b"x" == await link_of(limiter).send("ECHO", "x")
+    assert () == await limiter.overdue(uuid4(), await limiter.now())
+    await limiter.close()
 
 
 async def test_absent_redis_is_one_sentence(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 import sql
 
-FILES = ("authz", "admin")
+FILES = ("authz", "admin", "metering")
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -53,18 +53,15 @@ class Storm:
                     return
                 await asyncio.sleep(0.2)
                 continue
-            if (
-                answer.status_code == httpx.codes.OK
-                or not is_patient
-                or "retry-after-ms" not in answer.headers
-            ):
+            if answer.status_code == httpx.codes.OK or not is_patient or not _may_retry(answer):
                 return
-            await asyncio.sleep(int(answer.headers["retry-after-ms"]) / 1000)
+            await asyncio.sleep(float(answer.headers["retry-after"]))
 
     async def _once(self, client: httpx.AsyncClient, body: dict[str, object]) -> httpx.Response:
         async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
             self.answers[answer.status_code] += 1
-            self.ids.append(UUID(answer.headers["x-request-id"]))
+            if answer.status_code == httpx.codes.OK:
+                self.ids.append(UUID(answer.headers["x-request-id"]))
             await self._read(answer)
             return answer
 
@@ -80,7 +77,7 @@ class Storm:
                 return
 
     async def billed(self, ledger: asyncpg.Connection) -> int:
-        """The tokens billed for these requests, once each of them is settled."""
+        """The tokens billed for what was answered, once each of it is settled."""
         async with asyncio.timeout(SETTLED_WITHIN_S):
             while await ledger.fetchval(
                 "SELECT count(*) FROM ledger WHERE request_id = ANY($1)", self.ids
@@ -90,3 +87,7 @@ class Storm:
             "SELECT sum(input_tokens + output_tokens) FROM ledger WHERE request_id = ANY($1)", self.ids
         )
         return total
+
+
+def _may_retry(answer: httpx.Response) -> bool:
+    return "retry-after" in answer.headers

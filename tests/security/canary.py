@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +18,7 @@ from authz import keys
 from authz.admin import embedded
 from tests.gateway import Gateway
 
-TABLES: Final = "SELECT table_name FROM information_schema.tables WHERE table_schema = 'public' ORDER BY 1"
+TABLES: Final = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
 KINDS: Final = {
     b"string": "get",
     b"hash": "hgetall",
@@ -26,6 +27,12 @@ KINDS: Final = {
     b"zset": "zrange",
 }
 RANGED: Final = {"lrange", "zrange"}
+SOCKETS: Final = (
+    ("authz-0", "/metrics"),
+    ("authz-1", "/metrics"),
+    ("control", "/metrics"),
+    ("control", "/streams"),
+)
 
 
 @frozen
@@ -67,16 +74,16 @@ def _files(state: Path) -> Iterator[Sink]:
 async def _tables(url: str) -> list[Sink]:
     connection = await asyncpg.connect(url)
     try:
-        names = [row["table_name"] for row in await connection.fetch(TABLES)]
-        assert {"ledger", "secrets", "tenants"} <= set(names)
+        names = [row["relname"] for row in await connection.fetch(TABLES)]
         return [Sink(f"table {name}", await _table(connection, name)) for name in names]
     finally:
         await connection.close()
 
 
 async def _table(connection: Any, name: str) -> bytes:
-    rows = await connection.fetch(f'SELECT whole::text AS text FROM "{name}" AS whole')  # noqa: S608 - from the catalogue
-    return "\n".join(row["text"] for row in rows).encode()
+    rows = io.BytesIO()
+    await connection.copy_from_table(name, output=rows)
+    return rows.getvalue()
 
 
 def _redis(url: str) -> Iterator[Sink]:
@@ -89,7 +96,7 @@ def _redis(url: str) -> Iterator[Sink]:
 
 def _sockets(state: Path) -> Iterator[Sink]:
     """What is told over sockets that no client can reach."""
-    for name, path in (("authz-0", "/metrics"), ("authz-1", "/metrics"), ("control", "/streams"), ("control", "/metrics")):
+    for name, path in SOCKETS:
         transport = httpx.HTTPTransport(uds=str(state / "run" / f"{name}.sock"))
         with httpx.Client(transport=transport, base_url=f"http://{name}") as client:
             yield Sink(name + path, client.get(path).raise_for_status().content)

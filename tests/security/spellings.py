@@ -18,7 +18,7 @@ MUTATIONS: Final = (
     "/api/experimental/web_fetch",
     "/api/codex/x",
 )
-METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "post", "PULL")
+METHODS: Final = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "post")
 
 
 def _escaped(text: str) -> str:

@@ -6,8 +6,9 @@ Nothing is forwarded meanwhile, nothing is billed, and all heals by itself.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import Final
 
 import pytest
@@ -18,7 +19,7 @@ from authz import keyspace
 from authz.admin import embedded
 from authz.types import Dialect
 from tests.gateway import Gateway, running
-from tests.security import wire
+from tests.security import canary, wire
 from tests.security.attacks import CHAT, PATHS
 from tests.security.broken import Broken
 from tests.security.processes import halted, killed
@@ -127,7 +128,10 @@ def redis(fragile: Fragile) -> Iterator[Redis]:
     ids=lambda each: each.__name__ if callable(each) else "-".join(map(str, each)),
 )
 def test_outage_refuses_everything(
-    fragile: Fragile, failure: type[halted], parts: tuple[str, ...], statuses: set[int]
+    fragile: Fragile,
+    failure: Callable[..., AbstractContextManager[None]],
+    parts: tuple[str, ...],
+    statuses: set[int],
 ) -> None:
     """G2: without the decision or its counters nothing passes, and nothing is billed."""
     with failure(fragile.gateway.stack, *parts):
@@ -213,3 +217,19 @@ def test_stopped_backend_is_unavailable(fragile: Fragile) -> None:
     assert {"closing"} == set(fragile.broken.hits)
     rows = fragile.witness.settled(reply.request_id for reply in replies)
     assert {0} == {row.tokens for row in rows.values()}
+
+
+def test_flood_of_wrong_keys_is_slowed_down(fragile: Fragile, stranger: str) -> None:
+    """L1: whoever guesses keys is told to wait, before Postgres is asked; who has a key goes on."""
+    fragile.warm(fragile.gateway.key)
+    until(lambda: {429} == {fragile.chat(key=stranger) for _ in range(4)})
+    fragile.refusals((*METERED, *READS), statuses={429}, key=stranger)
+    assert fragile.nothing_arrived()
+    assert 200 == fragile.chat()
+
+
+def test_failures_leak_no_key(fragile: Fragile) -> None:
+    """C3: no failure above has left a key in a file, table, counter or metric."""
+    key = fragile.gateway.key
+    fragile.heals()
+    assert [] == canary.found(canary.sinks(fragile.gateway), canary.needles(key))

@@ -72,7 +72,12 @@ class _Only:
 
 
 FORGED: Final = {
-    "our messages [E7]": ('X-Nz-Ask: {"v":1,"id":"forged"}', 'X-Nz-Grant: {"v":1}', "X-Nz-Denial: x", "X-Nz-Z: x"),
+    "our messages [E7]": (
+        'X-Nz-Ask: {"v":1,"id":"forged"}',
+        'X-Nz-Grant: {"v":1}',
+        "X-Nz-Denial: x",
+        "X-Nz-Z: x",
+    ),
     "hop by hop [E5]": ("Connection: X-Nz-Ask, Authorization", "Keep-Alive: 1", "Proxy-Connection: close"),
     "hop by hop, ours [E6]": ("Connection: close, X-Nz-Grant, Content-Length, X-Request-Id",),
     "forwarded [E1, E2, E9]": (
@@ -84,16 +89,31 @@ FORGED: Final = {
         "X-Real-Ip: 192.0.2.1",
         "Forwarded: for=192.0.2.1",
     ),
-    "method override [C7]": ("X-HTTP-Method-Override: DELETE", "X-Method-Override: GET", "X-HTTP-Method: PUT"),
-    "upgrade to h2c [H4]": ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABk"),
+    "method override [C7]": (
+        "X-HTTP-Method-Override: DELETE",
+        "X-Method-Override: GET",
+        "X-HTTP-Method: PUT",
+    ),
+    "upgrade to h2c [H4]": (
+        "Connection: Upgrade, HTTP2-Settings",
+        "Upgrade: h2c",
+        "HTTP2-Settings: AAMAAABk",
+    ),
     "websocket [H1]": ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"),
-    "cookies and more": ("Cookie: a=b", "Proxy-Authorization: Basic eDp4", "TE: trailers", "Origin: http://evil"),
+    "cookies and more": (
+        "Cookie: a=b",
+        "Proxy-Authorization: Basic eDp4",
+        "TE: trailers",
+        "Origin: http://evil",
+    ),
     "encodings [K7]": ("Accept-Encoding: gzip, br, zstd", "Via: 1.1 evil", "X_Nz_Grant: x"),
 }
 
 
 @pytest.mark.parametrize("name", FORGED)
-def test_forged_headers_change_nothing(gateway: Gateway, witness: Witness, only_hit: _Only, name: str) -> None:
+def test_forged_headers_change_nothing(
+    gateway: Gateway, witness: Witness, only_hit: _Only, name: str
+) -> None:
     """A request with a valid key is served as if it had none of these, and none goes further."""
     reply = wire.ask(gateway.url, chat(gateway, *FORGED[name]))
     assert 200 == reply.status
@@ -113,6 +133,13 @@ def test_good_then_bad_in_one_write(gateway: Gateway, only_hit: _Only) -> None:
         line.send(chat(gateway) + chat(gateway, key="nz_x"))
         assert [200, 401] == [line.read().status, line.read().status]
     only_hit()
+
+
+def test_one_key_in_two_carriers(gateway: Gateway, only_hit: _Only) -> None:
+    """Clients that send their key in two ways at once are understood; neither reaches the backend."""
+    reply = wire.ask(gateway.url, chat(gateway, f"X-Api-Key: {gateway.key}", f"Api-Key: {gateway.key}"))
+    assert 200 == reply.status
+    assert set() == only_hit().names() & set(OURS)
 
 
 @pytest.mark.usefixtures("untouched")

@@ -20,6 +20,7 @@ from tests.security.refusing import SENTENCE, sentence
 from tests.security.wire import Reply
 from tests.security.witness import Hit, Row, Witness
 
+
 @frozen
 class Trial:
     """An attack that has been made: the answer, and what arrived at the backend meanwhile."""
@@ -72,7 +73,7 @@ def test_attack_reaches_no_backend(trials: dict[str, Trial], name: str) -> None:
 def test_attack_is_recorded_once_and_free(
     trials: dict[str, Trial], rows: dict[str, Row], witness: Witness, name: str
 ) -> None:
-    """A refused request leaves exactly one line in the journal and one row that costs nothing."""
+    """A refused request leaves exactly one line in the journal and costs nothing."""
     reason = ATTACKS[name][0].reason
     assert ["handled request"] == witness.lines(trials[name].reply.request_id)
     row = rows[name]

@@ -21,22 +21,25 @@ CARRIERS: Final = {
     "basic": "Authorization: Basic <basic>",
 }
 MISPLACED: Final = (
-    ("no scheme", "POST /api/chat", ("Authorization: <key>",)),
-    ("another scheme", "POST /api/chat", ("Authorization: Token <key>",)),
-    ("twice", "POST /api/chat", ("Authorization: Bearer <key>",) * 2),
-    ("a digit too few", "POST /api/chat", ("Authorization: Bearer <short>",)),
-    ("cookie", "POST /api/chat", ("Cookie: key=<key>",)),
-    ("proxy", "POST /api/chat", ("Proxy-Authorization: Bearer <key>",)),
-    ("query", "GET /api/tags?key=<key>", ()),
-    ("path", "GET /<key>/api/tags", ()),
-    ("model path", "GET /v1/models/<key>", ("Authorization: Bearer <key>",)),
-    ("host", "GET /api/tags", ("X-Forwarded-Host: <key>",)),
-    ("agent", "GET /api/tags", ("User-Agent: <key>",)),
-    ("query beside a header", "POST /api/chat?key=<key>", ("Authorization: Bearer <key>",)),
-    ("foreign header", "POST /api/chat", ("Authorization: Bearer <key>", "X-Goog-Api-Key: <key>")),
-    ("referer", "POST /api/chat", ("Authorization: Bearer <key>", "Referer: http://a/?key=<key>")),
-    ("forged Grant", "POST /api/chat", ("X-Nz-Grant: <key>", "X-Nz-Ask: <key>")),
+    ("POST /api/chat", ("Authorization: <key>",)),
+    ("POST /api/chat", ("Authorization: Token <key>",)),
+    ("POST /api/chat", ("Authorization: Bearer <key>",) * 2),
+    ("POST /api/chat", ("Authorization: Bearer <short>",)),
+    ("POST /api/chat", ("Cookie: key=<key>",)),
+    ("POST /api/chat", ("Proxy-Authorization: Bearer <key>",)),
+    ("POST /api/chat", ("X-Nz-Grant: <key>", "X-Nz-Ask: <key>")),
+    ("GET /api/tags", ("X-Forwarded-Host: <key>",)),
+    ("GET /api/tags", ("User-Agent: <key>",)),
+    ("GET /api/tags?key=<key>", ()),
+    ("GET /<key>/api/tags", ()),
+    ("GET /v1/models/<key>", ("Authorization: Bearer <key>",)),
+    ("POST /api/chat?key=<key>", ("Authorization: Bearer <key>",)),
+    ("POST /api/chat", ("Authorization: Bearer <key>", "X-Goog-Api-Key: <key>")),
+    ("POST /api/chat", ("Authorization: Bearer <key>", "Referer: http://a/?key=<key>")),
+    ("POST /api/chat", ("Authorization: Bearer <key>", "User-Agent: mine <key>")),
 )
+"""A request line and headers with a key where none belongs, or in one place too many."""
+
 PROMPTS: Final = ("tokens=2", "mode=status code=500", "mode=crash at=1", "mode=garbage at=1")
 BODIES: Final = (
     '{"model":"demo","messages":[{"role":"user","content":"tokens=1"}]}',
@@ -77,7 +80,7 @@ def _carried() -> list[tuple[str, str]]:
 def _misplaced() -> list[tuple[str, str]]:
     """A key where it does not belong: in heads and in bodies."""
     bearer = CARRIERS["bearer"]
-    heads = [("\r\n".join([f"{line} HTTP/1.1", "Host: gateway", *headers, ""])) for _, line, headers in MISPLACED]
+    heads = ["\r\n".join([f"{line} HTTP/1.1", "Host: gateway", *more, ""]) for line, more in MISPLACED]
     asked = [(head, BODIES[0] if head.startswith("POST") else "") for head in heads]
     return asked + [
         (f"POST {path} HTTP/1.1\r\nHost: gateway\r\n{bearer}\r\n", body)
@@ -132,7 +135,7 @@ def test_pepper_is_in_its_file_only(gateway: Gateway) -> None:
 
 
 def test_search_finds_what_is_there(gateway: Gateway, key: str) -> None:
-    """The search itself works: it finds the public handle in the journal, the ledger and the table of secrets."""
+    """The search itself works: it finds the public handle where that is kept."""
     places = canary.found(canary.sinks(gateway), (key[:11].encode(),))
     assert {"journal/journal.log", "table secrets"} <= set(places)
     assert any(place.startswith("table ledger") for place in places)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import product
 
@@ -19,6 +20,7 @@ from tests.security.witness import Witness
 pytestmark = pytest.mark.usefixtures("untouched")
 
 KNOWN = {route.path for route in ROUTES}
+MODEL = re.compile(r"/v1/models/[A-Za-z0-9._:-]+")
 MANY = 400
 
 
@@ -64,15 +66,19 @@ def test_what_is_no_target_ends_the_connection(gateway: Gateway, name: str) -> N
         assert opened.is_over()
 
 
-PIECES = st.sampled_from(
-    ["/", "//", "\\", ".", "..", "%2e", "%2F", "%5C", "%", "%25", ";", "?", "#", "%00", "api", "API", "v1", "chat"]
-    + ["pull", "delete", "pu%6cl", "blobs", "models", "tags", "x", "%20", "@", ":", "*", "\xff"]
+PIECES = (
+    st.sampled_from("/\\.%;?#@:*\xff")
+    | st.sampled_from(("//", "..", "%2e", "%2F", "%5C", "%25", "%00", "%20"))
+    | st.sampled_from(("api", "API", "v1", "chat", "pull", "pu%6cl", "delete", "blobs", "models", "tags"))
 )
 TARGETS = st.lists(PIECES, min_size=1, max_size=9).map(lambda pieces: "/" + "".join(pieces))
 
 
 @settings(
-    max_examples=MANY, derandomize=True, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=MANY,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(method=st.sampled_from(METHODS), target=TARGETS)
 def test_no_target_is_decoded(gateway: Gateway, method: str, target: str) -> None:
@@ -80,5 +86,5 @@ def test_no_target_is_decoded(gateway: Gateway, method: str, target: str) -> Non
     with wire.line(gateway.url) as opened:
         reply = asked(opened, method, target, gateway.key)
     path = target.partition("?")[0]
-    is_known = path in KNOWN or path.startswith("/v1/models/")
+    is_known = path in KNOWN or MODEL.fullmatch(path)
     assert is_known or reply.status in {400, 403}

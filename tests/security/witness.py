@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ POLLED: Final = {"/api/version", "/api/tags", "/api/ps"}
 """What authz and Caddy ask a backend by themselves, always by GET and without a query."""
 
 ROWS: Final = "SELECT * FROM ledger WHERE request_id = ANY($1)"
+IS_READ: Final = "SELECT coalesce(bool_or(position >= $1), false) FROM journal_files WHERE NOT is_finished"
 
 
 class Hit(msgspec.Struct):
@@ -81,8 +83,15 @@ class Witness:
         return [hit for hit in msgspec.json.decode(said.content, type=list[Hit]) if not hit.is_poll]
 
     def settled(self, ids: Iterable[str]) -> dict[str, Row]:
-        """The ledger's one row of each request, once metering has settled them all."""
-        return asyncio.run(_settled(self._database_url, [UUID(each) for each in ids]))
+        """What each request was billed, once metering has settled them all.
+
+        A refusal that is only counted has no row in the ledger: its record says what it was, and it is free.
+        """
+        wanted = list(ids)
+        records = self._records(wanted)
+        rows = asyncio.run(_ledger(self._database_url, wanted, read_bytes=self._journal.stat().st_size))
+        assert [] == [each for each in records if each not in rows and records[each].is_billable]
+        return {each: rows.get(each) or records[each].row() for each in wanted}
 
     def lines(self, request_id: str) -> list[str]:
         """The kinds of the journal's lines about a request, in order."""
@@ -90,19 +99,55 @@ class Witness:
         found = [each for each in self._journal.read_bytes().split(b"\n") if needle in each]
         return [msgspec.json.decode(each)["msg"] for each in found]
 
+    def _records(self, ids: Sequence[str]) -> dict[str, _Record]:
+        """The journal's record of each request, once all are written."""
+        for _ in range(SETTLED_WITHIN_S * 50):
+            *lines, _torn = self._journal.read_bytes().split(b"\n")
+            decoded = [msgspec.json.decode(each, type=_Line) for each in lines]
+            found = {each.gateway.id: each.gateway for each in decoded if each.msg not in {"boot", "open"}}
+            if found.keys() >= set(ids):
+                return {each: found[each] for each in ids}
+            time.sleep(0.02)
+        pytest.fail(f"of {len(ids)} requests not all had their record within {SETTLED_WITHIN_S} s")
 
-async def _settled(database_url: str, ids: Sequence[UUID]) -> dict[str, Row]:
+
+class _Record(msgspec.Struct):
+    """What a record says of a request."""
+
+    id: str = ""
+    ip: str = ""
+    outcome: str = ""
+    reason: str | None = None
+    reserved: object = None
+
+    @property
+    def is_billable(self) -> bool:
+        """Whether a row in the ledger is due, whoever asked."""
+        return self.reserved is not None or self.outcome not in {"denied", "refused", "authz_failed"}
+
+    def row(self) -> Row:
+        """What a request that is only counted was billed: nothing."""
+        return Row(self.outcome, self.reason, None, None, self.ip, "none", 0)
+
+
+class _Line(msgspec.Struct):
+    msg: str
+    gateway: _Record
+
+
+async def _ledger(database_url: str, ids: Sequence[str], *, read_bytes: int) -> dict[str, Row]:
+    """The ledger's rows of requests, once metering has committed so much of the journal."""
     connection = await asyncpg.connect(database_url)
     try:
         for _ in range(SETTLED_WITHIN_S * 50):
-            rows = await connection.fetch(ROWS, ids)
-            if len(rows) >= len(ids):
-                assert len(ids) == len(rows)
+            if await connection.fetchval(IS_READ, read_bytes):
+                rows = await connection.fetch(ROWS, [UUID(each) for each in ids])
+                assert len({row["request_id"] for row in rows}) == len(rows)
                 return {str(row["request_id"]): _row(row) for row in rows}
             await connection.execute("SELECT pg_sleep(0.02)")
     finally:
         await connection.close()
-    pytest.fail(f"of {len(ids)} requests {len(rows)} were settled within {SETTLED_WITHIN_S} s")
+    pytest.fail(f"the journal was not read within {SETTLED_WITHIN_S} s")
 
 
 def _row(row: Any) -> Row:

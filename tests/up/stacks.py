@@ -54,10 +54,12 @@ class Stack:
     state: Path
     port: int = field(factory=free_port)
     key: str | None = None
+    within: tuple[str, ...] = ()
+    """A command that runs another one, in surroundings of its own."""
 
     def run(self, command: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run a command on this state folder."""
-        argv = [sys.executable, "-m", "authz", command, "--state", str(self.state), *arguments]
+        argv = [*self.within, sys.executable, "-m", "authz", command, "--state", str(self.state), *arguments]
         env = {**_environ(), **environ}
         return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=240, check=False)
 

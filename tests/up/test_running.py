@@ -20,7 +20,9 @@ def test_status_says_the_same_as_up(running: Stack) -> None:
     """`status` repeats what `up` printed, without the key, and adds the state of each child."""
     said = running.status()
 
-    assert ["url", "key", "tenant", "state", "control", "log", "pids", "ready", "states"] == list(said)
+    assert ["url", "key", "tenant", "state", "control", "log", "pids", "ready", "states", "bill"] == list(
+        said
+    )
     assert f"http://127.0.0.1:{running.port}" == said["url"]
     assert said["key"] is None
     assert "demo" == said["tenant"]
@@ -48,6 +50,19 @@ def test_first_key_streams_at_once(running: Stack) -> None:
 
     assert 200 == answer.status_code
     assert '"done":true' in answer.text.splitlines()[-1]
+
+
+def test_status_tells_how_far_the_bill_is(running: Stack) -> None:
+    """Once an answer is settled nothing is behind, nothing open, nothing lost, and nothing differs."""
+    assert 200 == running.chat().status_code
+
+    def wrongs() -> dict[str, float | None]:
+        found = running.status()["bill"]
+        assert 0 <= found.pop("lag_s") < 60
+        return {name: count for name, count in found.items() if count != 0}
+
+    until(lambda: not wrongs())
+    assert "lost lines" in running.run("status").stdout
 
 
 def test_key_is_in_no_file(running: Stack) -> None:

@@ -1,0 +1,88 @@
+"""Who did what: administrators' changes and clients' refusals in one order of time, never a secret."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+from attrs import frozen
+from cyclopts import Parameter
+
+import sql
+from authz.admin import output
+from authz.admin.ceilings import moment
+from authz.admin.keys import find_key
+from authz.admin.session import Options, opened
+from authz.admin.tenants import find_tenant
+
+if TYPE_CHECKING:
+    from authz.admin.session import Session
+
+_queries = sql.load("admin")
+
+
+@frozen
+class Event:
+    """A change, a refused request, or how many were refused in a minute; old and new are JSON values."""
+
+    at: datetime
+    actor: str
+    action: str
+    tenant: str | None
+    key: str | None
+    old: Any
+    new: Any
+
+    @property
+    def time(self) -> str:
+        """When, to the second."""
+        return f"{self.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+    @property
+    def change(self) -> str:
+        """Old and new in one line, without what is null."""
+        return " -> ".join(_said(value) for value in (self.old, self.new) if value is not None)
+
+
+async def audit(
+    session: Session, *, since: datetime, tenant: str | None = None, key: str | None = None
+) -> list[Event]:
+    """What happened since a moment, oldest first."""
+    async with session.store.connection() as connection:
+        tenant_id = None if tenant is None else (await find_tenant(connection, tenant))["id"]
+        key_id = None if key is None else (await find_key(connection, key))["id"]
+        found = _queries.events(connection, since=since, tenant=tenant_id, key=key_id)
+        return [_event(row) async for row in found]
+
+
+def _event(row: Any) -> Event:
+    old, new = (None if row[name] is None else msgspec.json.decode(row[name]) for name in ("old", "new"))
+    return Event(row["at"], row["actor"], row["action"], row["tenant"], row["key"], old, new)
+
+
+def _said(value: Any) -> str:
+    if not isinstance(value, dict):
+        return str(value)
+    return " ".join(f"{name}={said}" for name, said in value.items() if said is not None)
+
+
+async def audit_command(
+    *,
+    since: Annotated[str, Parameter(help="From when on: a date, a time, or a span like 7d.")] = "24h",
+    tenant: Annotated[str | None, Parameter(help="Only this tenant.")] = None,
+    key: Annotated[str | None, Parameter(help="Only this key, by its prefix.")] = None,
+    options: Options = Options(),
+) -> int:
+    """Show what administrators changed and what clients were refused, in order of time."""
+    start = moment(since, datetime.now(UTC), is_past=True)
+    async with opened(options.state) as session:
+        events = await audit(session, since=start, tenant=tenant, key=key)
+    if options.json:
+        output.show_list(events)
+    else:
+        columns = ("time", "actor", "action", "tenant", "key", "change")
+        output.show_table(
+            events, columns=columns, empty=f"Nothing has happened since {start:%Y-%m-%d %H:%M}."
+        )
+    return 0

@@ -1,0 +1,110 @@
+"""What administrators did and what clients were refused."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
+
+import msgspec
+import pytest
+from attrs import asdict
+
+from authz.__main__ import run
+from authz.admin.audit import audit
+from authz.admin.keys import CreatedKey, create_key, rotate_key, set_key_state
+from authz.admin.session import Session
+from authz.admin.tenants import create_tenant
+from authz.types import Identity
+from metering.refusals import Refused
+from tests.authz.billing import Book, denied, served
+
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+
+
+async def test_changes_are_told_with_old_and_new(session: Session, key: CreatedKey) -> None:
+    """Each change is one event: who, what, on whom, from what to what."""
+    await set_key_state(session, key.prefix, "disabled")
+    events = await audit(session, since=LONG_AGO)
+    assert ["tenant_created", "key_created", "key_disabled"] == [event.action for event in events]
+    last = events[-1]
+    assert ("tester", "acme", "first") == (last.actor, last.tenant, last.key)
+    assert ({"state": "active"}, {"state": "disabled"}) == (last.old, last.new)
+    assert "state=active -> state=disabled" == last.change
+
+
+async def test_refusals_stand_between_changes(session: Session, book: Book, owner: Identity) -> None:
+    """One order of time: a refusal of a key is told with its reason, what was served is not told."""
+    now = datetime.now(UTC)
+    await book.add(denied(owner, now + timedelta(seconds=1)), served(owner, now + timedelta(seconds=1)))
+    *_, event = await audit(session, since=LONG_AGO)
+    assert (owner.lookup, "request_denied", "acme", "first") == (
+        event.actor,
+        event.action,
+        event.tenant,
+        event.key,
+    )
+    assert {
+        "request": str(book.rows[0].request_id),
+        "reason": "model_not_allowed",
+        "status": 403,
+        "ip": "203.0.113.9",
+        "method": "POST",
+        "path": "/api/chat",
+        "model": "llama3.2",
+    } == event.new
+
+
+async def test_counted_refusals_are_told_by_the_minute(session: Session, book: Book, owner: Identity) -> None:
+    """What is only counted is one event a minute: by source if nobody is known, else by key."""
+    minute = datetime(2026, 11, 25, 12, tzinfo=UTC)
+    await book.store.add_refusals(
+        [
+            Refused(minute, None, None, ip_network("2001:db8::/64"), "key_missing", 7),
+            Refused(minute, owner.tenant, owner.key, None, "rate_limited", 9),
+        ]
+    )
+    events = await audit(session, since=minute + timedelta(seconds=30))
+    told = {
+        (event.at, event.actor, event.key, event.new["reason"], event.new["refusals"]) for event in events[:2]
+    }
+    assert {
+        (minute, "2001:db8::/64", None, "key_missing", 7),
+        (minute, "many", "first", "rate_limited", 9),
+    } == told
+
+
+async def test_an_audit_can_be_of_one(session: Session, book: Book, owner: Identity) -> None:
+    """--tenant, --key and --since leave out what is another's, and what was before."""
+    await create_tenant(session, "zeta")
+    other = await create_key(session, tenant="zeta", name="third")
+    await book.add(denied(owner, datetime.now(UTC)))
+    assert {"zeta"} == {event.tenant for event in await audit(session, since=LONG_AGO, tenant="zeta")}
+    assert {"third"} == {event.key for event in await audit(session, since=LONG_AGO, key=other.prefix)}
+    mine = await audit(session, since=LONG_AGO, key=owner.lookup)
+    assert ["key_created", "request_denied"] == sorted(event.action for event in mine)
+    assert [] == await audit(session, since=datetime.now(UTC) + timedelta(hours=1))
+
+
+async def test_an_audit_has_no_secret(session: Session, key: CreatedKey) -> None:
+    """C3: of a key only its public handle is told, whatever was done with it."""
+    rotated = await rotate_key(session, key.prefix, grace_ends=datetime.now(UTC))
+    await set_key_state(session, rotated.prefix, "revoked")
+    told = msgspec.json.encode([asdict(event) for event in await audit(session, since=LONG_AGO)]).decode()
+    assert rotated.prefix in told
+    for made in (key, rotated):
+        assert made.key[len(made.prefix) : -6] not in told
+
+
+@pytest.mark.usefixtures("outside", "key")
+def test_the_command_prints_both_ways(capsys: pytest.CaptureFixture[str]) -> None:
+    """A table for people, a list of objects for programs."""
+    assert 0 == run(["audit"])
+    assert "tenant created" not in (table := capsys.readouterr().out)
+    assert "tenant_created" in table
+    assert 0 == run(["audit", "--json", "--since", "7d"])
+    events = json.loads(capsys.readouterr().out)
+    assert ["tenant_created", "key_created"] == [event["action"] for event in events]
+    assert {"at", "actor", "action", "tenant", "key", "old", "new"} == set(events[0])
+    assert 0 == run(["audit", "--since", "2099-01-01"])
+    assert "Nothing has happened since 2099-01-01 00:00." in capsys.readouterr().out

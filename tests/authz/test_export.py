@@ -1,0 +1,175 @@
+"""The ledger as a file: complete, in order, the same bytes every time."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+import sql
+from authz.admin.export import ROWS_AT_ONCE, Format, ReaderGone, Sheet, export
+from authz.admin.keys import create_key
+from authz.admin.session import Session
+from authz.admin.tenants import create_tenant
+from authz.errors import CommandError
+from authz.types import Identity
+from tests.authz.billing import Book, served
+
+START = datetime(2026, 11, 24, 23, 59, tzinfo=UTC)
+
+
+@pytest.fixture
+async def filled(book: Book, owner: Identity) -> Book:
+    """Five requests, one a minute across midnight, the last adjusted and of a strange name."""
+    rows = [served(owner, START + timedelta(minutes=minute)) for minute in range(5)]
+    rows[4] = rows[4]._replace(model="=1+1")
+    await book.add(*reversed(rows), rows[4]._replace(entry=1, input_tokens=-3))
+    return book
+
+
+async def exported(session: Session, format_: Format = Format.JSONL, **whose: Any) -> bytes:
+    """What an export writes."""
+    out = io.BytesIO()
+    async for _ in export(session, Sheet(format_, out), **whose):
+        pass
+    return out.getvalue()
+
+
+async def test_every_row_is_exported_in_order(session: Session, filled: Book) -> None:
+    """JSONL has one object a row, with every column of the ledger, by request id and entry."""
+    *lines, _footer = (await exported(session)).splitlines()
+    rows = [json.loads(line) for line in lines]
+    expected = sorted((str(row.request_id), row.entry) for row in filled.rows)
+    assert expected == [(row["request_id"], row["entry"]) for row in rows]
+    assert list(filled.rows[0]._fields) == list(rows[0])
+    assert (10, 20, "llama3.2", "2026-11-24T23:59:00Z") == tuple(
+        rows[0][name] for name in ("input_tokens", "output_tokens", "model", "at")
+    )
+
+
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize("format_", Format)
+async def test_the_footer_proves_what_precedes_it(session: Session, format_: Format) -> None:
+    """The last line has the number of rows and the SHA-256 of every byte before it."""
+    written = await exported(session, format_)
+    body, footer = written[: written.rstrip(b"\n").rfind(b"\n") + 1], written.splitlines()[-1].decode()
+    digest = hashlib.sha256(body).hexdigest()
+    assert {
+        Format.JSONL: f'{{"rows":6,"sha256":"{digest}"}}',
+        Format.CSV: f"# rows=6 sha256={digest}",
+    }[format_] == footer
+
+
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize("format_", Format)
+async def test_an_export_is_the_same_bytes_again(session: Session, format_: Format) -> None:
+    """Nothing in a file depends on when or how often it was written."""
+    assert await exported(session, format_) == await exported(session, format_)
+
+
+@pytest.mark.usefixtures("filled")
+async def test_csv_is_no_program(session: Session) -> None:
+    """A CSV has a head, dates as ISO 8601, and nothing a spreadsheet would run: clients choose names."""
+    *lines, _footer = (await exported(session, Format.CSV)).decode().splitlines()
+    rows = list(csv.DictReader(lines))
+    assert 6 == len(rows)
+    assert ("2026-11-24T23:59:00+00:00", "llama3.2", "10", "") == tuple(
+        rows[0][name] for name in ("at", "model", "input_tokens", "reason")
+    )
+    assert ("'=1+1", "-3") == (rows[5]["model"], rows[5]["input_tokens"])
+
+
+async def test_an_export_of_nothing_has_a_footer(session: Session) -> None:
+    """No row is an answer, too."""
+    assert f'{{"rows":0,"sha256":"{hashlib.sha256().hexdigest()}"}}\n'.encode() == await exported(session)
+
+
+@pytest.mark.usefixtures("filled")
+async def test_an_export_can_be_a_part(session: Session) -> None:
+    """since is included, until is not, and a tenant's export has no row of another's."""
+    await create_tenant(session, "zeta")
+    await create_key(session, tenant="zeta", name="third")
+    one, four = START + timedelta(minutes=1), START + timedelta(minutes=4)
+    parts: list[dict[str, Any]] = [{"since": one}, {"until": four}, {"since": one, "until": four}]
+    counts = [json.loads((await exported(session, **whose)).splitlines()[-1])["rows"] for whose in parts]
+    assert [5, 4, 3] == counts
+    assert [6, 0] == [
+        json.loads((await exported(session, tenant=name)).splitlines()[-1])["rows"]
+        for name in ("acme", "zeta")
+    ]
+
+
+async def test_an_export_holds_few_rows_at_once(session: Session, book: Book, owner: Identity) -> None:
+    """Rows come through a cursor, so memory is that of some rows however long the ledger is."""
+    await book.add(*(served(owner, START) for _ in range(2 * ROWS_AT_ONCE + 1)))
+    steps = [rows async for rows in export(session, Sheet(Format.JSONL, io.BytesIO()))]
+    assert [ROWS_AT_ONCE, 2 * ROWS_AT_ONCE, 2 * ROWS_AT_ONCE + 1] == steps
+
+
+async def test_an_export_sorts_nothing(session: Session, filled: Book) -> None:
+    """The plan walks along the primary key: the first row is there at once, however many follow."""
+    queries = sql.load("admin")
+    async with session.store.connection() as connection, connection.transaction():
+        await queries.walk_in_order(connection)
+        plan = await connection.fetch(
+            f"EXPLAIN {queries.ledger_rows.sql}",
+            None,
+            None,
+            None,
+        )
+    assert filled.rows
+    assert not [row[0] for row in plan if "Sort" in row[0] or "Seq Scan" in row[0]]
+
+
+class Pipe(io.BytesIO):
+    """A stream that fails when it is written to."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self.error = error
+
+    def write(self, _data: object) -> int:
+        """Fail."""
+        raise self.error
+
+
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (BrokenPipeError(32, "Broken pipe"), ReaderGone),
+        (OSError(28, "No space left on device"), CommandError),
+    ],
+)
+async def test_a_stream_that_fails_is_not_the_store(
+    session: Session, error: OSError, said: type[Exception]
+) -> None:
+    """Whoever leaves ends the export quietly; a full disk is said."""
+    with pytest.raises(said):
+        await anext(export(session, Sheet(Format.JSONL, Pipe(error))))
+
+
+@pytest.fixture
+async def long(book: Book, owner: Identity) -> Book:
+    """More rows than a pipe holds."""
+    await book.add(*(served(owner, START) for _ in range(2000)))
+    return book
+
+
+@pytest.mark.usefixtures("outside", "long")
+def test_a_reader_may_leave() -> None:
+    """`usage export | head -1` ends quietly: no trace, no error."""
+    argv = [sys.executable, "-m", "authz", "usage", "export"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stderr
+        assert process.stdout.readline().startswith(b"{")
+        process.stdout.close()
+        assert (b"", 0) == (process.stderr.read(), process.wait())

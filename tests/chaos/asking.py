@@ -1,0 +1,139 @@
+"""What the clients of a chaos run ask, and what each of them saw of its answer."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from enum import StrEnum
+from random import Random
+from typing import Any
+from uuid import UUID
+
+from attrs import define, field, frozen
+
+CAP_TOKENS = 48
+_LEAST_PROMPT_BYTES = 60
+
+
+class Manner(StrEnum):
+    """How a client behaves."""
+
+    STREAM = "streams"
+    SINGLE = "single answers"
+    HANG_UP = "hang-ups in a stream"
+    ABANDON = "single answers abandoned"
+    EMBED = "embeddings"
+    UNKNOWN_MODEL = "unknown models"
+    BAD_KEY = "bad keys"
+
+
+_OFTEN = {
+    Manner.STREAM: 8,
+    Manner.SINGLE: 4,
+    Manner.HANG_UP: 4,
+    Manner.ABANDON: 2,
+    Manner.EMBED: 2,
+    Manner.UNKNOWN_MODEL: 1,
+}
+
+GENERATIONS = (
+    "/api/chat",
+    "/api/generate",
+    "/v1/chat/completions",
+    "/v1/completions",
+    "/v1/responses",
+    "/v1/messages",
+)
+EMBEDDINGS = ("/api/embed", "/v1/embeddings", "/api/embeddings")
+UNREPORTED = "/api/embeddings"
+_PROMPT_FIELDS = {
+    "/api/generate": "prompt",
+    "/v1/completions": "prompt",
+    "/v1/responses": "input",
+    "/api/embed": "input",
+    "/v1/embeddings": "input",
+    "/api/embeddings": "prompt",
+}
+
+
+@frozen
+class Question:
+    """One request; no two of a key have prompts of the same length, which tells their records apart."""
+
+    tag: str
+    path: str
+    manner: Manner
+    prompt: str
+    model: str = "demo"
+    leaves_after: int = 0
+    """Tokens of a stream after which its client hangs up."""
+    patience_s: float = 60.0
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the answer is to come in pieces."""
+        return self.manner in {Manner.STREAM, Manner.HANG_UP}
+
+    @property
+    def body(self) -> bytes:
+        """The request body in the dialect of its path."""
+        said: dict[str, Any] = {"model": self.model}
+        name = _PROMPT_FIELDS.get(self.path)
+        said |= {name: self.prompt} if name else {"messages": [{"role": "user", "content": self.prompt}]}
+        if self.path in GENERATIONS:
+            said |= {"stream": self.is_stream, **_capped(self.path)}
+        return json.dumps(said).encode()
+
+
+@define
+class Asked:
+    """What became of a question, as its client saw it."""
+
+    key: UUID | None
+    question: Question
+    status: int = 0
+    """0 if no answer came."""
+    request_id: UUID | None = None
+    delivered_tokens: int = 0
+    is_whole: bool = False
+    """Whether the whole answer arrived."""
+    retry_ms: int = field(default=0)
+
+
+def choose(chance: Random, tag: str, number: int) -> Question:
+    """The next question of a client that behaves in every way."""
+    manner = chance.choices(list(_OFTEN), weights=list(_OFTEN.values()))[0]
+    tokens = chance.randint(3, 40)
+    words = f"tokens={tokens} delay_ms={chance.randint(3, 20)} tag={tag}"
+    return Question(
+        tag=tag,
+        path=chance.choice(EMBEDDINGS if manner is Manner.EMBED else GENERATIONS),
+        manner=manner,
+        prompt=f"{words} ".ljust(_LEAST_PROMPT_BYTES + number, "x"),
+        model={Manner.EMBED: "demo-embed", Manner.UNKNOWN_MODEL: "nobody-has-it"}.get(manner, "demo"),
+        leaves_after=chance.randint(1, max(1, tokens - 1)) if manner is Manner.HANG_UP else 0,
+        patience_s=chance.uniform(0.05, 0.4) if manner is Manner.ABANDON else 60.0,
+    )
+
+
+def is_token(path: str, line: str) -> bool:
+    """Whether a line of a stream carries a word of the answer."""
+    text = line.removeprefix("data: ")
+    return text.startswith("{") and bool(_WORDS[path](json.loads(text)))
+
+
+def _capped(path: str) -> dict[str, object]:
+    if path.startswith("/api/"):
+        return {"options": {"num_predict": CAP_TOKENS}}
+    return {"max_output_tokens" if path == "/v1/responses" else "max_tokens": CAP_TOKENS}
+
+
+_WORDS: dict[str, Callable[[dict[str, Any]], object]] = {
+    "/api/chat": lambda said: said.get("message", {}).get("content"),
+    "/api/generate": lambda said: said.get("response"),
+    "/v1/chat/completions": lambda said: [c for c in said.get("choices", ()) if c["delta"].get("content")],
+    "/v1/completions": lambda said: [choice for choice in said.get("choices", ()) if choice["text"]],
+    "/v1/responses": lambda said: said.get("type") == "response.output_text.delta",
+    "/v1/messages": lambda said: said.get("type") == "content_block_delta",
+}
+"""What of a frame is there only if it carries a word."""

@@ -1,0 +1,96 @@
+"""The hand that breaks a running stack, one blow after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from itertools import cycle
+
+from attrs import Factory, define, field
+from redis.asyncio import Redis
+
+from authz.admin.embedded import redis_url
+from tests.chaos.disk import Disk
+from tests.chaos.load import Load
+from tests.chaos.plan import Blow, Event
+from tests.up.stacks import Stack
+
+RECOVERED_WITHIN_S = 60.0
+REFUSED_WHILE_FULL = 5
+_POLL_S = 0.02
+
+
+async def until(is_met: Callable[[], object], *, what: str) -> None:
+    """Wait for a fact; raises TimeoutError that says which one did not come about."""
+    give_up = time.monotonic() + RECOVERED_WITHIN_S
+    while not is_met():
+        if time.monotonic() > give_up:
+            raise TimeoutError(what)
+        await asyncio.sleep(_POLL_S)
+
+
+@define
+class Breaker:
+    """Strikes as planned, and counts what it did."""
+
+    stack: Stack
+    disk: Disk
+    load: Load
+    done: Counter[Blow] = Factory(Counter)
+    _authz: cycle[tuple[str, ...]] = field(
+        factory=lambda: cycle((("authz-0",), ("authz-1",), ("authz-0", "authz-1")))
+    )
+    _postgres: cycle[signal.Signals] = field(factory=lambda: cycle((signal.SIGINT, signal.SIGQUIT)))
+
+    async def follow(self, plan: Sequence[Event]) -> None:
+        """Strike every blow when its time has come."""
+        begun = time.monotonic()
+        for event in plan:
+            await asyncio.sleep(begun + event.at_s - time.monotonic())
+            await self._strike(event.blow)
+            self.done[event.blow] += 1
+
+    async def _strike(self, blow: Blow) -> None:
+        match blow:
+            case Blow.METERING:
+                await self._kill("metering")
+            case Blow.CADDY:
+                await self._kill("caddy")
+            case Blow.AUTHZ:
+                await self._kill(*next(self._authz))
+            case Blow.POSTGRES:
+                await self._kill("postgres", sign=next(self._postgres))
+            case Blow.REDIS:
+                async with Redis.from_url(redis_url(self.stack.state)) as client:
+                    await client.flushall()
+            case Blow.FULL:
+                await self._fill()
+            case Blow.FREE:
+                self.disk.free(self.supervisor)
+
+    @property
+    def supervisor(self) -> int:
+        """The process that sees the disk as long as the stack runs."""
+        pid: int = self.stack.facts()["supervisor"]["pid"]
+        return pid
+
+    async def _kill(self, *names: str, sign: signal.Signals = signal.SIGKILL) -> None:
+        """Kill processes at once; the supervisor has seen it when it names another in their place."""
+        pids = {name: self.stack.pid(name) for name in names}
+        for pid in pids.values():
+            assert pid is not None
+            os.kill(pid, sign)
+        for name, pid in pids.items():
+            await until(lambda n=name, p=pid: self.stack.pid(n) not in {None, p}, what=f"a new {name}")
+
+    async def _fill(self) -> None:
+        """Fill the disk until clients are refused for it."""
+        before = self.load.refused(503)
+        self.disk.fill(self.supervisor)
+        await until(
+            lambda: self.load.refused(503) >= before + REFUSED_WHILE_FULL, what="refusals on a full disk"
+        )

@@ -1,0 +1,173 @@
+"""What is left behind when a run is over: in the journal, in Postgres, in Redis and in the backend."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import httpx
+from attrs import define, field, frozen
+from redis.asyncio import Redis
+
+from authz import keyspace
+from authz.limits import Limiter
+from authz.types import Total
+from tests.chaos.load import Key
+
+REMEMBERED_REQUESTS = 10_000
+"""The backend's tally keeps no more."""
+
+KEEP_EVERY_S = 0.2
+
+
+@frozen
+class Row:
+    """All that the ledger says of one request, adjustments included."""
+
+    id: UUID
+    boot: UUID
+    tenant: UUID | None
+    key: UUID | None
+    path: str | None
+    prompt_bytes: int | None
+    outcome: str
+    usage_source: str
+    is_terminal: bool
+    reserved_tokens: int | None
+    input_tokens: int
+    output_tokens: int
+    overrun_tokens: int
+    day: Any
+    month: Any
+
+    @property
+    def tokens(self) -> int:
+        """Input plus output."""
+        return self.input_tokens + self.output_tokens
+
+
+@frozen
+class Truth:
+    """What the backend itself says of one request."""
+
+    input_tokens: int
+    output_tokens: int
+    is_finished: bool
+
+
+@define
+class Lines:
+    """Every line that any Caddy of the run has written, as the files have it."""
+
+    numbers: defaultdict[UUID, list[int]] = field(factory=lambda: defaultdict(list))
+    boots: list[UUID] = field(factory=list)
+    records: list[dict[str, Any]] = field(factory=list)
+    files: int = 0
+    torn: int = 0
+
+    def read(self, path: Path) -> None:
+        """Take in one file."""
+        self.files += 1
+        for line in path.read_bytes().splitlines():
+            if line.strip():
+                self._take(line)
+
+    def _take(self, line: bytes) -> None:
+        try:
+            said = json.loads(line)["gateway"]
+        except (ValueError, KeyError):
+            self.torn += 1
+            return
+        boot = UUID(said["boot"])
+        if boot not in self.numbers:
+            self.boots.append(boot)
+        self.numbers[boot].append(said.get("seq", 0))
+        if "outcome" in said:
+            self.records.append(said)
+
+
+@frozen
+class Keeper:
+    """Keeps every journal file of the run, however soon metering removes it."""
+
+    folder: Path
+
+    def keep(self) -> None:
+        """Give each rotated file a second name."""
+        kept = self.folder / "kept"
+        kept.mkdir(exist_ok=True)
+        for path in self.folder.glob("journal-*"):
+            if not (kept / path.name).exists():
+                os.link(path, kept / path.name)
+
+    async def go_on(self) -> None:
+        """Do so until cancelled, many times faster than files are set aside."""
+        while True:
+            self.keep()
+            await asyncio.sleep(KEEP_EVERY_S)
+
+    def lines(self) -> Lines:
+        """Read them all, oldest first."""
+        self.keep()
+        found = Lines()
+        for path in (*sorted((self.folder / "kept").iterdir()), self.folder / "journal.log"):
+            found.read(path)
+        return found
+
+
+async def rows(ledger: asyncpg.Connection) -> dict[UUID, Row]:
+    """The ledger, one row a request."""
+    found = await ledger.fetch(
+        """SELECT request_id, boot, tenant_id, key_id, path, prompt_bytes, outcome, usage_source,
+            coalesce(terminal, false) AS terminal, reserved_input + reserved_output AS reserved,
+            (sum(input_tokens) OVER request)::bigint AS input_tokens,
+            (sum(output_tokens) OVER request)::bigint AS output_tokens,
+            (sum(overrun_tokens) OVER request)::bigint AS overrun_tokens, day, month
+        FROM ledger WINDOW request AS (PARTITION BY request_id) ORDER BY entry"""
+    )
+    return {row["request_id"]: Row(*row) for row in found}
+
+
+async def truths(demo_url: str) -> dict[str, list[Truth]]:
+    """The backend's tally, by tag."""
+    async with httpx.AsyncClient(base_url=demo_url, timeout=60) as client:
+        entries = (await client.get("/demo/tally")).json()
+    assert len(entries) < REMEMBERED_REQUESTS, "the backend has forgotten requests: run shorter"
+    found: defaultdict[str, list[Truth]] = defaultdict(list)
+    for entry in entries:
+        truth = Truth(entry["input_tokens"], entry["output_tokens"], entry["finished"])
+        found[entry["tag"]].append(truth)
+    return dict(found)
+
+
+async def windows(ledger: asyncpg.Connection) -> dict[UUID, list[Total]]:
+    """The budget windows of every tenant and its keys, by tenant."""
+    found: defaultdict[UUID, list[Total]] = defaultdict(list)
+    for row in await ledger.fetch("SELECT * FROM budget_windows"):
+        total = Total(row["scope_id"], row["period"], row["start"], row["used"], row["version"])
+        found[row["tenant_id"]].append(total)
+    return dict(found)
+
+
+async def counters(limiter: Limiter, of: dict[UUID, list[Total]]) -> dict[UUID, list[Total]]:
+    """What Redis believes of these windows."""
+    return {tenant: list(await limiter.totals(tenant, totals) or ()) for tenant, totals in of.items()}
+
+
+async def still_held(redis: Redis, keys: tuple[Key, ...]) -> dict[str, int]:
+    """Slots taken and reservations held, as Redis has them under any name."""
+    slots = reservations = tokens = 0
+    for tenant in {key.tenant for key in keys}:
+        names = [keyspace.slots(tenant), *(keyspace.slots(tenant, k.id) for k in keys if k.tenant == tenant)]
+        slots += sum([await redis.zcard(name) for name in names])
+        reservations += await redis.zcard(keyspace.opened(tenant))
+        reservations += await redis.hlen(keyspace.held(tenant))
+        fields = await redis.hgetall(keyspace.tenant(tenant))
+        tokens += sum(abs(int(value)) for name, value in fields.items() if name.startswith(b"h:"))
+    return {"slots": slots, "reservations": reservations, "tokens": tokens}

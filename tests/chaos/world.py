@@ -1,0 +1,127 @@
+"""A whole gateway for a chaos run: its backend, its small disk, its tenants and its stores."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import asyncpg
+from attrs import frozen
+
+from authz import settings as settings_
+from authz.admin.keys import create_key
+from authz.admin.session import Session
+from authz.admin.tenants import create_tenant
+from authz.demo.app import create
+from authz.demo.backend import named
+from authz.keys import Peppers, mint
+from authz.limits import Limiter
+from authz.settings import Settings
+from authz.store import Store
+from authz.types import Limits
+from tests.chaos.disk import Disk
+from tests.chaos.load import Key
+from tests.serving import served
+from tests.up.stacks import Stack
+
+DISK_SIZE = "48m"
+DEADLINE_S = 20
+
+_TENANTS = {
+    "free": Limits(),
+    "daily": Limits(tokens_per_day=20_000, tokens_total=40_000),
+    "poor": Limits(tokens_total=2_500),
+    "narrow": Limits(concurrency=3, requests_per_minute=300, tokens_per_month=1_000_000),
+}
+_KEYS = (
+    ("free", "plain", Limits(), 3),
+    ("free", "slots", Limits(concurrency=2), 3),
+    ("daily", "half", Limits(tokens_per_day=10_000), 2),
+    ("daily", "rest", Limits(), 1),
+    ("poor", "only", Limits(), 2),
+    ("narrow", "only", Limits(tokens_total=15_000), 4),
+)
+
+
+@frozen
+class World:
+    """What a run breaks and what it is judged by."""
+
+    stack: Stack
+    disk: Disk
+    demo_url: str
+    settings: Settings
+
+    @property
+    def url(self) -> str:
+        """Where clients reach the gateway."""
+        return f"http://127.0.0.1:{self.stack.port}"
+
+
+@contextmanager
+def running(roll: str) -> Iterator[World]:
+    """Bring a gateway up whose journal lies on a disk of its own and rolls at this size."""
+    with (
+        served(create([named("demo"), named("demo-embed")], greeting="")) as demo_url,
+        tempfile.TemporaryDirectory(prefix="nz") as name,
+    ):
+        disk = Disk(Path(name) / "disk", size=DISK_SIZE)
+        disk.folder.mkdir()
+        starting = Stack(Path(name) / "s", within=disk.within)
+        environ = {
+            "OLLAMA_URL": demo_url,
+            "GATEWAY_JOURNAL": str(disk.folder / "journal.log"),
+            "GATEWAY_JOURNAL_ROLL": roll,
+            "GATEWAY_DEADLINE_S": str(DEADLINE_S),
+        }
+        done = starting.run("up", "--port", str(starting.port), "--detach", "--json", **environ)
+        assert done.returncode == 0, done.stderr
+        stack = Stack(starting.state, starting.port, json.loads(done.stdout)["key"])
+        try:
+            yield World(stack, disk, demo_url, settings_.load({}, state=stack.state))
+        finally:
+            stack.run("down")
+
+
+@asynccontextmanager
+async def session(settings: Settings) -> AsyncIterator[Session]:
+    """The stores, as an operator's command has them."""
+    store, limiter = Store(settings.database_url), await Limiter.connect(settings.redis_url)
+    try:
+        yield Session(settings, store, limiter, "tester")
+    finally:
+        await limiter.close()
+        await store.close()
+
+
+async def populate(operator: Session) -> tuple[Key, ...]:
+    """Make the tenants and their keys; a tenant with a budget stands among the keys too, without clients."""
+    tenants = {name: await create_tenant(operator, name, limits=limits) for name, limits in _TENANTS.items()}
+    keys = []
+    async with operator.store.connection() as connection:
+        for tenant, name, limits, clients in _KEYS:
+            made = await create_key(operator, tenant=tenant, name=name, limits=limits)
+            id_ = await _key_of(connection, made.prefix)
+            keys.append(Key(id_, tenants[tenant], made.key, f"{tenant}-{name}", limits, clients))
+    return tuple(keys)
+
+
+def budgets(keys: tuple[Key, ...]) -> tuple[Key, ...]:
+    """The tenants, as if each were a key of its own, after the keys."""
+    ids = {key.name.partition("-")[0]: key.tenant for key in keys}
+    tenants = (
+        Key(ids[name], ids[name], "", f"tenant {name}", limits, 0) for name, limits in _TENANTS.items()
+    )
+    return (*keys, *tenants)
+
+
+def strange_keys(settings: Settings) -> tuple[str, ...]:
+    """A key that nobody has, and one that is none."""
+    return mint(Peppers.read(settings.pepper_file).alive[0]).secret, "nz_not-a-key"
+
+
+async def _key_of(connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], lookup: str) -> object:
+    return await connection.fetchval("SELECT key_id FROM secrets WHERE lookup = $1", lookup)
