@@ -90,6 +90,8 @@ func (x *exchange) prepare(r *http.Request) {
 		delete(r.Header, name)
 	}
 	// Go sends a request again by itself if it says that it may be: one Grant would run twice.
+	delete(r.Header, "Idempotency-Key")
+	delete(r.Header, "X-Idempotency-Key")
 	// A key that a client has put elsewhere as well is no more the backend's business.
 	r.URL.RawQuery = concealed(r.URL.RawQuery)
 	for _, values := range r.Header {
