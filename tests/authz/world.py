@@ -125,6 +125,7 @@ class World:
         self.truth.ended.add(id_)
         self.oracle.slots.pop(id_, None)
         await self.desk.limiter.free([(id_, self.desk.tenant, self.desk.admitted[id_].key)])
+        await self.desk.limiter.lag_ms(id_)  # freeing waits for no answer; this one comes after it
 
     def change(self, scope: UUID, limits: Limits) -> None:
         """Limits change in Postgres; processes may remember the old ones."""
