@@ -42,7 +42,7 @@ def show_table(rows: Sequence[Any], *, columns: Sequence[str], empty: str, bar: 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
         is_number = isinstance(getattr(rows[0], name), int)
-        table.add_column(name.replace("_", " "), justify="right" if is_number else "left")
+        table.add_column(name.replace("_", " "), justify="right" if is_number else "left", overflow="fold")
     drawn = [getattr(row, bar) for row in rows] if bar and console.is_terminal else []
     longest = max([1, *drawn])
     for row, length in zip_longest(rows, drawn):

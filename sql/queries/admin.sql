@@ -169,22 +169,22 @@ ORDER BY request_id, entry;
 -- audit: what administrators did, what was refused request by request, and what was only counted.
 SELECT e.at, e.actor, e.action, t.name AS tenant, k.name AS key, e.old, e.new
 FROM (
-    SELECT at, actor, action, tenant_id, key_id, old, new
+    SELECT at, actor, action, tenant_id, key_id, old::text, new::text
     FROM admin_audit
     WHERE at >= :since::timestamptz
     UNION ALL
     SELECT
         at, coalesce(lookup, ip, 'unknown'), 'request_' || outcome, tenant_id, key_id, NULL,
-        jsonb_strip_nulls(jsonb_build_object(
-            'request', request_id, 'reason', reason, 'status', status, 'ip', ip,
-            'method', method, 'path', path, 'model', model
-        ))
+        json_strip_nulls(json_build_object(
+            'reason', reason, 'status', status, 'method', method, 'path', path, 'model', model,
+            'ip', ip, 'request', request_id
+        ))::text
     FROM ledger
     WHERE request_id >= uuid7_floor(:since) AND outcome IN ('denied', 'refused', 'authz_failed')
     UNION ALL
     SELECT
         minute, coalesce(text(source), 'many'), 'requests_denied', tenant_id, key_id, NULL,
-        jsonb_build_object('reason', reason, 'refusals', refusals)
+        json_build_object('reason', reason, 'refusals', refusals)::text
     FROM refusals_per_minute
     WHERE minute >= date_trunc('minute', :since::timestamptz)
 ) AS e

@@ -69,10 +69,12 @@ async def test_a_partition_belongs_to_the_owner(service: asyncpg.Connection, dat
 async def test_the_role_may_run_every_query(service: asyncpg.Connection, name: str) -> None:
     """No query of ours needs the owner's rights."""
     queries = sql.load(name)
-    for query in queries.available_queries:
-        if not query.endswith("_cursor"):
-            # The executor checks rights when it explains, too.
-            await service.execute(f"EXPLAIN (GENERIC_PLAN) {getattr(queries, query).sql}")
+    texts = [
+        getattr(queries, query).sql for query in queries.available_queries if not query.endswith("_cursor")
+    ]
+    for text in texts:
+        # The executor checks rights when it explains, too; what can't be explained changes nothing.
+        await service.execute(text if text.startswith("SET ") else f"EXPLAIN (GENERIC_PLAN) {text}")
 
 
 @pytest.fixture(scope="module")
