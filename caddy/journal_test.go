@@ -99,6 +99,22 @@ func TestDoorsOpenThemselves(t *testing.T) {
 	eventually(t, "the doors open", func() bool { return !j.isClosed.Load() })
 }
 
+// TestStartOnAFullDisk: a Caddy that starts while the disk is full lives on behind closed
+// doors, and writes that it has started as soon as it can.
+func TestStartOnAFullDisk(t *testing.T) {
+	out := &sink{isFull: true}
+	j := &journal{path: filepath.Join(t.TempDir(), "journal.log"), file: out}
+	s := new(state)
+	s.journal.Store(j)
+	must(t, s.begin())
+	equal(t, false, s.isOpen(), "doors open")
+	j.mu.Lock()
+	out.isFull = false
+	j.mu.Unlock()
+	eventually(t, "the doors open", s.isOpen)
+	equal(t, 1, strings.Count(out.String(), `"msg":"boot"`), "boot lines")
+}
+
 // TestJournalHasOneOwner: nothing is written without the lock, which is held once.
 func TestJournalHasOneOwner(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal.log")

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 import pytest
 from attrs import frozen
 
+from authz import settings as settings_
+from authz.admin.keys import create_key
+from authz.admin.session import Session
+from authz.admin.tenants import create_tenant
 from authz.demo.app import create
 from authz.demo.backend import named
+from authz.limits import Limiter
+from authz.store import Store
+from authz.types import Limits
 from tests.serving import served
 from tests.up.stacks import Stack
+
+NewKey = Callable[..., Awaitable[str]]
+_numbers = itertools.count()
 
 MODELS = ("demo", "demo2", "demo-think", "demo-tpl", "demo-embed")
 
@@ -66,3 +77,20 @@ def running(demo_url: str, **environ: str) -> Iterator[Gateway]:
         stores = json.loads((stack.state / "stores.json").read_bytes())
         yield Gateway(said["url"], said["key"], demo_url, stores["database_url"], stack)
         stack.run("down")
+
+
+@asynccontextmanager
+async def keymaker(gateway: Gateway) -> AsyncIterator[NewKey]:
+    """Creates keys of tenants of their own, with limits on either."""
+    settings = settings_.load({}, state=gateway.stack.state)
+    store, limiter = Store(settings.database_url), await Limiter.connect(settings.redis_url)
+    session = Session(settings, store, limiter, "tester")
+
+    async def make(*, tenant: Limits = Limits(), key: Limits = Limits()) -> str:
+        name = f"made-{next(_numbers)}"
+        await create_tenant(session, name, limits=tenant)
+        return (await create_key(session, tenant=name, name="only", limits=key)).key
+
+    yield make
+    await limiter.close()
+    await store.close()

@@ -14,9 +14,8 @@ import pytest
 from redis.asyncio import Redis
 
 from authz.types import Limits
-from tests.chaos.conftest import NewKey
 from tests.e2e.storm import Storm
-from tests.gateway import Gateway
+from tests.gateway import Gateway, NewKey
 
 RECOVERED_WITHIN_S = 20
 
@@ -90,7 +89,7 @@ async def test_slots_are_free_after_a_kill(
 ) -> None:
     """L4: whatever dies while all five slots are taken, all five are free again."""
     key = await new_key(key=Limits(concurrency=5))
-    storm = Storm(broken, key, "tokens=2000 delay_ms=5", cap=2000, leaves_after=20)
+    storm = Storm(broken, key, "tokens=400 delay_ms=5", cap=400, leaves_after=20)
     blowing = asyncio.create_task(storm.blow(5))
     while storm.answers[200] < 5:
         await asyncio.sleep(0.01)

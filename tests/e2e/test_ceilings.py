@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 import anthropic
 import asyncpg
@@ -13,37 +12,18 @@ import ollama
 import openai
 import pytest
 
-from authz import settings as settings_
-from authz.admin.keys import create_key
-from authz.admin.session import Session
-from authz.admin.tenants import create_tenant
-from authz.limits import Limiter
-from authz.store import Store
 from authz.types import Limits
 from tests.e2e.storm import Storm
-from tests.gateway import Gateway
+from tests.gateway import Gateway, NewKey, keymaker
 
 CLIENTS = 64
-_numbers = itertools.count()
-
-NewKey = Callable[..., Awaitable[str]]
 
 
 @pytest.fixture
 async def new_key(gateway: Gateway) -> AsyncIterator[NewKey]:
     """Creates a key of a tenant of its own, with limits on either."""
-    settings = settings_.load({}, state=gateway.stack.state)
-    store, limiter = Store(settings.database_url), await Limiter.connect(settings.redis_url)
-    session = Session(settings, store, limiter, "tester")
-
-    async def make(*, tenant: Limits = Limits(), key: Limits = Limits()) -> str:
-        name = f"storm-{next(_numbers)}"
-        await create_tenant(session, name, limits=tenant)
-        return (await create_key(session, tenant=name, name="only", limits=key)).key
-
-    yield make
-    await limiter.close()
-    await store.close()
+    async with keymaker(gateway) as make:
+        yield make
 
 
 @pytest.fixture
