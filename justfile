@@ -32,6 +32,14 @@ chaos *arguments:
     @{{ caddy }} version
     python -m tests.chaos.chaos {{ arguments }}
 
+# Measure what a decision costs authz, beside redis-py's own pool
+bench-verify *arguments:
+    python -m tests.bench.bench_verify {{ arguments }}
+
+# Measure how fast metering settles, and what it needs for that
+bench-metering *arguments:
+    python -m tests.bench.bench_metering {{ arguments }}
+
 # Check style, types, imports, known dangers and pins
 check: check-python check-go check-lock
 

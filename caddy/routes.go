@@ -90,7 +90,7 @@ func findRoute(method, path string) route {
 // dialectOf is the dialect that an error on an unknown path is worded in.
 func dialectOf(path string) dialect {
 	switch {
-	case strings.HasPrefix(path, "/v1/messages"):
+	case path == "/v1/messages", strings.HasPrefix(path, "/v1/messages/"):
 		return anthropic
 	case strings.HasPrefix(path, "/v1/"):
 		return openai

@@ -18,7 +18,7 @@ from authz.admin.control import kill
 from authz.admin.session import Options, opened
 from authz.admin.tenants import Kill, find_tenant
 from authz.errors import CommandError
-from authz.keys import Minted, Peppers, mint
+from authz.keys import Minted, Peppers, is_well_formed, mint
 from authz.types import Limits
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ async def create_key(
     session: Session, *, tenant: str, name: str, limits: Limits = Limits(), scope: Scope = Scope()
 ) -> CreatedKey:
     """Create a key with one secret."""
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) or is_well_formed(name):  # a pasted key is no name to store
         raise CommandError(
             f"The key name {name!r} can't be used: take letters, digits and . _ -, at most 63."
         )

@@ -24,7 +24,8 @@ local latest = math.max(now, tonumber(head[4]) or 0)
 if latest - minted > age or minted - now > age then return {'late', now} end
 
 -- What the hash knows of a scope. A bucket is the time until it is full again (GCRA, its burst is
--- the limit). A clock that stepped back stops it; by more than a minute, it has lost its meaning.
+-- the limit). A clock that stepped back stops it until it has caught up; after a step of more than a
+-- minute it is full.
 local function read_scope(name, slots, first)
   local limit = {}
   for i = 1, 6 do
@@ -35,11 +36,13 @@ local function read_scope(name, slots, first)
   local found = redis.call('HMGET', KEYS[1], 'n:' .. name, 'q:' .. name, 'k:' .. name,
     'u:' .. total, 'h:' .. total, 'u:' .. in_month, 'h:' .. in_month, 'u:' .. on_day, 'h:' .. on_day)
   for i = 1, #found do found[i] = tonumber(found[i]) or 0 end
-  local passed = found[1] - now > MINUTE and math.huge or math.max(0, now - found[1])
+  local passed, behind_us = now - found[1], 0
+  if passed < -MINUTE then passed = math.huge end
+  if passed < 0 then passed, behind_us = 0, -passed end
   return {
     name = name, slots = slots, rpm = limit[1], tpm = limit[2], concurrency = limit[3],
     requests_us = math.max(0, found[2] - passed), tokens_us = math.max(0, found[3] - passed),
-    charged_us = 0, token_us = 0,
+    behind_us = behind_us, charged_us = 0, token_us = 0,
     budgets = {
       {name = 'total', window = total, limit = limit[6], used = found[4], held = found[5]},
       {name = 'month', window = in_month, limit = limit[5], used = found[6], held = found[7]},
@@ -111,7 +114,9 @@ local estimate, worst = input + output, nil
 local function fill(scope, name, limit, full_in_us, cost_us)
   local filled_us = full_in_us + cost_us
   local wait = math.ceil(filled_us - MINUTE - 0.5)  -- rounding must not cost the last of a burst
-  if wait > 0 and not (worst and worst[5] >= wait) then
+  if wait <= 0 then return filled_us end
+  wait = wait + scope.behind_us
+  if not worst or wait > worst[5] then
     worst = {name, scope, math.ceil(full_in_us * limit / MINUTE - 0.001), limit, wait, 0}
   end
   return filled_us

@@ -128,7 +128,15 @@ class Oracle:
                 waits[scope, "requests"] = bucket.requests + cost - MINUTE_US
             if limits.tokens_per_minute is not None:
                 waits[scope, "tokens"] = bucket.tokens + _charge(ask, limits)[0] - MINUTE_US
-        return waits
+        return {
+            (scope, name): wait + self._behind_us(scope, now_us) if wait > CLOSE_US else wait
+            for (scope, name), wait in waits.items()
+        }
+
+    def _behind_us(self, scope: UUID, now_us: int) -> int:
+        """How long a clock that stepped back a little stops a bucket."""
+        behind_us = self.buckets.get(scope, Bucket()).at_us - now_us
+        return behind_us if 0 < behind_us <= MINUTE_US else 0
 
     def admit(self, ask: Admission, admitted: Admitted, now_us: int) -> None:
         """Write an admission down."""

@@ -69,6 +69,12 @@ async def test_key_name_is_taken_within_its_tenant(session: Session, key: Create
     assert 1 == len(await list_keys(session, "acme"))
 
 
+async def test_a_key_is_no_name(session: Session, key: CreatedKey) -> None:
+    """C3: a key pasted where a name belongs is refused, not stored."""
+    with pytest.raises(CommandError, match="can't be used"):
+        await create_key(session, tenant="acme", name=key.key)
+
+
 @pytest.mark.parametrize("prefix", ["nz_", "nz_unknown1", "' OR 1=1 --", "nz_aaaaaaaa0"])
 async def test_unknown_prefix_is_one_sentence(session: Session, key: CreatedKey, prefix: str) -> None:
     """A prefix that names no key says where to find one."""

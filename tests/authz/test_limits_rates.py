@@ -117,6 +117,18 @@ async def test_correction_survives_a_change_of_limits(desk: Desk) -> None:
     assert 30_000_000 == standing[0].tokens_full_in_us
 
 
+async def test_wait_suffices_behind_a_clock_that_stepped_back(desk: Desk) -> None:
+    """L5: a bucket stands still until the clock has caught up, and the wait says so."""
+    await desk.open(Limits(requests_per_minute=1))
+    await desk.reserve()
+    desk.pass_time(-timedelta(seconds=20))
+    decision = await desk.admit()
+    assert isinstance(decision, Refused)
+    assert 80_000_000 == decision.wait_us
+    desk.pass_time(timedelta(microseconds=decision.wait_us))
+    assert isinstance(await desk.admit(), Admitted)
+
+
 async def test_clock_that_steps_back_locks_nobody_out(desk: Desk) -> None:
     """Buckets wait at most a minute for a clock that stepped back, and no other key suffers for it."""
     limits = Limits(requests_per_minute=1)
