@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ _PATTERN = re.compile(r"[A-Za-z0-9._:/*-]{1,256}", re.ASCII)
 MAX_PARTS: Final = 3
 
 
+@lru_cache(maxsize=4096)
 def canonical(name: str) -> str:
     """`host/namespace/model:tag`, folded; the default host and namespace are left away."""
     text = _SCHEME.sub("", name.strip().lower(), count=1)

@@ -62,19 +62,29 @@ func TestCrash(t *testing.T) {
 	equal(t, 200, s.control(t, "GET", "/streams", &list), "the control socket")
 }
 
-// TestNoJournal: without a journal that can be written Caddy does not start.
+// TestNoJournal: without a journal of its own Caddy does not start.
 func TestNoJournal(t *testing.T) {
 	s := newStack(t, freeAddr(t))
-	must(t, os.Mkdir(s.path("journal"), 0o700))
-	must(t, os.Symlink("/dev/full", s.path("journal/journal.log")))
+	must(t, os.MkdirAll(s.path("journal/journal.log.lock"), 0o700))
 	s.cmd = s.command(t)
 	out, err := s.cmd.CombinedOutput()
-	if err == nil || !strings.Contains(string(out), "no space left on device") {
+	if err == nil || !strings.Contains(string(out), "is a directory") {
 		t.Errorf("Caddy says %v: %s", err, out)
 	}
 	s.exited = make(chan error, 1)
 	s.exited <- err
 	s.stop()
+}
+
+// TestStartBehindClosedDoors: on a full disk Caddy starts, and lets nothing run (G2).
+func TestStartBehindClosedDoors(t *testing.T) {
+	s := newStack(t, freeAddr(t))
+	must(t, os.Mkdir(s.path("journal"), 0o700))
+	must(t, os.Symlink("/dev/full", s.path("journal/journal.log")))
+	s.run(t)
+	defer s.stop()
+	equal(t, 503, s.post(t, "/api/chat", `{"model":"m"}`).status, "status")
+	equal(t, 0, s.upstream.count(), "hits")
 }
 
 // denseSeq: each boot begins with its line, and numbers all lines without a gap (B4).
