@@ -52,7 +52,7 @@ def _days(text: str) -> int:
 
 @environ.config(prefix="GATEWAY", frozen=True)
 class Environment:
-    """The environment as it is; see `python -m authz.settings` for the list."""
+    """The environment as it is; every variable says what it is for."""
 
     state: str = environ.var(str(DEFAULT_STATE), help="The stack's folder.")
     pepper_file: str = environ.var("", help="Key of the key tags, one hex line each; default STATE/pepper.")

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 import httpx
 import msgspec
-from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from authz.backends import DEFAULT_NAME, Backend
-from authz.errors import CommandError
+from authz.errors import CommandError, LimiterUnavailable, SettingsError
+from authz.limits import Limiter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,13 +81,13 @@ def demo_backend() -> Backend:
         return Backend(DEMO_NAME, f"http://127.0.0.1:{free.getsockname()[1]}")
 
 
-async def refuse_silent_redis(url: str) -> None:
-    """A Redis of the caller's own must answer; its URL is not repeated, it may hold a password."""
+async def refuse_unfit_redis(url: str) -> None:
+    """A Redis of the caller's own must answer, and be one that budgets can be trusted to."""
     try:
-        async with Redis.from_url(url, socket_timeout=_PROBE_TIMEOUT_S) as client:
-            await client.ping()
-    except (RedisError, ValueError) as error:
-        raise CommandError(f"Redis does not answer ({error}): start it, or correct REDIS_URL.") from error
+        limiter = await Limiter.connect(url)
+    except (LimiterUnavailable, SettingsError) as error:
+        raise CommandError(str(error)) from error
+    await limiter.close()
 
 
 def refuse_taken(port: int) -> None:

@@ -143,7 +143,7 @@ class _Stack:
                 await supervisor.start(embedded.redis_program(path))
                 await until(lambda: answers(embedded.redis_answers, path), what="Redis")
         else:
-            await discovery.refuse_silent_redis(chosen.redis_url)
+            await discovery.refuse_unfit_redis(chosen.redis_url)
 
     async def _start_backends(self, supervisor: Supervisor) -> tuple[Backend, ...]:
         found = self.found

@@ -8,6 +8,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from itertools import cycle
 
 from attrs import Factory, define, field
@@ -22,6 +23,7 @@ from tests.up.stacks import Stack
 RECOVERED_WITHIN_S = 60.0
 REFUSED_WHILE_FULL = 5
 _POLL_S = 0.02
+_KILLED = {Blow.METERING: "metering", Blow.CADDY: "caddy", Blow.FORGET: "redis"}
 
 
 async def until(is_met: Callable[[], object], *, what: str) -> None:
@@ -44,6 +46,8 @@ class Breaker:
     _authz: cycle[tuple[str, ...]] = field(
         factory=lambda: cycle((("authz-0",), ("authz-1",), ("authz-0", "authz-1")))
     )
+    _victims: cycle[str] = field(factory=lambda: cycle(("authz-0", "redis", "metering")))
+    _held: int | None = None
     _postgres: cycle[signal.Signals] = field(factory=lambda: cycle((signal.SIGINT, signal.SIGQUIT)))
 
     async def follow(self, plan: Sequence[Event]) -> None:
@@ -56,10 +60,8 @@ class Breaker:
 
     async def _strike(self, blow: Blow) -> None:
         match blow:
-            case Blow.METERING:
-                await self._kill("metering")
-            case Blow.CADDY:
-                await self._kill("caddy")
+            case Blow.METERING | Blow.CADDY | Blow.FORGET:
+                await self._kill(_KILLED[blow])
             case Blow.AUTHZ:
                 await self._kill(*next(self._authz))
             case Blow.POSTGRES:
@@ -67,6 +69,10 @@ class Breaker:
             case Blow.REDIS:
                 async with Redis.from_url(redis_url(self.stack.state)) as client:
                     await client.flushall()
+            case Blow.HOLD:
+                self._hold(next(self._victims))
+            case Blow.RELEASE:
+                self._release()
             case Blow.FULL:
                 await self._fill()
             case Blow.FREE:
@@ -83,9 +89,20 @@ class Breaker:
         pids = {name: self.stack.pid(name) for name in names}
         for pid in pids.values():
             assert pid is not None
-            os.kill(pid, sign)
+            with suppress(ProcessLookupError):  # it may be starting again
+                os.kill(pid, sign)
         for name, pid in pids.items():
             await until(lambda n=name, p=pid: self.stack.pid(n) not in {None, p}, what=f"a new {name}")
+
+    def _hold(self, name: str) -> None:
+        """Let a process hang: it is there, and does not answer."""
+        self._held = self.stack.pid(name)
+        assert self._held is not None
+        os.kill(self._held, signal.SIGSTOP)
+
+    def _release(self) -> None:
+        with suppress(ProcessLookupError):  # it may have been killed meanwhile
+            os.kill(self._held or 0, signal.SIGCONT)
 
     async def _fill(self) -> None:
         """Fill the disk until clients are refused for it."""

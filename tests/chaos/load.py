@@ -116,4 +116,7 @@ async def _read(asked: Asked, answer: httpx.Response) -> None:
 
 
 def _retry_ms(headers: httpx.Headers) -> int:
+    """How long a client waits: as it is told, longer if it is told not to come again."""
+    if headers.get("x-should-retry") == "false":
+        return int(1000 * LONGEST_PAUSE_S)
     return int(headers.get("retry-after-ms") or 1000 * int(headers.get("retry-after", 0)))

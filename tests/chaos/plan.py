@@ -8,12 +8,12 @@ from random import Random
 
 from attrs import evolve, frozen
 
-SPACING_S = 8.0
+SPACING_S = 8.2
 """Between two deaths of one child: its supervisor gives up at five within 30 s."""
 
-SPREAD_S = 1.9
-FULL_S = 5.0
-"""How long the disk stays full at least."""
+SPREAD_S = 1.0
+NEAR_S = 1.5
+"""Blows closer than this come together."""
 
 
 class Blow(StrEnum):
@@ -22,10 +22,20 @@ class Blow(StrEnum):
     METERING = "metering killed"
     POSTGRES = "Postgres restarted"
     REDIS = "Redis flushed"
+    FORGET = "Redis killed"
     AUTHZ = "authz killed"
     CADDY = "Caddy killed"
+    HOLD = "process stopped"
+    RELEASE = "process continued"
     FULL = "disk filled"
     FREE = "disk freed"
+
+
+FOLLOWED_BY = {
+    Blow.HOLD: ((2.5, Blow.RELEASE),),
+    Blow.FULL: ((2.5, Blow.CADDY), (5.0, Blow.FREE)),
+}
+"""What comes so many seconds after a blow: a Caddy dies, and its successor starts, on a full disk."""
 
 
 @frozen(order=True)
@@ -40,8 +50,10 @@ WHOLE: Mapping[Blow, int] = {
     Blow.METERING: 50,
     Blow.POSTGRES: 3,
     Blow.REDIS: 3,
+    Blow.FORGET: 1,
     Blow.AUTHZ: 5,
-    Blow.CADDY: 5,
+    Blow.CADDY: 4,
+    Blow.HOLD: 3,
     Blow.FULL: 1,
 }
 
@@ -55,7 +67,7 @@ def planned(seed: int, span_s: float, *, blows: Mapping[Blow, int]) -> tuple[Eve
     """Spread the blows over a span: as many as were wished for, fewer where a child would die too often."""
     chance = dice(seed, "plan")
     events = [event for blow, wished in blows.items() for event in _spread(chance, span_s, blow, wished)]
-    return tuple(sorted(_apart(events)))
+    return tuple(_together(sorted(events)))
 
 
 def _spread(chance: Random, span_s: float, blow: Blow, wished: int) -> Iterator[Event]:
@@ -64,14 +76,14 @@ def _spread(chance: Random, span_s: float, blow: Blow, wished: int) -> Iterator[
     for number in range(count):
         at_s = slot_s * number + chance.uniform(0, max(SPREAD_S, slot_s - SPACING_S + SPREAD_S))
         yield Event(at_s, blow)
-        if blow is Blow.FULL:
-            yield Event(at_s + FULL_S, Blow.FREE)
+        for after_s, next_blow in FOLLOWED_BY.get(blow, ()):
+            yield Event(at_s + after_s, next_blow)
 
 
-def _apart(events: list[Event]) -> Iterator[Event]:
-    """What a full disk keeps Caddy from writing dies with it: then Caddy is killed afterwards instead."""
-    freed_s = [event.at_s for event in events if event.blow is Blow.FREE]
+def _together(events: list[Event]) -> Iterator[Event]:
+    """Blows that come at once are the worst; metering's must keep their distance."""
+    last_s = 0.0
     for event in events:
-        is_lossy = event.blow is Blow.CADDY
-        over_s = [at_s for at_s in freed_s if at_s - FULL_S - 1 <= event.at_s <= at_s + 1]
-        yield evolve(event, at_s=over_s[0] + 2) if is_lossy and over_s else event
+        is_near = event.blow is not Blow.METERING and event.at_s - last_s < NEAR_S
+        last_s = last_s if is_near else event.at_s
+        yield evolve(event, at_s=last_s)

@@ -10,13 +10,14 @@ from tests.chaos.chaos import chaos
 from tests.chaos.plan import WHOLE, Blow, planned
 from tests.chaos.world import World, running
 
-SEED = 7
+SEED = 8
 SPAN_S = 26.0
 BLOWS = {
     Blow.METERING: 3,
     Blow.POSTGRES: 1,
     Blow.AUTHZ: 1,
     Blow.CADDY: 1,
+    Blow.HOLD: 1,
     Blow.FULL: 1,
     Blow.REDIS: 1,
 }
@@ -41,7 +42,15 @@ def test_plan_is_the_same_for_a_seed() -> None:
     """A seed that failed can be tried again: the same blows at the same times, all that were wished for."""
     plan = planned(SEED, 420, blows=WHOLE)
     assert plan == planned(SEED, 420, blows=WHOLE)
-    assert [*WHOLE.values(), 1] == [sum(event.blow is blow for event in plan) for blow in Blow]
+    counts = {blow: sum(event.blow is blow for event in plan) for blow in Blow}
+    following = {Blow.RELEASE: WHOLE[Blow.HOLD], Blow.FREE: WHOLE[Blow.FULL], Blow.CADDY: 5}
+    assert {**WHOLE, **following} == counts
+
+
+def test_short_plan_ends_with_a_flush() -> None:
+    """What was reserved and never begun is forgotten with Redis, so that nothing waits for a deadline."""
+    blows = [event.blow for event in planned(SEED, SPAN_S, blows=BLOWS)]
+    assert blows.index(Blow.REDIS) > max(at for at, blow in enumerate(blows) if blow is Blow.CADDY)
 
 
 def test_plan_spares_the_supervisor() -> None:

@@ -92,7 +92,7 @@ def test_database_that_does_not_answer(stack: Stack) -> None:
 
 def test_redis_that_does_not_answer(stack: Stack) -> None:
     """A Redis that was asked for by name must answer."""
-    assert "correct REDIS_URL" in stack.refusal("--demo", REDIS_URL="redis://127.0.0.1:1/0")
+    assert "check REDIS_URL" in stack.refusal("--demo", REDIS_URL="redis://127.0.0.1:1/0")
 
 
 def test_missing_wheel() -> None:
