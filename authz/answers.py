@@ -123,13 +123,16 @@ REASONS: Final = {
     "cidr": _forbidden("This key may not be used from this address: ask its owner.", "address_not_allowed"),
     "model_unknown": Reason(404, "model '{model}' not found", "not_found_error", None, "not_found_error"),
     "rate_requests": _limit(
-        "{whose} limit of {limit} requests per minute is reached: try again in {seconds} s.", "requests"
+        "{whose} limit of {limit} requests per minute is reached ({used} used): try again in {seconds} s.",
+        "requests",
     ),
     "rate_tokens": _limit(
-        "{whose} limit of {limit} tokens per minute is reached: try again in {seconds} s.", "tokens"
+        "{whose} limit of {limit} tokens per minute is reached ({used} used): try again in {seconds} s.",
+        "tokens",
     ),
     "concurrency": _limit(
-        "{whose} limit of {limit} requests at a time is reached: try again in {seconds} s.", "requests"
+        "{whose} limit of {limit} requests at a time is reached ({used} run): try again in {seconds} s.",
+        "requests",
     ),
     "budget_held": _limit(
         "{whose} budget of {limit} tokens {period} is held by running requests "

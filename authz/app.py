@@ -36,7 +36,7 @@ from authz.rebuild import Rebuilder
 from authz.sources import Sources
 from authz.store import Store
 from authz.templates import Templates
-from authz.verify import CLOCK_SKEW_S, Read, Verifier, utc_now
+from authz.verify import Read, Verifier, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
@@ -89,6 +89,7 @@ class Gate:
             identities = Identities(store, Peppers.read(settings.pepper_file))
             rebuilder = Rebuilder(store, limiter)
             templates = Templates(store, least=settings.template_tokens)
+            nodes = Nodes(store, limiter, now_s=time.monotonic)
             self._verifier = Verifier(
                 settings=settings,
                 store=store,
@@ -96,14 +97,14 @@ class Gate:
                 inventory=inventory,
                 identities=identities,
                 rebuilder=rebuilder,
-                nodes=Nodes(store, limiter, now_s=time.monotonic),
+                nodes=nodes,
                 queue=Queue(wait_s=settings.queue_ms / 1000, now_s=time.monotonic),
                 sources=Sources(now_s=time.monotonic),
                 templates=templates,
                 now=utc_now,
             )
             self._metrics.watch(self._verifier)
-            polling = [asyncio.create_task(poll.run()) for poll in (inventory, templates)]
+            polling = [asyncio.create_task(poll.run()) for poll in (inventory, templates, nodes)]
             try:
                 await _notice_losses(rebuilder)
                 yield
@@ -144,7 +145,7 @@ class Gate:
         """204 and a Grant, or the client's answer and a Denial."""
         began = time.perf_counter()
         gone = partial(_disconnected, receive)
-        decision = _too_old(ask) or await self.verifier.verify(ask, headers, gone)
+        decision = await self.verifier.verify(ask, headers, gone)
         self._metrics.observe(decision, time.perf_counter() - began)
         if isinstance(decision, Refusal):
             await _refuse(send, ask, decision)
@@ -154,7 +155,7 @@ class Gate:
     async def _read(self, ask: Ask, headers: Headers, send: Send) -> None:
         """The answer itself, with whom it was given to."""
         began = time.perf_counter()
-        decision = _too_old(ask) or await self.verifier.read(ask, headers)
+        decision = await self.verifier.read(ask, headers)
         self._metrics.observe(decision, time.perf_counter() - began)
         if isinstance(decision, Refusal):
             await _refuse(send, ask, decision)
@@ -208,12 +209,6 @@ def _ask(scope: Scope) -> Ask | None:
     except msgspec.DecodeError as error:
         log.warning("authz.ask_rejected", error=str(error))
         return None
-
-
-def _too_old(ask: Ask) -> Refusal | None:
-    """An id far off this clock could sit in a window that is not its own."""
-    skew_s = abs((utc_now() - ask.minted_at).total_seconds())
-    return Refusal("ask_late") if skew_s > CLOCK_SKEW_S else None
 
 
 async def _answer_read(send: Send, ask: Ask, read: Read) -> None:

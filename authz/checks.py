@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from authz.messages import Ask
     from authz.types import Identity
 
+CLOCK_SKEW_S: Final = 5.0
+
 PROBLEMS: Final = {
     "credential": "credential_conflict",
     "not_json": "body_not_json",
@@ -25,8 +27,13 @@ PROBLEMS: Final = {
 }
 
 
-def route_of(ask: Ask) -> routes.Route | Refusal:
-    """The route of a request: its target, then its path, then its method."""
+def route_of(ask: Ask, now: datetime) -> routes.Route | Refusal:
+    """The route of a request: its age, its target, then its path, then its method.
+
+    An id far off the clock could sit in a window that is not its own.
+    """
+    if abs((now - ask.minted_at).total_seconds()) > CLOCK_SKEW_S:
+        return Refusal("ask_late")
     if ask.problem == "target":
         return Refusal("target_invalid")
     route = routes.find(ask.path)

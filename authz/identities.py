@@ -11,6 +11,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 import structlog
+from attrs import evolve
 
 from authz import keys
 
@@ -55,7 +56,11 @@ class Identities:
             return None
         pepper = self._peppers.get(identity.pepper_id)
         if pepper is None:  # its pepper is gone: only the hash is left to tell
-            return identity if await self._is_proven(identity, secret) else None
+            if not await self._is_proven(identity, secret):
+                return None
+            identity = evolve(identity, tag=self._peppers.alive[0].tag(secret))
+            self._keep(identity)
+            return identity
         if not keys.is_same(identity.tag, pepper.tag(secret)):
             return None
         self._keep(identity)
@@ -68,8 +73,9 @@ class Identities:
         """Ask Postgres again about a cached identity whose versions have moved."""
         fresh = await self._store.identity(identity.lookup)
         self._known.pop(identity.tag, None)
-        if fresh is None or not keys.is_same(fresh.tag, identity.tag):
+        if fresh is None or fresh.hash != identity.hash:
             return None
+        fresh = evolve(fresh, tag=identity.tag)
         self._keep(fresh)
         return fresh
 

@@ -143,7 +143,7 @@ class Inventory:
                 models=_models(tags),
                 loaded=_models(loaded),
             )
-        except (httpx.HTTPError, msgspec.DecodeError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, msgspec.DecodeError) as error:
             log.debug("authz.backend_unanswered", backend=seen.backend.name, error=type(error).__name__)
             return evolve(seen, is_live=False)
 

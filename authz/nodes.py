@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from authz.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -11,10 +16,13 @@ if TYPE_CHECKING:
     from authz.limits import Limiter
     from authz.store import Store
 
+log = structlog.get_logger()
+
 LAG_MS: Final = 60_000
 """Metering that is further behind can't vouch for a budget."""
 
 REMEMBERED_S: Final = 1.0
+READ_EVERY_S: Final = 5.0
 
 
 class Nodes:
@@ -32,6 +40,15 @@ class Nodes:
         if node not in self._known:
             self._known = await self._store.nodes()
         return node in self._known
+
+    async def run(self) -> None:
+        """Notice retired nodes, until cancelled; without Postgres what is known stays."""
+        while True:
+            try:
+                self._known = await self._store.nodes()
+            except StoreUnavailable as error:
+                log.debug("authz.nodes_unread", error=str(error))
+            await asyncio.sleep(READ_EVERY_S)
 
     async def can_settle(self, node: UUID) -> bool:
         """Whether a known node's metering lives and keeps up; asked at most once a second."""

@@ -51,12 +51,12 @@ class Queue:
         line = self._lines.get(key)
         if line is None or len(line) >= WAITERS:
             decision: Decision | None = await attempt()
-            if line is not None or not _may_pass(decision):
+            if line is not None or not may_pass(decision):
                 return self._noted(key, decision)
         return self._noted(key, await self._wait(key, attempt, gone))
 
     def _noted(self, key: UUID, decision: Decision | None) -> Decision | None:
-        if not _may_pass(decision):
+        if not may_pass(decision):
             self._refused_since.pop(key, None)
         return decision
 
@@ -73,7 +73,7 @@ class Queue:
                 left_s = give_up_s - self._now_s()
                 if line[0] is turn or left_s <= 0:
                     decision = await attempt()
-                    if left_s <= 0 or not _may_pass(decision):
+                    if left_s <= 0 or not may_pass(decision):
                         return decision
                 turn.clear()
                 await _within(turn, min(ASK_AGAIN_S, left_s) if line[0] is turn else left_s)
@@ -101,7 +101,7 @@ class Queue:
         return next((retry_s for within_s, retry_s in RETRY_S if refused_s < within_s), LONGEST_RETRY_S)
 
 
-def _may_pass(decision: Decision | None) -> bool:
+def may_pass(decision: Decision | None) -> bool:
     """Whether a refusal is one that running requests end by themselves."""
     return isinstance(decision, Refused) and (
         decision.limit == "concurrency" or decision.limit.startswith("held_")

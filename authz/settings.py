@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 DEFAULT_STATE: Final = Path(".gateway")
 
+LONGEST_WAIT_MS: Final = 1000
+"""In line for a slot; a decision has 1.5 s in all."""
+
 DROPPED_FIELDS: Final = (
     "keep_alive",
     "shift",
@@ -50,6 +53,13 @@ def _days(text: str) -> int:
     return _count(text) if int(text) else 0
 
 
+def _wait(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= LONGEST_WAIT_MS:
+        raise ValueError(text)
+    return number
+
+
 @environ.config(prefix="GATEWAY", frozen=True)
 class Environment:
     """The environment as it is; every variable says what it is for."""
@@ -72,7 +82,7 @@ class Environment:
         16, converter=_count, help="Tokens a model's template adds to a prompt."
     )
     deadline_s: int = environ.var(1800, converter=_count, help="Longest life of an answer.")
-    queue_ms: int = environ.var(250, converter=int, help="How long a request waits for a slot.")
+    queue_ms: int = environ.var(250, converter=_wait, help="How long a request waits for a slot.")
     poll_s: int = environ.var(5, converter=_count, help="How often backends are asked for their models.")
     ledger_days: int = environ.var(0, converter=_days, help="Days of the ledger that are kept; 0 keeps all.")
     database_url: str = environ.var("", name="DATABASE_URL", help="PostgreSQL >= 15.")
@@ -140,7 +150,8 @@ def _environment(environ_: Mapping[str, str]) -> Any:
     try:
         return environ.to_config(Environment, environ=dict(environ_))
     except ValueError as error:
-        raise SettingsError(f"A GATEWAY_ setting is not a whole number above 0: {error}.") from error
+        sentence = f"A GATEWAY_ setting is no number in its bounds: write a whole one above 0 ({error})."
+        raise SettingsError(sentence) from error
 
 
 def _stores(folder: Path) -> _Stores:

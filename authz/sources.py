@@ -32,12 +32,18 @@ class Sources:
         return self._empty_at.get(source(ip), 0.0) - self._now_s() <= (BURST - 1) / PER_S
 
     def failed(self, ip: str) -> None:
-        """Note that a source tried a secret that nobody has."""
+        """Note that a source tries a secret that is not known here."""
         name = source(ip)
         self._empty_at[name] = max(self._empty_at.get(name, 0.0), self._now_s()) + 1 / PER_S
         self._empty_at.move_to_end(name)
         if len(self._empty_at) > REMEMBERED:
             self._empty_at.popitem(last=False)
+
+    def forgive(self, ip: str) -> None:
+        """Take back the last note: the secret was somebody's after all."""
+        name = source(ip)
+        if name in self._empty_at:
+            self._empty_at[name] -= 1 / PER_S
 
 
 def source(ip: str) -> str:

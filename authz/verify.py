@@ -1,8 +1,8 @@
 """The story of one request: an Ask in, a Grant or a Refusal out. Nothing here fails open.
 
 Order of refusals: target, path, method, key, body, model and address, limits, then whatever can't
-be vouched for. Decisions are values; every failure of Postgres, Redis or the clock on the wall is
-caught in `Verifier.verify` and `Verifier.read`, and nowhere else.
+be vouched for. Decisions are values; every failure of Postgres, Redis or time is caught in
+`_closed`, and nowhere else.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import structlog
 from attrs import frozen
 
-from authz import ceilings, checks, keys, reads, routes, tokens, windows
-from authz import headers as headers_
+from authz import ceilings, checks, grants, keys, reads, routes, tokens, windows
 from authz.admission import Admission, Admitted, Refused, Unfit
 from authz.answers import Answer, Refusal
 from authz.errors import LimiterUnavailable, StoreUnavailable
-from authz.messages import Grant, Reserved, WindowIds
-from authz.settings import DROPPED_FIELDS
+from authz.queue import may_pass
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from authz.identities import Identities
     from authz.inventory import Inventory, Seen
     from authz.limits import Limiter
-    from authz.messages import Ask
+    from authz.messages import Ask, Grant
     from authz.nodes import Nodes
     from authz.queue import Queue
     from authz.rebuild import Rebuilder
@@ -47,7 +45,6 @@ T = TypeVar("T")
 DEADLINE_S: Final = 1.5
 """Over all waits of one decision; Caddy gives up after 2 s."""
 
-CLOCK_SKEW_S: Final = 5.0
 INVENTORY_AGE_S: Final = 1.0
 """A model or backend that is not there is looked for again, but not more often than this."""
 
@@ -89,20 +86,24 @@ class Verifier:
 
     async def _verify(self, ask: Ask, headers: Iterable[tuple[bytes, bytes]], gone: Gone) -> Grant | Refusal:
         await self._free(ask)
-        route = checks.route_of(ask)
+        route = checks.route_of(ask, self.now())
         if isinstance(route, Refusal):
             return route
         identity = await self._identify(ask, headers)
         if isinstance(identity, Refusal):
             return identity
         decision = await self._consider(ask, identity, route, gone)
-        if decision is None:
-            fresh = await self._reload(identity)
-            decision = await self._consider(ask, fresh, route, gone) if fresh else Refusal("key_unknown")
-        return decision or Refusal("request_closed", identity)
+        if decision is not None:
+            return decision
+        fresh = await self._reload(identity)
+        if fresh is None:
+            return Refusal("key_unknown")
+        decision = await self._consider(ask, fresh, route, gone, is_fresh=True)
+        return decision or Refusal("request_closed", fresh)
 
     async def _read(self, ask: Ask, headers: Iterable[tuple[bytes, bytes]]) -> Read | Refusal:
-        route = checks.route_of(ask)
+        await self._free(ask)
+        route = checks.route_of(ask, self.now())
         if isinstance(route, Refusal):
             return route
         identity = await self._identify(ask, headers)
@@ -141,18 +142,20 @@ class Verifier:
             return identity
         if not self.sources.may_try(ask.ip):
             return Refusal("source_limited")
+        self.sources.failed(ask.ip)  # before the wait, so that many at once are counted too
         identity = await self.identities.load(secret)
         if identity is None:
-            self.sources.failed(ask.ip)
             return Refusal("key_unknown")
+        self.sources.forgive(ask.ip)
         return identity
 
     async def _consider(
-        self, ask: Ask, identity: Identity, route: routes.Route, gone: Gone
+        self, ask: Ask, identity: Identity, route: routes.Route, gone: Gone, *, is_fresh: bool = False
     ) -> Grant | Refusal | None:
         """Decide for this identity; None if its versions have moved since it was read.
 
-        An admission compares the versions itself; only a refusal without one has to ask for them.
+        An admission compares the versions itself; a refusal without one has to ask for them, unless
+        the identity is fresh from Postgres.
         """
         refusal = (
             checks.unusable(identity, self.now())
@@ -160,9 +163,14 @@ class Verifier:
             or checks.not_metered(route, identity)
             or checks.not_for_this_key(ask, identity)
         )
+        backends = await self._backends(ask.model or "") if refusal is None else ()
+        refusal = refusal or await self._unserved(ask, identity, backends)
         if refusal is not None:
-            return refusal if await self._is_current(identity) else None
-        backends = await self._backends(ask.model or "")
+            return refusal if is_fresh or await self._is_current(identity) else None
+        return await self._admit(ask, identity, route, backends=backends, gone=gone)
+
+    async def _unserved(self, ask: Ask, identity: Identity, backends: tuple[Seen, ...]) -> Refusal | None:
+        """Why nobody could serve the request, or vouch for its bill, whoever asks."""
         if not backends:
             is_gone = not self.inventory.is_live or self.inventory.backends_of(ask.model or "")
             reason = "backend_unavailable" if is_gone else "model_unknown"
@@ -171,10 +179,12 @@ class Verifier:
             return Refusal("node_unknown", identity)
         if identity.has_budget and not await self.nodes.can_settle(ask.node):
             return Refusal("metering_unavailable", identity)
-        return await self._admit(ask, identity, route, backends=backends, gone=gone)
+        return None
 
     async def _is_current(self, identity: Identity) -> bool:
         versions = await self.limiter.versions(identity.tenant, identity.key)
+        if versions is None:
+            self.rebuilder.notice(identity.tenant)
         return versions == (identity.tenant_version, identity.key_version)
 
     async def _reload(self, identity: Identity) -> Identity | None:
@@ -206,10 +216,10 @@ class Verifier:
             admission = self._admission(ask, identity, route, backends[0], decision.now)
             decision = await self.queue.decide(identity.key, attempt, gone)
         if isinstance(decision, Admitted):
-            return _grant(ask, identity, admission, decision, backends=backends, now=self.now())
+            return grants.grant(ask, identity, admission, decision, backends=backends, now=self.now())
         if isinstance(decision, Refused):
             calendar = windows.at(self.now(), identity.timezone)
-            retry_s = self.queue.retry_s(identity.key)
+            retry_s = self.queue.retry_s(identity.key) if may_pass(decision) else 0
             return ceilings.refuse(decision, identity, calendar=calendar, retry_s=retry_s)
         if decision is None:
             return Refusal("client_gone", identity)
@@ -265,33 +275,6 @@ async def _closed(decision: Awaitable[T]) -> T | Refusal:
     except TimeoutError:
         log.warning("authz.decision_timed_out")
         return Refusal("overloaded")
-
-
-def _grant(
-    ask: Ask,
-    identity: Identity,
-    admission: Admission,
-    admitted: Admitted,
-    *,
-    backends: tuple[Seen, ...],
-    now: datetime,
-) -> Grant:
-    """A budget shortens the answer to what it has left; else the cap is what was wanted, if anything."""
-    max_output = admitted.output if identity.has_budget else admission.wanted
-    return Grant(
-        id=ask.id,
-        tenant=identity.tenant,
-        key=identity.key,
-        backends=tuple(seen.backend.name for seen in backends),
-        max_output=max_output or None,
-        reserved=Reserved(admitted.input, admitted.output),
-        windows=WindowIds(admitted.windows.day, admitted.windows.month),
-        drop=DROPPED_FIELDS,
-        headers=headers_.of_rates(
-            admitted.requests, admitted.tokens, dialect=routes.dialect_of(ask.path), now=now
-        ),
-        deadline_s=admission.deadline_s,
-    )
 
 
 def utc_now() -> datetime:

@@ -92,8 +92,8 @@ func newExchange(r *http.Request, path string) *exchange {
 		path:   path[:min(len(path), maxPathBytes)],
 		ip:     ip,
 	}
-	if r.ContentLength >= 0 {
-		x.length = &r.ContentLength
+	if length := r.ContentLength; length >= 0 {
+		x.length = &length
 	}
 	return x
 }
@@ -153,8 +153,8 @@ func (x *exchange) close(ctx context.Context, isWhole bool) {
 	if x.outcome == outcomeClientGone && x.status == 0 {
 		x.status = statusClientGone
 	}
-	if x.outcome == outcomeAuthzFailed {
-		process.done.push(x.ask.Done...) // authz may not have heard of them
+	if x.outcome == outcomeAuthzFailed || x.reason == "limiter_unavailable" || x.reason == "overloaded" {
+		process.done.push(x.ask.Done...) // authz may not have heard of them, or not been able to act
 	}
 	if x.grant != nil {
 		process.done.push(ended{x.id, x.grant.Tenant, x.grant.Key})

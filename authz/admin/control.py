@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 ANSWER_WITHIN_S = 5
+
+GRANT_AGE_S = 2
+"""Caddy serves no Grant older than this."""
 
 
 class Stream(msgspec.Struct, frozen=True):
@@ -59,6 +63,13 @@ async def kill(socket: Path, **which: UUID) -> int:
     """End the streams of a request (id), a key or a tenant; returns how many there were."""
     query = "&".join(f"{name}={value}" for name, value in which.items())
     return msgspec.json.decode(await _ask(socket, "POST", f"/kill?{query}"), type=_Killed).killed
+
+
+async def kill_all(socket: Path, **which: UUID) -> int:
+    """End all streams of a key or tenant, those too that a Grant of just now has yet to start."""
+    killed = await kill(socket, **which)
+    await asyncio.sleep(GRANT_AGE_S)
+    return killed + await kill(socket, **which)
 
 
 async def _ask(socket: Path, method: str, target: str) -> bytes:

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 import sql
 from authz.admin import ceilings, output
 from authz.admin.ceilings import LimitOptions, Scope, ScopeOptions
-from authz.admin.control import kill
+from authz.admin.control import kill_all
 from authz.admin.session import Options, opened
 from authz.admin.tenants import Kill, find_tenant
 from authz.errors import CommandError
@@ -213,7 +213,7 @@ async def revoke_key_command(
     """Revoke a key for good; no request is admitted once this has returned."""
     async with opened(options.state) as session:
         key = await set_key_state(session, prefix, "revoked")
-        killed = await kill(session.settings.control, key=key["id"]) if kill_running else 0
+        killed = await kill_all(session.settings.control, key=key["id"]) if kill_running else 0
     _say_state(prefix, key["name"], "revoked", killed=killed, is_json=options.json)
     return 0
 

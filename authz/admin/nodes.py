@@ -58,6 +58,8 @@ async def node_retire_command(
         session.store.connection() as connection,
         connection.transaction(),
     ):
+        if await session.limiter.lag_ms(node_id) is not None:
+            raise CommandError(f"Node {node} is alive: stop its Caddy and metering, and wait a minute.")
         if await _queries.retire_node(connection, node=node_id) is None:
             raise CommandError(f"No node {node} is in use: see `neuronetz-gateway node list`.")
         await session.audit(connection, "node_retired", new={"node": node})

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 import sql
 from authz.admin import ceilings, output
 from authz.admin.ceilings import LimitOptions
-from authz.admin.control import kill
+from authz.admin.control import kill_all
 from authz.admin.session import Options, opened
 from authz.errors import CommandError
 from authz.types import Limits
@@ -134,7 +134,7 @@ async def disable_tenant_command(
     """Disable a tenant with all its keys, until it is enabled again."""
     async with opened(options.state) as session:
         found = await set_tenant_state(session, tenant, "disabled")
-        killed = await kill(session.settings.control, tenant=found) if kill_running else 0
+        killed = await kill_all(session.settings.control, tenant=found) if kill_running else 0
     output.show_state(f"Tenant {tenant} is disabled.", killed=killed, is_json=options.json, tenant=tenant)
     return 0
 

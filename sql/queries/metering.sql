@@ -74,9 +74,10 @@ WHERE node = :node AND boot < :boot
 RETURNING *;
 
 -- name: take_overdue(node, before)
--- metering.orphans: open requests that must have ended long ago.
+-- metering.orphans: open requests that must have ended long ago, and those of nodes that never return.
 DELETE FROM open_requests
-WHERE node = :node AND deadline < :before
+WHERE (node = :node AND deadline < :before)
+    OR node IN (SELECT n.node FROM nodes AS n WHERE n.retired_at IS NOT NULL)
 RETURNING *;
 
 -- name: add_ledger(rows)
@@ -103,7 +104,7 @@ SELECT l.request_id, l.tenant_id, l.key_id, l.day, l.month, l.input_tokens, l.ou
 FROM ledger AS l
 WHERE l.request_id = ANY(:ids::uuid[])
     AND l.entry = 0
-    AND l.usage_source = 'reserved'
+    AND (l.usage_source = 'reserved' OR l.outcome = 'swept')
     AND NOT EXISTS (SELECT FROM ledger AS a WHERE a.request_id = l.request_id AND a.entry = 1);
 
 -- name: raise_windows(scopes, periods, starts, tenants, used)

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import time
 import uuid
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from authz.admin.ceilings import Scope
+from authz.admin.ceilings import LimitOptions, Scope, ScopeOptions
 from authz.admin.keys import CreatedKey, create_key, set_key_state
+from authz.admin.limits import set_key_limits
 from authz.admin.session import Session
 from authz.keys import Pepper, mint
 from authz.messages import Grant
 from authz.sources import BURST
 from authz.store import Store
-from tests.authz.asking import Guard, reason, uuid7
+from tests.authz.asking import Guard, grant, reason, uuid7
 
 
 async def test_grant(guard: Guard) -> None:
@@ -223,6 +225,18 @@ async def test_lost_redis_is_rebuilt_before_anybody_is_admitted(
             await connection.fetchval("SELECT pg_sleep(0.05)")
             answer = await guard.ask()
     assert 204 == answer.status_code
+
+
+async def test_every_ask_frees_what_has_ended(guard: Guard, session: Session, key: CreatedKey) -> None:
+    """L4: slots are freed by whichever Ask brings the news, a read's too."""
+    await set_key_limits(
+        session, key.prefix, limits=LimitOptions(concurrency="1"), scope=ScopeOptions(), now=datetime.now(UTC)
+    )
+    first = grant(await guard.ask())
+    assert "concurrency" == reason(await guard.ask())
+    done = [{"id": first["id"], "tenant": first["tenant"], "key": first["key"]}]
+    assert 200 == (await guard.read("/api/tags", done=done)).status_code
+    assert 204 == (await guard.ask()).status_code
 
 
 async def test_reads_are_answered_from_the_inventory(guard: Guard, demo_url: str) -> None:

@@ -26,7 +26,8 @@ QUIET_WITHIN_S = DEADLINE_S + 62 + 60
 """A reservation whose open line was never written is held until its deadline + 62 s, then swept."""
 
 _ALARMS = ("_drifted", "file_lost", "reservation_overrun", "rows_refused")
-_OPEN = "SELECT (SELECT count(*) FROM open_requests), (SELECT count(*) FROM unpublished)"
+_WAITING = """SELECT 'open requests', count(*) FROM open_requests
+    UNION ALL SELECT 'unpublished rows', count(*) FROM unpublished"""
 _COUNTED = "SELECT coalesce(sum(refusals), 0)::bigint FROM refusals_per_minute"
 
 
@@ -64,9 +65,8 @@ class Aftermath:
         return is_read and not any((await self._leftovers()).values())
 
     async def _leftovers(self) -> dict[str, int]:
-        opened, unpublished = await self.ledger.fetchrow(_OPEN)
-        waiting = {"open requests": opened, "unpublished rows": unpublished}
-        return waiting | await evidence.still_held(self.redis, self.load.keys)
+        waiting = await self.ledger.fetch(_WAITING)
+        return dict(map(tuple, waiting)) | await evidence.still_held(self.redis, self.load.keys)
 
     def _of_load(self) -> None:
         for blow in Blow:

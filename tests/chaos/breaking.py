@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import cycle
 
 from attrs import Factory, define, field
@@ -92,7 +93,10 @@ class Breaker:
             with suppress(ProcessLookupError):  # it may be starting again
                 os.kill(pid, sign)
         for name, pid in pids.items():
-            await until(lambda n=name, p=pid: self.stack.pid(n) not in {None, p}, what=f"a new {name}")
+            await until(partial(self._is_replaced, name, pid), what=f"a new {name}")
+
+    def _is_replaced(self, name: str, pid: int | None) -> bool:
+        return self.stack.pid(name) not in {None, pid}
 
     def _hold(self, name: str) -> None:
         """Let a process hang: it is there, and does not answer."""

@@ -162,12 +162,12 @@ async def counters(limiter: Limiter, of: dict[UUID, list[Total]]) -> dict[UUID, 
 
 async def still_held(redis: Redis, keys: tuple[Key, ...]) -> dict[str, int]:
     """Slots taken and reservations held, as Redis has them under any name."""
-    slots = reservations = tokens = 0
+    slots, reservations, tokens = 0, 0, 0
     for tenant in {key.tenant for key in keys}:
         names = [keyspace.slots(tenant), *(keyspace.slots(tenant, k.id) for k in keys if k.tenant == tenant)]
         slots += sum([await redis.zcard(name) for name in names])
         reservations += await redis.zcard(keyspace.opened(tenant))
         reservations += await redis.hlen(keyspace.held(tenant))
-        fields = await redis.hgetall(keyspace.tenant(tenant))
+        fields: dict[Any, Any] = await redis.hgetall(keyspace.tenant(tenant))
         tokens += sum(abs(int(value)) for name, value in fields.items() if name.startswith(b"h:"))
     return {"slots": slots, "reservations": reservations, "tokens": tokens}

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from uuid import UUID
 
 import asyncpg
 from attrs import frozen
@@ -123,5 +124,6 @@ def strange_keys(settings: Settings) -> tuple[str, ...]:
     return mint(Peppers.read(settings.pepper_file).alive[0]).secret, "nz_not-a-key"
 
 
-async def _key_of(connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], lookup: str) -> object:
-    return await connection.fetchval("SELECT key_id FROM secrets WHERE lookup = $1", lookup)
+async def _key_of(connection: asyncpg.pool.PoolConnectionProxy[asyncpg.Record], lookup: str) -> UUID:
+    key: UUID = await connection.fetchval("SELECT key_id FROM secrets WHERE lookup = $1", lookup)
+    return key

@@ -132,6 +132,31 @@ async def test_a_late_record_becomes_an_adjustment(begin: Begin, journal: Journa
 
 
 @pytest.mark.usefixtures("at_noon")
+async def test_a_retired_nodes_requests_are_charged_their_reservation(
+    begin: Begin, journal: JournalFile
+) -> None:
+    """What a node left open that never returns is settled by whichever metering lives."""
+    life = await begin()
+    await life.beat()
+    await life.ledger.execute(
+        """WITH gone AS (
+            INSERT INTO nodes (node, boot, retired_at) VALUES (gen_random_uuid(), gen_random_uuid(), now())
+            RETURNING node, boot
+        )
+        INSERT INTO open_requests
+        SELECT $1, node, boot, $2, $3, 30, 70, '2026-11-25', '2026-11-01', now() + interval '1 hour'
+        FROM gone""",
+        journal.new_id(),
+        TENANT,
+        KEY,
+    )
+    await life.beat(times=40)
+    assert 0 == await life.ledger.fetchval("SELECT count(*) FROM open_requests")
+    assert 100 == await life.ledger.fetchval(
+        "SELECT sum(input_tokens + output_tokens) FROM ledger WHERE usage_source = 'reserved'"
+    )
+
+
 async def test_an_adjustment_counts_where_the_orphan_did(begin: Begin, journal: JournalFile) -> None:
     """Whatever windows and owner a late record names, what was charged is taken back where it was."""
     request_id = journal.new_id()
