@@ -2,8 +2,8 @@
 
 set dotenv-load
 
-go := "python -m authz.admin.build go"
-caddy := "python -m authz.admin.build caddy"
+go := "python -m authz.stack.build go"
+caddy := "python -m authz.stack.build caddy"
 lock := "uv export --quiet --no-emit-project --no-annotate --no-header --all-groups --extra embedded"
 
 # List the recipes
@@ -54,7 +54,7 @@ check-python:
 # Check the Go code and the Caddyfile
 check-go:
     {{ go }} vet ./...
-    python -m authz.admin.build gofmt -l . | (! grep .)
+    python -m authz.stack.build gofmt -l . | (! grep .)
     {{ caddy }} fmt Caddyfile > /dev/null
 
 # Check that requirements.lock says what pyproject.toml asks for
@@ -70,5 +70,5 @@ lock:
 fmt:
     ruff check --fix
     ruff format
-    python -m authz.admin.build gofmt -w .
+    python -m authz.stack.build gofmt -w .
     {{ caddy }} fmt --overwrite Caddyfile

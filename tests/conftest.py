@@ -12,9 +12,9 @@ import hypothesis
 import pytest
 from redis.asyncio import Redis
 
-from authz.admin import embedded
 from authz.admin.migrate import migrate
 from authz.limits import Limiter
+from authz.stack import embedded
 from authz.store import Store
 
 # How long an example takes says more about the machine than about the product.

@@ -9,15 +9,16 @@ from typing import IO
 
 from rich.console import Console
 
-from authz.admin import facts, output
-from authz.admin.checklist import Checklist, News, Stage, pipe_report, read_news
+from authz.admin import output
 from authz.admin.flags import Flag, State
-from authz.admin.folder import StateFolder, make_folder
-from authz.admin.overview import overview
-from authz.admin.stack import Wish, supervise
 from authz.admin.watch import down, logs, status
 from authz.errors import CommandError, GatewayError
 from authz.settings import DEFAULT_STATE
+from authz.stack import facts
+from authz.stack.bringup import Wish, supervise
+from authz.stack.checklist import Checklist, News, Stage, pipe_report, read_news
+from authz.stack.folder import StateFolder, make_folder
+from authz.stack.overview import overview
 
 __all__ = ["down", "logs", "status", "up"]
 

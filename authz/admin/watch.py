@@ -13,15 +13,16 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from authz.admin import bill, facts, output
-from authz.admin.bill import Bill
-from authz.admin.facts import Facts
+from authz.admin import output
 from authz.admin.flags import Flag, State
-from authz.admin.folder import existing_folder
-from authz.admin.overview import RUNNING, STOPPED, describe
-from authz.admin.program import last_lines
 from authz.errors import CommandError
 from authz.settings import DEFAULT_STATE
+from authz.stack import bill, facts
+from authz.stack.bill import Bill
+from authz.stack.facts import Facts
+from authz.stack.folder import existing_folder
+from authz.stack.overview import RUNNING, STOPPED, describe
+from authz.stack.program import last_lines
 
 _PROBE_TIMEOUT_S: Final = 3.0
 _STOP_TIMEOUT_S: Final = 60.0

@@ -20,8 +20,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from authz.admin import embedded
 from authz.admission import Admitted, Refused
+from authz.stack import embedded
 from authz.types import Limits
 from tests.authz.oracle import Oracle
 from tests.authz.world import Snapshot, World

@@ -16,11 +16,11 @@ import pytest
 from redis.asyncio import Redis
 
 from authz import pipeline
-from authz.admin import embedded
 from authz.admission import Admitted
 from authz.errors import LimiterUnavailable, SettingsError
 from authz.limits import Limiter
 from authz.pipeline import Link
+from authz.stack import embedded
 from authz.types import Limits
 from tests.authz.limiting import Desk
 

@@ -12,9 +12,9 @@ import asyncpg
 import pytest
 
 import sql
-from authz.admin import embedded
 from authz.admin.migrate import migrate
 from authz.errors import CommandError
+from authz.stack import embedded
 from authz.store import ROLE, Store
 from metering.store import Store as Metering
 

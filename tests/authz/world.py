@@ -10,9 +10,9 @@ from attrs import define, evolve, field, frozen
 from redis.asyncio import Redis
 
 from authz import keyspace
-from authz.admin import embedded
 from authz.admission import Admission, Admitted, Lost, Reading, Refused
 from authz.limits import Limiter
+from authz.stack import embedded
 from authz.types import Limits, Period
 from tests.authz.limiting import DEADLINE_S, Decision, Desk, Publication
 from tests.authz.oracle import Answer, Oracle

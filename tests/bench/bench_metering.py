@@ -25,8 +25,8 @@ from attrs import frozen
 from redis.asyncio import Redis
 
 from authz import keyspace
-from authz.admin import embedded
 from authz.admin.migrate import migrate
+from authz.stack import embedded
 
 NODE = UUID("7c9e6679-7425-40de-944b-e07fc1f90ae7")
 TENANTS = [UUID(int=4 << 76 | 2 << 62 | number) for number in range(1, 21)]

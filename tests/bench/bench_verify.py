@@ -28,7 +28,6 @@ from litestar.handlers import asgi
 from redis.asyncio import Redis
 
 from authz import settings as settings_
-from authz.admin import embedded
 from authz.admin.keys import CreatedKey, create_key
 from authz.admin.migrate import migrate
 from authz.admin.session import Session
@@ -38,6 +37,7 @@ from authz.demo.app import create
 from authz.demo.backend import named
 from authz.limits import Limiter
 from authz.settings import Settings
+from authz.stack import embedded
 from authz.store import Store
 from authz.types import Closed, Limits
 from tests.authz.asking import BOOT, NODE, uuid7

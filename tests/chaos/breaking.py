@@ -15,7 +15,7 @@ from itertools import cycle
 from attrs import Factory, define, field
 from redis.asyncio import Redis
 
-from authz.admin.embedded import redis_url
+from authz.stack.embedded import redis_url
 from tests.chaos.disk import Disk
 from tests.chaos.load import Load
 from tests.chaos.plan import Blow, Event

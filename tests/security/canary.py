@@ -15,7 +15,7 @@ from attrs import frozen
 from redis import Redis
 
 from authz import keys
-from authz.admin import embedded
+from authz.stack import embedded
 from tests.gateway import Gateway
 
 TABLES: Final = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"

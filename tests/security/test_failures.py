@@ -16,7 +16,7 @@ from attrs import frozen
 from redis import Redis
 
 from authz import keyspace
-from authz.admin import embedded
+from authz.stack import embedded
 from authz.types import Dialect
 from tests.gateway import Gateway, running
 from tests.security import canary, wire

@@ -8,8 +8,8 @@ from threading import Thread
 
 import pytest
 
-from authz.admin import embedded
 from authz.errors import CommandError
+from authz.stack import embedded
 from tests.up.stacks import Stack
 
 pytestmark = pytest.mark.timeout(300)

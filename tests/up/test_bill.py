@@ -8,8 +8,8 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from authz.admin import bill
-from authz.admin.bill import Bill
+from authz.stack import bill
+from authz.stack.bill import Bill
 from metering.books import Tally
 from metering.listener import listening
 from metering.metrics import LEDGER_WINDOWS, WINDOWS_REDIS, Metrics

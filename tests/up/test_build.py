@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from authz.admin import build
-from authz.admin.build import caddy_binary
 from authz.errors import CommandError
+from authz.stack import build
+from authz.stack.build import caddy_binary
 
 PROGRAM = "package main\n\nfunc main() { println(%s) }\n"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from authz.admin import facts
-from authz.admin.facts import Facts, Process
-from authz.admin.folder import StateFolder
 from authz.errors import CommandError
+from authz.stack import facts
+from authz.stack.facts import Facts, Process
+from authz.stack.folder import StateFolder
 
 
 @pytest.fixture

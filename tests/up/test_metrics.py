@@ -7,7 +7,7 @@ import re
 import httpx
 import pytest
 
-from authz.admin.build import SOURCE
+from authz.stack.build import SOURCE
 from tests.up.stacks import Stack, free_port
 
 pytestmark = pytest.mark.timeout(300)

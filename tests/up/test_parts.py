@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from authz.admin import embedded, plan, snippets
-from authz.admin.checklist import Checklist, News, Stage, pipe_report, read_news, step
-from authz.admin.folder import StateFolder, make_folder
 from authz.admin.migrate import dbmate_url
-from authz.admin.program import last_lines
-from authz.admin.supervisor import Deaths
 from authz.backends import Backend
+from authz.stack import embedded, plan, snippets
+from authz.stack.checklist import Checklist, News, Stage, pipe_report, read_news, step
+from authz.stack.folder import StateFolder, make_folder
+from authz.stack.program import last_lines
+from authz.stack.supervisor import Deaths
 
 
 def test_first_death_costs_no_time() -> None:

@@ -1,6 +1,6 @@
 """Caddy with our modules is built from `caddy/` by the Go toolchain of a wheel, once per content.
 
-`python -m authz.admin.build go|gofmt|caddy ARGUMENT...` runs one of them in `caddy/`.
+`python -m authz.stack.build go|gofmt|caddy ARGUMENT...` runs one of them in `caddy/`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from authz.admin.embedded import wheel_folder
 from authz.errors import CommandError
+from authz.stack.embedded import wheel_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

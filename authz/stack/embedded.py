@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Final, Self
 
 from attrs import define
 
-from authz.admin.folder import make_run_folder
-from authz.admin.launch import NOBODY
-from authz.admin.program import Layer, Program, last_lines
 from authz.errors import CommandError
+from authz.stack.folder import make_run_folder
+from authz.stack.launch import NOBODY
+from authz.stack.program import Layer, Program, last_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable

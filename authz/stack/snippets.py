@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from authz.admin.folder import write_atomically
+from authz.stack.folder import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from authz.admin.folder import StateFolder
     from authz.backends import Backend
+    from authz.stack.folder import StateFolder
 
 
 def write(folder: StateFolder, found: Sequence[Backend]) -> None:

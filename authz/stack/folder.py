@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from attrs import frozen
 
-from authz.admin.launch import NOBODY
 from authz.errors import CommandError
+from authz.stack.launch import NOBODY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

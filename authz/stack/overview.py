@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from attrs import asdict, field, frozen
 
-from authz.admin.facts import is_alive
+from authz.stack.facts import is_alive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from authz.admin.bill import Bill
-    from authz.admin.facts import Facts
-    from authz.admin.folder import StateFolder
+    from authz.stack.bill import Bill
+    from authz.stack.facts import Facts
+    from authz.stack.folder import StateFolder
 
 RUNNING: Final = "running"
 STOPPED: Final = "stopped"

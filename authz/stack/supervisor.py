@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import define, evolve, field
 
-from authz.admin.checklist import News, Stage
-from authz.admin.facts import Facts, Process, observe, save_facts
-from authz.admin.program import Layer, last_lines
 from authz.errors import CommandError
+from authz.stack.checklist import News, Stage
+from authz.stack.facts import Facts, Process, observe, save_facts
+from authz.stack.program import Layer, last_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from authz.admin.folder import StateFolder
-    from authz.admin.program import Program
+    from authz.stack.folder import StateFolder
+    from authz.stack.program import Program
 
 MAX_DEATHS: Final = 5
 DEATHS_WINDOW_S: Final = 30.0

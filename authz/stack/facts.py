@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from attrs import field, frozen
 
-from authz.admin.folder import write_atomically
 from authz.errors import CommandError
+from authz.stack.folder import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from authz.admin.folder import StateFolder
+    from authz.stack.folder import StateFolder
 
 _POLL_S: Final = 0.02
 

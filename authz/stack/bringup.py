@@ -16,24 +16,24 @@ import msgspec
 from attrs import evolve, frozen
 
 from authz import settings
-from authz.admin import discovery, embedded, facts, plan, snippets
-from authz.admin.build import caddy_binary
-from authz.admin.checklist import News, Stage, elapsed_ms, step
-from authz.admin.facts import Facts
-from authz.admin.first import first_key
-from authz.admin.folder import Stores, hold, make_folder, save_stores
 from authz.admin.migrate import migrate
-from authz.admin.supervisor import Supervisor, myself
 from authz.errors import CommandError, GatewayError
+from authz.stack import discovery, embedded, facts, plan, snippets
+from authz.stack.build import caddy_binary
+from authz.stack.checklist import News, Stage, elapsed_ms, step
+from authz.stack.facts import Facts
+from authz.stack.first import first_key
+from authz.stack.folder import Stores, hold, make_folder, save_stores
+from authz.stack.supervisor import Supervisor, myself
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
-    from authz.admin.checklist import Step
-    from authz.admin.folder import StateFolder
     from authz.backends import Backend
     from authz.settings import Settings
+    from authz.stack.checklist import Step
+    from authz.stack.folder import StateFolder
 
 _LEFTOVER_S: Final = 20.0
 _READY_S: Final = 120.0

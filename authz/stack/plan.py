@@ -10,16 +10,16 @@ from urllib.parse import urlsplit
 import msgspec
 from attrs import asdict
 
-from authz.admin.build import SOURCE
-from authz.admin.program import Layer, Program
 from authz.errors import CommandError
+from authz.stack.build import SOURCE
+from authz.stack.program import Layer, Program
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from authz.admin.folder import StateFolder
     from authz.backends import Backend
+    from authz.stack.folder import StateFolder
 
 AUTHZ_PROCESSES: Final = 2
 _CADDY_CONFIG: Final = ("--config", str(SOURCE / "Caddyfile"), "--adapter", "caddyfile")
