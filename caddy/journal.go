@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -173,8 +174,14 @@ func (j *journal) put(line []byte) error {
 	return err
 }
 
+// hold keeps a line for better times. What has run may take all the room, refusals half of
+// it: a closed journal makes many of them, and they must not crowd out what has a price.
 func (j *journal) hold(line []byte) {
-	if j.kept+len(line) > maxHeldBytes {
+	room := maxHeldBytes
+	if !bytes.Contains(line, []byte(`"reserved":{`)) {
+		room /= 2
+	}
+	if j.kept+len(line) > room {
 		return // its reader will find the number missing
 	}
 	j.held = append(j.held, append([]byte(nil), line...))

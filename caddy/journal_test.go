@@ -83,6 +83,9 @@ func TestHeldIsBounded(t *testing.T) {
 	if j.kept > maxHeldBytes {
 		t.Errorf("holds %d bytes", j.kept)
 	}
+	refusals := len(j.held)
+	_, _ = j.Write(append(line, []byte(`"reserved":{"input":1,"output":1}`)...))
+	equal(t, refusals+1, len(j.held), "what has run still finds room")
 }
 
 // TestDoorsOpenThemselves: nobody has to ask for the probe.

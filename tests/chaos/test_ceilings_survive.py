@@ -63,16 +63,19 @@ async def _kill_authz(gateway: Gateway) -> None:
         _kill(gateway, name)
 
 
+@pytest.mark.parametrize(("words", "cap"), [("tokens=40 delay_ms=2", 40), ("tokens=400 delay_ms=1", None)])
 @pytest.mark.parametrize("break_it", [_kill_authz, _flush])
 async def test_budget_holds_when_broken_halfway(
     broken: Gateway,
     new_key: NewKey,
     ledger: asyncpg.Connection,
     break_it: Callable[[Gateway], Awaitable[None]],
+    words: str,
+    cap: int | None,
 ) -> None:
     """L3, L6: 1,000 tokens are 1,000 tokens, though authz is killed or Redis flushed under 64 clients."""
     key = await new_key(tenant=Limits(tokens_total=1000))
-    storm = Storm(broken, key, "tokens=40 delay_ms=2", cap=40)
+    storm = Storm(broken, key, words, cap=cap)
     blowing = asyncio.create_task(storm.blow(64, is_patient=True))
     while not storm.answers[200]:
         await asyncio.sleep(0.01)

@@ -140,16 +140,31 @@ async def test_clients_see_their_own_errors(gateway: Gateway, new_key: NewKey) -
             native.chat(model="demo", messages=asked)
 
 
-async def test_openai_client_waits_as_told_and_succeeds(gateway: Gateway, new_key: NewKey) -> None:
-    """L5: an SDK that retries on Retry-After is admitted on its next try."""
-    key = await new_key(key=Limits(requests_per_minute=60))
+async def _exhaust_rate(gateway: Gateway, key: str) -> None:
+    """Use up a key's requests of this minute."""
     storm = Storm(gateway, key, "tokens=1")
     while not storm.answers[429]:
         await storm.blow(CLIENTS)
+
+
+async def test_openai_client_waits_as_told_and_succeeds(gateway: Gateway, new_key: NewKey) -> None:
+    """L5: an SDK that retries on Retry-After is admitted on its next try."""
+    key = await new_key(key=Limits(requests_per_minute=60))
+    await _exhaust_rate(gateway, key)
     asked = [{"role": "user", "content": "tokens=1"}]
     async with openai.AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key=key, max_retries=2) as client:
         answer = await client.chat.completions.create(model="demo", messages=asked)  # type: ignore[arg-type]
     assert answer.choices
+
+
+async def test_anthropic_client_waits_as_told_and_succeeds(gateway: Gateway, new_key: NewKey) -> None:
+    """L5: the same for Anthropic's."""
+    key = await new_key(key=Limits(requests_per_minute=60))
+    await _exhaust_rate(gateway, key)
+    asked = [{"role": "user", "content": "tokens=1"}]
+    async with anthropic.AsyncAnthropic(base_url=gateway.url, api_key=key, max_retries=2) as client:
+        answer = await client.messages.create(model="demo", messages=asked, max_tokens=5)  # type: ignore[arg-type]
+    assert answer.content
 
 
 @pytest.mark.parametrize(
