@@ -11,10 +11,12 @@ import contextlib
 import math
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, urlsplit
 
 import hiredis
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
@@ -127,11 +129,15 @@ class Link:
         self._waiting.clear()
 
 
+SENTINEL_PORT: Final = 26379
+SENTINEL_WITHIN_S: Final = 1.0
+
+
 class Pipeline:
     """Keeps one link up; without one every call fails at once instead of waiting for it."""
 
     def __init__(self, url: str, *, on_connect: Callable[[Link], Awaitable[None]]) -> None:
-        self._connect = _connector(url)
+        self._pool = _pool(url)
         self._on_connect = on_connect
         self._link: Link | None = None
         self._reason = "Redis has not been reached yet: try again in a second."
@@ -151,6 +157,9 @@ class Pipeline:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
+        if isinstance(self._pool, SentinelConnectionPool):
+            for sentinel in self._pool.sentinel_manager.sentinels:
+                await sentinel.aclose()
 
     @property
     def link(self) -> Link:
@@ -173,7 +182,7 @@ class Pipeline:
             await asyncio.sleep(RETRY_AFTER_S)
 
     async def _live(self) -> None:
-        connection = self._connect()
+        connection = self._pool.make_connection()
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(_disconnect, connection)
             async with asyncio.timeout(CONNECT_WITHIN_S):
@@ -192,16 +201,32 @@ class Pipeline:
         self._link = None
 
 
-def _connector(url: str) -> Callable[[], Any]:
-    """How to make connections to a Redis, untyped as they are; raises SettingsError for a bad URL."""
+def _pool(url: str) -> Any:
+    """What makes connections to a Redis, untyped as it is; raises SettingsError for a bad URL."""
     try:
-        pool = ConnectionPool.from_url(url)
+        pool: Any = _sentinel_pool(url) if url.startswith("sentinel://") else ConnectionPool.from_url(url)
         pool.connection_kwargs |= OURS
-        make: Callable[[], Any] = pool.make_connection
-        make()
+        pool.make_connection()
     except (TypeError, ValueError) as error:
         raise SettingsError(f"REDIS_URL can't be used: {error}") from error
-    return make
+    return pool
+
+
+def _sentinel_pool(url: str) -> Any:
+    """Connections to whatever Sentinels call the master: sentinel://[USER:PASSWORD@]HOST:PORT,.../MASTER."""
+    parts = urlsplit(url)
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    username, _, password = credentials.partition(":")
+    sentinels = [urlsplit(f"//{host}") for host in hosts.split(",")]
+    addresses = [(sentinel.hostname, sentinel.port or SENTINEL_PORT) for sentinel in sentinels]
+    master = parts.path.strip("/")
+    if not master or not all(host for host, _ in addresses):
+        raise ValueError("write sentinel://HOST:PORT,HOST:PORT/MASTER")
+    make_sentinel: Any = Sentinel
+    make_pool: Any = SentinelConnectionPool
+    watch = make_sentinel(addresses, sentinel_kwargs={"socket_timeout": SENTINEL_WITHIN_S})
+    login = {"username": unquote(username) or None, "password": unquote(password) or None}
+    return make_pool(master, watch, **login)
 
 
 async def _end(task: asyncio.Task[None]) -> None:
