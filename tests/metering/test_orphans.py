@@ -232,6 +232,22 @@ async def test_a_reservation_no_journal_knows_is_swept_for_nothing(
     assert () == await at_noon.overdue(TENANT, await at_noon.now())
 
 
+async def test_a_record_after_its_sweep_is_billed(
+    begin: Begin, journal: JournalFile, at_noon: Limiter
+) -> None:
+    """B1: what was swept at 0 and is read after all, as from a replayed dead letter, costs what it cost."""
+    life = await begin()
+    await add_tenant(life)
+    request_id = journal.new_id()
+    assert isinstance(await at_noon.admit(admission(request_id)), Admitted)
+    pass_s(at_noon, DEADLINE_S + 70)
+    await life.beat(times=40)
+    assert [(0, "swept", 0, "none")] == await entries(life)
+    journal.append(journal.ended(request_id, input_tokens=10, output_tokens=20, max_output=None))
+    await life.drain()
+    assert [(0, "swept", 0, "none"), (1, "completed", 30, "reported")] == await entries(life)
+
+
 async def test_a_reservation_of_what_is_settled_is_settled_again(
     begin: Begin, journal: JournalFile, at_noon: Limiter
 ) -> None:
