@@ -39,6 +39,17 @@ def test_source(ip: str, expected: str) -> None:
     assert expected == source(ip)
 
 
+def test_a_valid_key_costs_its_source_nothing() -> None:
+    """A secret is noted before it is looked up, so that many at once count; a valid one is taken back."""
+    sources = Sources(now_s=Clock())
+    for _ in range(BURST * 2):
+        assert sources.may_try("203.0.113.9")
+        sources.failed("203.0.113.9")
+        sources.forgive("203.0.113.9")
+    sources.forgive("198.51.100.1")
+    assert sources.may_try("198.51.100.1")
+
+
 def test_memory_is_bounded() -> None:
     """However many sources try, only so many are remembered."""
     sources = Sources(now_s=Clock())
