@@ -21,22 +21,23 @@ from litestar import Litestar
 from litestar.handlers import asgi
 from prometheus_client import CollectorRegistry
 
-from authz import answers, messages, metrics, routes
 from authz import log as logging
+from authz import messages
 from authz import settings as settings_
-from authz.answers import Refusal
+from authz.backends.inventory import Inventory
+from authz.decision import metrics, refusals, routes
+from authz.decision.refusals import Refusal
+from authz.decision.verify import Read, Verifier, utc_now
 from authz.errors import LimiterUnavailable, StoreUnavailable
-from authz.identities import Identities
-from authz.inventory import Inventory
-from authz.keys import Peppers
-from authz.limits import Limiter
+from authz.identity.identities import Identities
+from authz.identity.secrets import Peppers
+from authz.identity.sources import Sources
+from authz.limiter.limiter import Limiter
+from authz.limiter.queue import Queue
 from authz.nodes import Nodes
-from authz.queue import Queue
 from authz.rebuild import Rebuilder
-from authz.sources import Sources
 from authz.store import Store
 from authz.templates import Templates
-from authz.verify import Read, Verifier, utc_now
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
@@ -236,7 +237,7 @@ async def _answer_read(send: Send, ask: Ask, read: Read) -> None:
 
 async def _refuse(send: Send, ask: Ask, refusal: Refusal) -> None:
     identity = refusal.identity
-    answer = answers.word(refusal, dialect=routes.dialect_of(ask.path), request_id=ask.id)
+    answer = refusals.word(refusal, dialect=routes.dialect_of(ask.path), request_id=ask.id)
     denial = messages.Denial(
         id=ask.id,
         tenant=identity.tenant if identity else None,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from uuid import UUID
 
-    from authz.limits import Limiter
+    from authz.limiter.limiter import Limiter
     from authz.store import Store
 
 log = structlog.get_logger()

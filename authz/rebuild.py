@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from authz.errors import LimiterUnavailable, StoreUnavailable
-from authz.limits import MARK_AGE_S
+from authz.limiter.limiter import MARK_AGE_S
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from authz.limits import Limiter
+    from authz.limiter.limiter import Limiter
     from authz.store import Store
 
 log = structlog.get_logger()

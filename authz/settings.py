@@ -13,13 +13,13 @@ import environ
 import msgspec
 from attrs import frozen
 
-from authz import backends
+from authz.backends import backend
 from authz.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from authz.backends import Backend
+    from authz.backends.backend import Backend
 
 DEFAULT_STATE: Final = Path(".gateway")
 
@@ -134,7 +134,7 @@ def load(environ_: Mapping[str, str], *, state: Path | None = None) -> Settings:
         journal=Path(raw.journal) if raw.journal else folder / "journal" / "journal.log",
         control=Path(raw.control) if raw.control else folder / "run" / "control.sock",
         metrics=Path(raw.metrics_socket) if raw.metrics_socket else folder / "run" / "metering.sock",
-        backends=backends.parse(raw.ollama_backends, raw.ollama_url),
+        backends=backend.parse(raw.ollama_backends, raw.ollama_url),
         max_output=raw.max_output,
         expected_output=raw.expected_output,
         context_length=raw.context_length,

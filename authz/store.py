@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 
 import sql
-from authz.admission import Reading
 from authz.errors import StoreUnavailable
+from authz.limiter.admission import Reading
 from authz.types import Identity, Limits, OpenRequest, Total
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from authz.admission import Lost
+    from authz.limiter.admission import Lost
 
 UNREACHABLE = (
     OSError,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from authz.limits import Limiter
+    from authz.limiter.limiter import Limiter
     from authz.store import Store
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from authz.limits import Limiter
+    from authz.limiter.limiter import Limiter
     from metering.journal import Boot
     from metering.ledger import LedgerRow
     from metering.store import Store

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datetime import date
     from uuid import UUID
 
-    from authz.limits import Limiter
+    from authz.limiter.limiter import Limiter
     from authz.types import Total
     from metering.ledger import LedgerRow
     from metering.store import Store

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import date
 
-    from authz.limits import Limiter
+    from authz.limiter.limiter import Limiter
     from authz.types import Total
     from metering.books import Books, Reckoned
     from metering.metrics import Metrics

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from attrs import define, field
 
-from authz.sources import source
+from authz.identity.sources import source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

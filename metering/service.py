@@ -15,7 +15,7 @@ from attrs import define, field, frozen
 from prometheus_client import CollectorRegistry
 
 from authz.errors import LimiterUnavailable, StoreUnavailable
-from authz.limits import Limiter
+from authz.limiter.limiter import Limiter
 from authz.store import Store as Versions
 from metering.connection import RowsRefusedError
 from metering.journal import refused, understand

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from uuid import UUID
 
-    from authz.limits import Limiter
+    from authz.limiter.limiter import Limiter
     from authz.store import Store as Versions
     from metering.settle import Settlement
     from metering.store import Store

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import structlog
 
 from authz.errors import LimiterUnavailable, StoreUnavailable
-from authz.limits import Limiter
+from authz.limiter.limiter import Limiter
 from metering.books import Books
 from metering.connection import RowsRefusedError
 from metering.reconcile import Reconciler

@@ -12,8 +12,8 @@ import hypothesis
 import pytest
 from redis.asyncio import Redis
 
-from authz.admin.migrate import migrate
-from authz.limits import Limiter
+from authz.limiter.limiter import Limiter
+from authz.schema import migrate
 from authz.stack import embedded
 from authz.store import Store
 

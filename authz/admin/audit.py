@@ -10,14 +10,14 @@ from attrs import frozen
 from cyclopts import Parameter
 
 import sql
+from authz.accounts.keys import find_key
+from authz.accounts.session import Options, opened
+from authz.accounts.tenants import find_tenant
 from authz.admin import output
-from authz.admin.ceilings import moment
-from authz.admin.keys import find_key
-from authz.admin.session import Options, opened
-from authz.admin.tenants import find_tenant
+from authz.admin.limit_options import moment
 
 if TYPE_CHECKING:
-    from authz.admin.session import Session
+    from authz.accounts.session import Session
 
 _queries = sql.load("admin")
 

@@ -19,15 +19,15 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 import sql
-from authz.admin.ceilings import moment
-from authz.admin.session import opened
-from authz.admin.tenants import find_tenant
+from authz.accounts.session import opened
+from authz.accounts.tenants import find_tenant
+from authz.admin.limit_options import moment
 from authz.errors import CommandError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
-    from authz.admin.session import Session
+    from authz.accounts.session import Session
 
 ROWS_AT_ONCE: Final = 1000
 

@@ -10,8 +10,8 @@ from attrs import frozen
 from cyclopts import Parameter
 
 import sql
+from authz.accounts.session import Options, opened
 from authz.admin import output
-from authz.admin.session import Options, opened
 from authz.errors import CommandError
 
 _queries = sql.load("admin")

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from authz.admin import output
 from authz.admin.flags import Flag, State
-from authz.admin.watch import down, logs, status
+from authz.admin.status import down, logs, status
 from authz.errors import CommandError, GatewayError
 from authz.settings import DEFAULT_STATE
 from authz.stack import facts

@@ -11,11 +11,11 @@ from attrs import fields, frozen
 from cyclopts import App, Parameter
 
 import sql
+from authz.accounts.keys import find_key
+from authz.accounts.session import Options, opened
+from authz.accounts.tenants import find_tenant
 from authz.admin import output
-from authz.admin.ceilings import moment
-from authz.admin.keys import find_key
-from authz.admin.session import Options, opened
-from authz.admin.tenants import find_tenant
+from authz.admin.limit_options import moment
 from authz.errors import CommandError
 from authz.models import canonical
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from uuid import UUID
 
-    from authz.admin.session import Session
+    from authz.accounts.session import Session
 
 BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -16,8 +16,8 @@ import msgspec
 from attrs import evolve, frozen
 
 from authz import settings
-from authz.admin.migrate import migrate
 from authz.errors import CommandError, GatewayError
+from authz.schema import migrate
 from authz.stack import discovery, embedded, facts, plan, snippets
 from authz.stack.build import caddy_binary
 from authz.stack.checklist import News, Stage, elapsed_ms, step
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
-    from authz.backends import Backend
+    from authz.backends.backend import Backend
     from authz.settings import Settings
     from authz.stack.checklist import Step
     from authz.stack.folder import StateFolder

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 import httpx
 import msgspec
 
-from authz.backends import DEFAULT_NAME, Backend
+from authz.backends.backend import DEFAULT_NAME, Backend
 from authz.errors import CommandError, LimiterUnavailable, SettingsError
-from authz.limits import Limiter
+from authz.limiter.limiter import Limiter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

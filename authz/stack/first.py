@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import field, frozen
 
-from authz.admin.keys import create_key
-from authz.admin.session import opened
-from authz.admin.tenants import create_tenant, list_tenants
+from authz.accounts.keys import create_key
+from authz.accounts.session import opened
+from authz.accounts.tenants import create_tenant, list_tenants
 
 if TYPE_CHECKING:
     from pathlib import Path

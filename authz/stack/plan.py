@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from authz.backends import Backend
+    from authz.backends.backend import Backend
     from authz.stack.folder import StateFolder
 
 AUTHZ_PROCESSES: Final = 2

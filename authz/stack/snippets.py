@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from authz.backends import Backend
+    from authz.backends.backend import Backend
     from authz.stack.folder import StateFolder
 
 

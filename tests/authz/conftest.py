@@ -13,14 +13,14 @@ import uvicorn
 from attrs import evolve
 
 from authz import settings as settings_
-from authz.admin.keys import CreatedKey, create_key
-from authz.admin.session import Session
-from authz.admin.tenants import create_tenant
+from authz.accounts.keys import CreatedKey, create_key
+from authz.accounts.session import Session
+from authz.accounts.tenants import create_tenant
 from authz.app import build
-from authz.backends import Backend
+from authz.backends.backend import Backend
 from authz.demo.app import create
 from authz.demo.backend import named
-from authz.limits import Limiter
+from authz.limiter.limiter import Limiter
 from authz.settings import Settings
 from authz.store import Store
 from authz.types import Identity

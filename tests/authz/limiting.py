@@ -10,9 +10,9 @@ from uuid import UUID, uuid4
 
 from attrs import define, evolve, field, frozen
 
-from authz import windows
-from authz.admission import Admission, Admitted, Lost, Reading, Refused, Unfit
-from authz.limits import Limiter
+from authz.decision import calendar as windows
+from authz.limiter.admission import Admission, Admitted, Lost, Reading, Refused, Unfit
+from authz.limiter.limiter import Limiter
 from authz.types import TOTAL_START, Closed, Limits, OpenRequest, Period, Total
 from tests.authz.asking import uuid7
 

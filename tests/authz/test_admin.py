@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from authz.admin.keys import CreatedKey, create_key, list_keys, set_key_state
-from authz.admin.session import Session
-from authz.admin.tenants import create_tenant, list_tenants
+from authz.accounts.keys import CreatedKey, create_key, list_keys, set_key_state
+from authz.accounts.session import Session
+from authz.accounts.tenants import create_tenant, list_tenants
 from authz.admin.usage import usage
 from authz.errors import CommandError
 

@@ -11,10 +11,10 @@ import pytest
 from attrs import asdict
 
 from authz.__main__ import run
+from authz.accounts.keys import CreatedKey, create_key, rotate_key, set_key_state
+from authz.accounts.session import Session
+from authz.accounts.tenants import create_tenant
 from authz.admin.audit import audit
-from authz.admin.keys import CreatedKey, create_key, rotate_key, set_key_state
-from authz.admin.session import Session
-from authz.admin.tenants import create_tenant
 from authz.types import Identity
 from metering.refusals import Refused
 from tests.authz.billing import Book, denied, served

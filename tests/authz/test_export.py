@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 import sql
+from authz.accounts.keys import create_key
+from authz.accounts.session import Session
+from authz.accounts.tenants import create_tenant
 from authz.admin.export import ROWS_AT_ONCE, Format, ReaderGone, Sheet, export
-from authz.admin.keys import create_key
-from authz.admin.session import Session
-from authz.admin.tenants import create_tenant
 from authz.errors import CommandError
 from authz.types import Identity
 from tests.authz.billing import Book, served

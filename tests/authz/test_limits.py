@@ -9,8 +9,8 @@ import pytest
 from attrs import evolve
 from redis.asyncio import Redis
 
-from authz.admission import Admitted, Refused, Unfit
-from authz.limits import Limiter
+from authz.limiter.admission import Admitted, Refused, Unfit
+from authz.limiter.limiter import Limiter
 from authz.types import Limits
 from tests.authz.limiting import Desk, refusal
 

@@ -6,11 +6,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from authz.admin.ceilings import LimitOptions, Scope, ScopeOptions
-from authz.admin.keys import CreatedKey, create_key, rotate_key, set_key_state
-from authz.admin.limits import set_key_limits, set_tenant_limits, show
-from authz.admin.session import Session
-from authz.admin.tenants import set_tenant_state
+from authz.accounts.keys import CreatedKey, create_key, rotate_key, set_key_state
+from authz.accounts.limits import set_key_limits, set_tenant_limits, show
+from authz.accounts.session import Session
+from authz.accounts.tenants import set_tenant_state
+from authz.admin.limit_options import LimitOptions, Scope, ScopeOptions
 from authz.errors import CommandError
 from authz.types import Limits
 from tests.authz.asking import NODE, Guard, grant, reason

@@ -20,11 +20,11 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from authz.admission import Admitted, Refused
+from authz.limiter.admission import Admitted, Refused
 from authz.stack import embedded
 from authz.types import Limits
-from tests.authz.oracle import Oracle
-from tests.authz.world import Snapshot, World
+from tests.authz.limiter_model import Oracle
+from tests.authz.limiter_world import Snapshot, World
 
 T = TypeVar("T")
 

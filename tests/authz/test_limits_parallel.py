@@ -10,8 +10,8 @@ from uuid import UUID
 import pytest
 from redis.asyncio import Redis
 
-from authz.admission import Admitted, Refused
-from authz.limits import Limiter
+from authz.limiter.admission import Admitted, Refused
+from authz.limiter.limiter import Limiter
 from authz.types import Limits
 from tests.authz.limiting import Desk
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from authz.admission import MINUTE_US, Admitted, Refused
-from authz.limits import Limiter
+from authz.limiter.admission import MINUTE_US, Admitted, Refused
+from authz.limiter.limiter import Limiter
 from authz.types import Limits, Windows
 from tests.authz.limiting import NOON, Desk, refusal
 

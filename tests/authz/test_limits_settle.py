@@ -9,10 +9,10 @@ import pytest
 from attrs import evolve
 from redis.asyncio import Redis
 
-from authz import limits
-from authz.admission import Admitted, Unfit
 from authz.errors import LimiterUnavailable
-from authz.limits import Limiter
+from authz.limiter import limiter as limits
+from authz.limiter.admission import Admitted, Unfit
+from authz.limiter.limiter import Limiter
 from authz.types import Limits, Period, Total, Windows
 from tests.authz.limiting import Desk, refusal
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from authz.admin.keys import CreatedKey
-from authz.answers import REASONS
+from authz.accounts.keys import CreatedKey
+from authz.decision.refusals import REASONS
 from tests.authz.asking import Guard
 
 

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 import pytest
 from attrs import Factory, define
 
-from authz.admission import Admitted, Refused, Unfit
-from authz.queue import WAITERS, Queue
+from authz.limiter.admission import Admitted, Refused, Unfit
+from authz.limiter.queue import WAITERS, Queue
 from authz.types import Windows
 
 KEY = uuid.UUID(int=1)

@@ -11,11 +11,11 @@ import pytest
 from attrs import define
 from redis.asyncio import Redis
 
-from authz import windows
-from authz.admin.keys import CreatedKey, set_key_state
-from authz.admin.session import Session
-from authz.admission import Admission, Admitted, Refused, Unfit
-from authz.limits import Limiter
+from authz.accounts.keys import CreatedKey, set_key_state
+from authz.accounts.session import Session
+from authz.decision import calendar as windows
+from authz.limiter.admission import Admission, Admitted, Refused, Unfit
+from authz.limiter.limiter import Limiter
 from authz.rebuild import Rebuilder
 from authz.store import Store
 from authz.types import Identity, Limits

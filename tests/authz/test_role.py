@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 
 import sql
-from authz.admin.migrate import migrate
 from authz.errors import CommandError
+from authz.schema import migrate
 from authz.stack import embedded
 from authz.store import ROLE, Store
 from metering.store import Store as Metering

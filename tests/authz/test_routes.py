@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from authz import routes
-from authz.routes import Class, Route, Unknown
+from authz.decision import routes
+from authz.decision.routes import Class, Route, Unknown
 from authz.types import Dialect
 
 

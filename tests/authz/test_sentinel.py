@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from authz.errors import LimiterUnavailable, SettingsError
-from authz.limits import Limiter
+from authz.limiter.limiter import Limiter
 from authz.stack.embedded import wheel_folder
 from tests.up.stacks import free_port
 

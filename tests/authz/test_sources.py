@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from authz.sources import BURST, REMEMBERED, Sources, source
+from authz.identity.sources import BURST, REMEMBERED, Sources, source
 from tests.authz.test_queue import Clock
 
 

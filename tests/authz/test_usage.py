@@ -9,9 +9,9 @@ import pytest
 from attrs import asdict
 
 from authz.__main__ import run
-from authz.admin.keys import create_key
-from authz.admin.session import Session
-from authz.admin.tenants import create_tenant
+from authz.accounts.keys import create_key
+from authz.accounts.session import Session
+from authz.accounts.tenants import create_tenant
 from authz.admin.usage import By, DayUsage, ModelUsage, TenantUsage, Usage, usage
 from authz.errors import CommandError
 from authz.models import canonical

@@ -11,13 +11,13 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from authz.admin.ceilings import LimitOptions, Scope, ScopeOptions
-from authz.admin.keys import CreatedKey, create_key, set_key_state
-from authz.admin.limits import set_key_limits
-from authz.admin.session import Session
-from authz.keys import Pepper, mint
+from authz.accounts.keys import CreatedKey, create_key, set_key_state
+from authz.accounts.limits import set_key_limits
+from authz.accounts.session import Session
+from authz.admin.limit_options import LimitOptions, Scope, ScopeOptions
+from authz.identity.secrets import Pepper, mint
+from authz.identity.sources import BURST
 from authz.messages import Grant
-from authz.sources import BURST
 from authz.store import Store
 from tests.authz.asking import Guard, grant, reason, uuid7
 

@@ -24,8 +24,8 @@ import asyncpg
 from attrs import frozen
 from redis.asyncio import Redis
 
-from authz import keyspace
-from authz.admin.migrate import migrate
+from authz.limiter import keyspace
+from authz.schema import migrate
 from authz.stack import embedded
 
 NODE = UUID("7c9e6679-7425-40de-944b-e07fc1f90ae7")

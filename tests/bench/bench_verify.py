@@ -28,14 +28,14 @@ from litestar.handlers import asgi
 from redis.asyncio import Redis
 
 from authz import settings as settings_
-from authz.admin.keys import CreatedKey, create_key
-from authz.admin.migrate import migrate
-from authz.admin.session import Session
-from authz.admin.tenants import create_tenant
+from authz.accounts.keys import CreatedKey, create_key
+from authz.accounts.session import Session
+from authz.accounts.tenants import create_tenant
 from authz.app import Gate
 from authz.demo.app import create
 from authz.demo.backend import named
-from authz.limits import Limiter
+from authz.limiter.limiter import Limiter
+from authz.schema import migrate
 from authz.settings import Settings
 from authz.stack import embedded
 from authz.store import Store

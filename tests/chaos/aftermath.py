@@ -11,15 +11,15 @@ import asyncpg
 from attrs import Factory, define
 from redis.asyncio import Redis
 
-from authz.limits import Limiter
-from tests.chaos import evidence, reckoning
-from tests.chaos.asking import Manner
+from authz.limiter.limiter import Limiter
+from tests.chaos import book_tables, evidence
+from tests.chaos.book_compare import Judge, Wrong
+from tests.chaos.book_tables import Table
 from tests.chaos.breaking import Breaker
 from tests.chaos.evidence import Keeper, Lines, Row
 from tests.chaos.load import Load
 from tests.chaos.plan import Blow
-from tests.chaos.reckoning import Table
-from tests.chaos.verdict import Judge, Wrong
+from tests.chaos.questions import Manner
 from tests.chaos.world import DEADLINE_S, World, budgets
 
 QUIET_WITHIN_S = DEADLINE_S + 62 + 60
@@ -80,21 +80,21 @@ class Aftermath:
         judge = Judge(rows, truths, frozenset(lines.boots[:-1]))
         judge.judge(self.load.asked)
         self.wrongs = judge.wrongs
-        reckoning.of_requests(self.table, judge)
+        book_tables.of_requests(self.table, judge)
 
     async def _of_books(self, rows: dict[UUID, Row]) -> None:
-        spent, windows = reckoning.spent(rows.values()), await evidence.windows(self.ledger)
+        spent, windows = book_tables.spent(rows.values()), await evidence.windows(self.ledger)
         counters = await evidence.counters(self.limiter, windows)
-        reckoning.of_books(self.table, spent, windows, counters)
-        reckoning.of_budgets(self.table, spent, budgets(self.load.keys))
+        book_tables.of_books(self.table, spent, windows, counters)
+        book_tables.of_budgets(self.table, spent, budgets(self.load.keys))
         for name, count in (await self._leftovers()).items():
             self.table.equal(f"left over: {name}", count, 0, "L4, B3:")
 
     async def _of_journal(self, rows: dict[UUID, Row], lines: Lines) -> None:
         table, ledger = self.table, self.ledger
         sequences = await ledger.fetch("SELECT boot, next, lost, cardinality(ahead) FROM journal_sequences")
-        reckoning.of_lines(table, lines, {boot: tuple(seen) for boot, *seen in sequences})
-        reckoning.of_records(table, lines, rows, await ledger.fetchval(_COUNTED))
+        book_tables.of_lines(table, lines, {boot: tuple(seen) for boot, *seen in sequences})
+        book_tables.of_records(table, lines, rows, await ledger.fetchval(_COUNTED))
         letters = await ledger.fetchval("SELECT count(*) FROM dead_letters")
         table.equal("dead letters", letters, lines.torn, "B4: torn lines")
         table.at_most("torn lines", lines.torn, 2 * self.breaker.done[Blow.FULL], "a Caddy on a full disk:")

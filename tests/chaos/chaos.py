@@ -20,12 +20,12 @@ from attrs import frozen
 from redis.asyncio import Redis
 
 from tests.chaos.aftermath import Aftermath
+from tests.chaos.book_compare import Wrong
+from tests.chaos.book_tables import Table
 from tests.chaos.breaking import Breaker
 from tests.chaos.evidence import Keeper
 from tests.chaos.load import ANSWERED_WITHIN_S, Load
 from tests.chaos.plan import WHOLE, Blow, Event, planned
-from tests.chaos.reckoning import Table
-from tests.chaos.verdict import Wrong
 from tests.chaos.world import World, populate, running, session, strange_keys
 
 ROLL = "256KiB"

@@ -15,8 +15,8 @@ import httpx
 from attrs import define, field, frozen
 from redis.asyncio import Redis
 
-from authz import keyspace
-from authz.limits import Limiter
+from authz.limiter import keyspace
+from authz.limiter.limiter import Limiter
 from authz.types import Total
 from tests.chaos.load import Key
 

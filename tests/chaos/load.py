@@ -12,8 +12,8 @@ import httpx
 from attrs import define, field, frozen
 
 from authz.types import Limits
-from tests.chaos.asking import Asked, Manner, Question, choose, is_token
 from tests.chaos.plan import dice
+from tests.chaos.questions import Asked, Manner, Question, choose, is_token
 
 PAUSE_S = 0.25
 LONGEST_PAUSE_S = 2.0

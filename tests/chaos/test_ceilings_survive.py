@@ -14,7 +14,7 @@ import pytest
 from redis.asyncio import Redis
 
 from authz.types import Limits
-from tests.e2e.storm import Storm
+from tests.e2e.many_clients import Storm
 from tests.gateway import Gateway, NewKey
 
 RECOVERED_WITHIN_S = 20

@@ -13,13 +13,13 @@ import asyncpg
 from attrs import frozen
 
 from authz import settings as settings_
-from authz.admin.keys import create_key
-from authz.admin.session import Session
-from authz.admin.tenants import create_tenant
+from authz.accounts.keys import create_key
+from authz.accounts.session import Session
+from authz.accounts.tenants import create_tenant
 from authz.demo.app import create
 from authz.demo.backend import named
-from authz.keys import Peppers, mint
-from authz.limits import Limiter
+from authz.identity.secrets import Peppers, mint
+from authz.limiter.limiter import Limiter
 from authz.settings import Settings
 from authz.store import Store
 from authz.types import Limits

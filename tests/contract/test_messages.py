@@ -9,7 +9,8 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from authz import messages, routes
+from authz import messages
+from authz.decision import routes
 
 CONTRACT = Path(__file__).parents[2] / "caddy" / "testdata" / "contract"
 

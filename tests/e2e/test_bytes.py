@@ -7,7 +7,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from tests.e2e.asking import (
+from tests.e2e.sending import (
     EMBEDDINGS,
     FAULTS,
     GENERATIONS,

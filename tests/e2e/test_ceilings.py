@@ -13,7 +13,7 @@ import openai
 import pytest
 
 from authz.types import Limits
-from tests.e2e.storm import Storm
+from tests.e2e.many_clients import Storm
 from tests.gateway import Gateway, NewKey, keymaker
 
 CLIENTS = 64

@@ -12,8 +12,8 @@ import pytest
 from attrs import define
 from redis.asyncio import Redis
 
-from authz import keyspace
-from authz.limits import Limiter
+from authz.limiter import keyspace
+from authz.limiter.limiter import Limiter
 from authz.store import Store as Versions
 from metering.service import Metering, Surroundings
 from metering.store import Store

@@ -23,9 +23,9 @@ from hypothesis.stateful import (
 )
 from redis.asyncio import Redis
 
-from authz import keyspace
 from authz.errors import StoreUnavailable
-from authz.limits import Limiter
+from authz.limiter import keyspace
+from authz.limiter.limiter import Limiter
 from authz.store import Store as Versions
 from metering.files import rotated
 from metering.service import Metering, Surroundings

@@ -7,9 +7,9 @@ from uuid import UUID
 
 import pytest
 
-from authz import keyspace
-from authz.admission import Admission, Admitted
-from authz.limits import Limiter
+from authz.limiter import keyspace
+from authz.limiter.admission import Admission, Admitted
+from authz.limiter.limiter import Limiter
 from authz.types import TOTAL_START, Limits, Windows
 from tests.metering.conftest import Begin, Life
 from tests.metering.writing import DAY_MS, KEY, LOOKUP, TENANT, JournalFile

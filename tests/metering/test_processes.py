@@ -16,8 +16,8 @@ import asyncpg
 import pytest
 from attrs import define, field
 
-from authz import keyspace
-from authz.limits import Limiter
+from authz.limiter import keyspace
+from authz.limiter.limiter import Limiter
 from metering import service
 from metering.service import Surroundings
 from tests.metering.writing import KEY, NODE, TENANT, JournalFile

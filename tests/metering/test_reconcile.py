@@ -10,8 +10,8 @@ import pytest
 from attrs import define
 from prometheus_client import CollectorRegistry
 
-from authz import keyspace
-from authz.limits import Limiter
+from authz.limiter import keyspace
+from authz.limiter.limiter import Limiter
 from metering import reconcile
 from metering.books import Books
 from metering.metrics import LEDGER_WINDOWS, WINDOWS_REDIS, Metrics

@@ -10,11 +10,11 @@ import pytest
 
 from authz import settings
 from authz.__main__ import run
+from authz.accounts.session import Session
 from authz.admin.audit import audit
-from authz.admin.letters import Replay, letters, progress, want
-from authz.admin.session import Session
+from authz.admin.dead_letters import Replay, letters, progress, want
 from authz.errors import CommandError
-from authz.limits import Limiter
+from authz.limiter.limiter import Limiter
 from authz.store import Store
 from metering.tail import CHUNK_BYTES
 from tests.metering.conftest import Begin, Life

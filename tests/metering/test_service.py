@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 import pytest
 
-from authz import keyspace
-from authz.limits import Limiter
+from authz.limiter import keyspace
+from authz.limiter.limiter import Limiter
 from metering import tail
 from metering.settle import MarkMovedError
 from tests.metering.conftest import Begin

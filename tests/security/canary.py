@@ -14,7 +14,7 @@ import httpx
 from attrs import frozen
 from redis import Redis
 
-from authz import keys
+from authz.identity import secrets
 from authz.stack import embedded
 from tests.gateway import Gateway
 
@@ -45,7 +45,7 @@ class Sink:
 
 def needles(secret: str) -> tuple[bytes, ...]:
     """The forms in which a key could be found: itself, its secret part, both as hex and for Basic."""
-    part = secret[keys.LOOKUP_LENGTH : keys.LENGTH - 6]
+    part = secret[secrets.LOOKUP_LENGTH : secrets.LENGTH - 6]
     plain = (secret.encode(), part.encode())
     return (*plain, *(each.hex().encode() for each in plain), base64.b64encode(f"x:{secret}".encode()))
 

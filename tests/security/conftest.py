@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from authz import keys
+from authz.identity import secrets as secret_form
 from tests.gateway import Gateway
-from tests.security.witness import Witness
+from tests.security.observed import Witness
 
 
 @pytest.fixture(scope="session")
@@ -29,14 +29,14 @@ def untouched(witness: Witness) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def stranger() -> str:
     """A well-formed key of nobody."""
-    return _checked(f"{keys.PREFIX}{'Z' * 8}{'a' * 32}")
+    return _checked(f"{secret_form.PREFIX}{'Z' * 8}{'a' * 32}")
 
 
 @pytest.fixture(scope="session")
 def secrets(gateway: Gateway, stranger: str) -> dict[str, str]:
     """Keys by what is wrong with them."""
     revoked = gateway.create_key("revoked")
-    gateway.run("revoke-key", "--prefix", revoked[: keys.LOOKUP_LENGTH]).check_returncode()
+    gateway.run("revoke-key", "--prefix", revoked[: secret_form.LOOKUP_LENGTH]).check_returncode()
     return {
         "key": gateway.key,
         "narrow": gateway.create_key("narrow", "--models", "demo"),
@@ -44,10 +44,10 @@ def secrets(gateway: Gateway, stranger: str) -> dict[str, str]:
         "truncated": gateway.key[:-1],
         "lowered": gateway.key.lower(),
         "stranger": stranger,
-        "forged": _checked(f"{gateway.key[: keys.LOOKUP_LENGTH]}{'a' * 32}"),
+        "forged": _checked(f"{gateway.key[: secret_form.LOOKUP_LENGTH]}{'a' * 32}"),
     }
 
 
 def _checked(body: str) -> str:
     """A key text with the check that fits: only authz can tell that it is none."""
-    return body + keys._check(body)
+    return body + secret_form._check(body)

@@ -15,17 +15,17 @@ import pytest
 from attrs import frozen
 from redis import Redis
 
-from authz import keyspace
+from authz.limiter import keyspace
 from authz.stack import embedded
 from authz.types import Dialect
 from tests.gateway import Gateway, running
 from tests.security import canary, wire
 from tests.security.attacks import CHAT, PATHS
 from tests.security.broken import Broken
+from tests.security.observed import Witness
 from tests.security.processes import halted, killed
 from tests.security.refusing import sentence
 from tests.security.wire import Reply
-from tests.security.witness import Witness
 from tests.up.stacks import until
 
 METERED: Final = tuple((dialect, f"POST {path}") for dialect, path in PATHS.items())

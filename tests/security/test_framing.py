@@ -13,7 +13,7 @@ from attrs import frozen
 from tests.gateway import Gateway
 from tests.security import wire
 from tests.security.attacks import CHAT
-from tests.security.witness import Hit, Witness
+from tests.security.observed import Hit, Witness
 
 HOST: Final = "Host: gateway\r\n"
 PULL: Final = f"POST /api/pull HTTP/1.1\r\n{HOST}Content-Length: 2\r\n\r\n{{}}".encode()

@@ -10,8 +10,8 @@ import pytest
 from tests.gateway import Gateway
 from tests.security.attacks import CHAT
 from tests.security.frames import RESET, Fields, verdict
+from tests.security.observed import Witness
 from tests.security.spellings import MUTATIONS, SPELLINGS
-from tests.security.witness import Witness
 
 REFUSED: Final = {RESET, 400, 403, 405, 431}
 METHOD: Final = (":method", "POST")

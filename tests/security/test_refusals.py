@@ -10,15 +10,15 @@ from uuid import UUID
 import pytest
 from attrs import frozen
 
-from authz.answers import REASONS
-from authz.routes import ROUTES, Class
+from authz.decision.refusals import REASONS
+from authz.decision.routes import ROUTES, Class
 from authz.types import Dialect
 from tests.gateway import Gateway
 from tests.security import wire
 from tests.security.attacks import ATTACKS, CHAT, MAX_BODY_BYTES, STATUSES
+from tests.security.observed import Hit, Row, Witness
 from tests.security.refusing import SENTENCE, sentence
 from tests.security.wire import Reply
-from tests.security.witness import Hit, Row, Witness
 
 
 @frozen

@@ -11,8 +11,8 @@ import pytest
 from tests.gateway import Gateway
 from tests.security import canary, wire
 from tests.security.attacks import PATHS
+from tests.security.observed import Witness
 from tests.security.wire import Reply
-from tests.security.witness import Witness
 
 CARRIERS: Final = {
     "bearer": "Authorization: Bearer <key>",

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from authz.routes import ROUTES
+from authz.decision.routes import ROUTES
 from tests.gateway import Gateway
 from tests.security import wire
+from tests.security.observed import Witness
 from tests.security.spellings import METHODS, MUTATIONS, SPELLINGS, UNPARSABLE
 from tests.security.wire import Line, Reply
-from tests.security.witness import Witness
 
 pytestmark = pytest.mark.usefixtures("untouched")
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from authz.admin.migrate import dbmate_url
-from authz.backends import Backend
+from authz.backends.backend import Backend
+from authz.schema import dbmate_url
 from authz.stack import embedded, plan, snippets
 from authz.stack.checklist import Checklist, News, Stage, pipe_report, read_news, step
 from authz.stack.folder import StateFolder, make_folder

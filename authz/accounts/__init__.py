@@ -1,0 +1,1 @@
+"""Operations on tenants, keys and limits, shared by commands, launcher and tests."""

@@ -1,0 +1,106 @@
+"""What a command needs open: the stores of a stack, found as every process finds them."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import asyncpg
+import attrs
+import msgspec
+from attrs import frozen
+from cyclopts import Parameter
+
+import sql
+from authz import settings as settings_
+from authz import versions
+from authz.errors import CommandError, LimiterUnavailable
+from authz.limiter.limiter import Limiter
+from authz.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from uuid import UUID
+
+    from authz.settings import Settings
+
+_queries = sql.load("admin")
+
+
+@Parameter(name="*")
+@frozen
+class Options:
+    """What every command takes.
+
+    Args:
+        state: The stack's folder (default: GATEWAY_STATE, else .gateway).
+        json: Print JSON for programs instead of a table.
+    """
+
+    state: Path | None = None
+    json: Annotated[bool, Parameter(negative="")] = False
+
+
+@frozen
+class Session:
+    """The open stores of one command."""
+
+    settings: Settings
+    store: Store
+    limiter: Limiter
+    actor: str
+
+    async def audit(
+        self,
+        connection: Any,
+        action: str,
+        *,
+        tenant: UUID | None = None,
+        key: UUID | None = None,
+        old: object = None,
+        new: object = None,
+    ) -> None:
+        """Note who changed what, in the transaction of the change."""
+        encoded = [None if value is None else _json(value) for value in (old, new)]
+        await _queries.insert_audit(
+            connection,
+            actor=self.actor,
+            action=action,
+            tenant=tenant,
+            key=key,
+            old=encoded[0],
+            new=encoded[1],
+        )
+
+    async def publish(self) -> None:
+        """Let Redis know what was committed; raises CommandError if it can't be told."""
+        try:
+            await versions.publish(self.store, self.limiter)
+        except LimiterUnavailable as error:
+            sentence = f"Committed, but not in force yet: {error} Metering repeats it when Redis is back."
+            raise CommandError(sentence) from error
+
+
+@asynccontextmanager
+async def opened(state: Path | None) -> AsyncIterator[Session]:
+    """Open the stores of a stack for one command; Redis may be away until it is needed."""
+    settings = settings_.load(os.environ, state=state)
+    store, limiter = Store(settings.database_url, connections=1), Limiter(settings.redis_url)
+    await limiter.start()
+    try:
+        yield Session(settings, store, limiter, getpass.getuser())
+    except (asyncpg.UndefinedTableError, asyncpg.InvalidParameterValueError) as error:  # or no role
+        raise CommandError(
+            "The database has no tables yet: run `neuronetz-gateway migrate` first."
+        ) from error
+    finally:
+        await limiter.close()
+        await store.close()
+
+
+def _json(value: object) -> str:
+    plain = attrs.asdict(value) if attrs.has(type(value)) else value  # type: ignore[arg-type]
+    return msgspec.json.encode(plain).decode()

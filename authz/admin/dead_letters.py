@@ -1,0 +1,144 @@
+"""Dead letters: lines of the journal that metering did not understand, and reading them again.
+
+The metering that follows the journal reads them, so that only one process ever settles it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime  # noqa: TC003 (attrs reads it)
+from typing import TYPE_CHECKING, Annotated, Final
+from uuid import UUID  # noqa: TC003 (attrs reads it)
+
+from attrs import frozen
+from cyclopts import Parameter
+
+import sql
+from authz.accounts.session import Options, opened
+from authz.admin import output
+from authz.errors import CommandError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from authz.accounts.session import Session
+
+SHOWN_BYTES: Final = 80
+
+POLL_S: Final = 0.25
+
+_queries = sql.load("admin")
+
+
+@frozen
+class Letter:
+    """A line that was not understood, and whether it has been since."""
+
+    id: int
+    at: datetime
+    node: UUID
+    reason: str
+    length_bytes: int
+    beginning: str
+    is_wanted: bool
+    replayed: datetime | None
+
+
+@frozen
+class Replay:
+    """What became of the letters that were to be read again."""
+
+    wanted: int
+    replayed: int
+    waiting: int
+
+
+async def letters(session: Session) -> list[Letter]:
+    """Every dead letter, oldest first."""
+    async with session.store.connection() as connection:
+        return [
+            Letter(
+                row["id"],
+                row["at"],
+                row["node"],
+                row["reason"],
+                row["length"],
+                row["raw"][:SHOWN_BYTES].decode(errors="replace"),
+                row["is_replay_wanted"],
+                row["replayed_at"],
+            )
+            async for row in _queries.letters(connection)
+        ]
+
+
+async def want(session: Session, ids: Sequence[int] | None) -> list[int]:
+    """Have letters read again; None means all that were not. Those not kept whole can't be."""
+    async with session.store.connection() as connection, connection.transaction():
+        chosen = None if ids is None else list(ids)
+        wanted = sorted([row["id"] async for row in _queries.want_replay(connection, ids=chosen)])
+        refused = set(ids or ()) - set(wanted)
+        if refused:
+            named = ", ".join(map(str, sorted(refused)))
+            sentence = f"No letter to replay is {named}: it was replayed or not kept whole, see list."
+            raise CommandError(sentence)
+        if wanted:
+            await session.audit(connection, "dead_letters_replayed", new={"letters": wanted})
+    return wanted
+
+
+async def progress(session: Session, wanted: Sequence[int]) -> Replay:
+    """How far metering has come with letters."""
+    async with session.store.connection() as connection:
+        rows = [row async for row in _queries.letters_now(connection, ids=list(wanted))]
+    replayed = sum(row["replayed_at"] is not None for row in rows)
+    return Replay(len(wanted), replayed, sum(row["is_replay_wanted"] for row in rows))
+
+
+async def letters_list_command(*, options: Options = Options()) -> int:
+    """List the lines that were not understood."""
+    async with opened(options.state) as session:
+        found = await letters(session)
+    if options.json:
+        output.show_list(found)
+    else:
+        columns = ("id", "at", "reason", "length_bytes", "replayed", "beginning")
+        output.show_table(found, columns=columns, empty="No dead letter: every line was understood.")
+    return 0
+
+
+async def letters_replay_command(
+    *ids: Annotated[int, Parameter(name="ID", help="As `dead-letters list` shows it; default all.")],
+    wait_s: Annotated[int, Parameter(help="How long to wait for metering, which does it.")] = 30,
+    options: Options = Options(),
+) -> int:
+    """Have metering read dead letters again and settle what it understands now; exit 1 if any is left."""
+    async with opened(options.state) as session:
+        wanted = await want(session, ids or None)
+        done = await _awaited(session, wanted, wait_s=wait_s)
+    if options.json:
+        output.show_value(done)
+    else:
+        output.say(_sentence(done))
+    return 0 if done.replayed == done.wanted else 1
+
+
+async def _awaited(session: Session, wanted: Sequence[int], *, wait_s: int) -> Replay:
+    done = await progress(session, wanted)
+    for _ in range(int(wait_s / POLL_S)):
+        if not done.waiting:
+            break
+        await asyncio.sleep(POLL_S)
+        done = await progress(session, wanted)
+    return done
+
+
+def _sentence(done: Replay) -> str:
+    if not done.wanted:
+        return "No dead letter waits to be replayed."
+    left = done.wanted - done.replayed - done.waiting
+    said = [f"{done.replayed} of {done.wanted} replayed."]
+    if left:
+        said.append(f"{left} not understood by this version either: see `dead-letters list`.")
+    if done.waiting:
+        said.append(f"{done.waiting} wait for metering: is it running? It reads them when it does.")
+    return " ".join(said)

@@ -1,0 +1,1 @@
+"""Which Ollama servers there are, and what each of them can serve."""

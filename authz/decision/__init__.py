@@ -1,0 +1,1 @@
+"""Decide about one request: pure rules first, then the limiter."""

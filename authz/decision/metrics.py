@@ -1,0 +1,107 @@
+"""What authz tells Prometheus: its decisions as they fall, and how it stands when it is asked.
+
+Every label is one of our own words (an outcome, a reason, a backend's name), never anything that a
+client has sent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import (
+    Counter,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from authz.decision.refusals import REASONS, Refusal
+from authz.errors import LimiterUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.metrics_core import Metric
+
+    from authz.decision.verify import Verifier
+    from authz.limiter.limiter import Limiter
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+GRANTED: Final = "granted"
+DENIED: Final = "denied"
+
+_BUCKETS_S: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+"""Up to what Caddy waits for a decision."""
+
+
+def add_process(registry: CollectorRegistry) -> None:
+    """Add what every process tells of itself: memory, processor time, open files."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # when a series began is of no use
+    ProcessCollector(namespace="gateway", registry=registry)
+
+
+class Metrics:
+    """One process's registry; `observe` is on the way of every request and looks nothing up by labels."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._registry = registry
+        add_process(registry)
+        decisions = Counter(
+            "gateway_decisions", "Requests decided.", ("outcome", "reason"), registry=registry
+        )
+        self._granted = decisions.labels(GRANTED, "")
+        # All reasons from the start: what has never happened is 0, and an alarm on it can be written.
+        self._denied = {reason: decisions.labels(DENIED, reason) for reason in REASONS}
+        self._seconds = Histogram(
+            "gateway_decision_seconds", "From an Ask to its answer.", buckets=_BUCKETS_S, registry=registry
+        )
+
+    def observe(self, decision: object, seconds: float) -> None:
+        """Count a decision, a Refusal or whatever was granted, and the time it took."""
+        counter = self._denied[decision.reason] if isinstance(decision, Refusal) else self._granted
+        counter.inc()
+        self._seconds.observe(seconds)
+
+    def watch(self, verifier: Verifier) -> None:
+        """Look at every scrape how this Verifier stands."""
+        self._registry.register(_Watch(verifier))
+
+    def text(self) -> bytes:
+        """All of it, in Prometheus's text format."""
+        return generate_latest(self._registry)
+
+
+class _Watch(Collector):
+    """What nobody needs to count, because it can be seen."""
+
+    def __init__(self, verifier: Verifier) -> None:
+        self._verifier = verifier
+
+    def collect(self) -> Iterator[Metric]:
+        verifier = self._verifier
+        up = GaugeMetricFamily("gateway_backend_up", "1 if the backend answered last.", labels=("backend",))
+        for seen in verifier.inventory.seen:
+            up.add_metric((seen.backend.name,), seen.is_live)
+        yield up
+        yield GaugeMetricFamily(
+            "gateway_limiter_up", "1 if Redis can be asked.", value=_is_up(verifier.limiter)
+        )
+        yield GaugeMetricFamily(
+            "gateway_identities_cached", "Secrets known by heart.", value=len(verifier.identities)
+        )
+        yield CounterMetricFamily(
+            "gateway_rebuilds", "Tenants rebuilt after a loss of Redis.", value=verifier.rebuilder.rebuilt
+        )
+
+
+def _is_up(limiter: Limiter) -> bool:
+    try:
+        limiter.ready()
+    except LimiterUnavailable:
+        return False
+    return True

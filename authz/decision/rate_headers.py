@@ -1,0 +1,71 @@
+"""Rate-limit headers, each family once: what is left of whichever limit is the tighter.
+
+OpenAI: x-ratelimit-{limit,remaining,reset}-{requests,tokens}, reset as a Go duration until full.
+Anthropic: anthropic-ratelimit-{requests,tokens}-{limit,remaining,reset}, reset in RFC 3339.
+IETF: RateLimit and RateLimit-Policy (draft-ietf-httpapi-ratelimit-headers-10), which know no tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from authz.types import Dialect
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from authz.limiter.admission import Rate
+
+MINUTE_S = 60
+
+
+def of_rates(
+    requests: Rate | None, tokens: Rate | None, *, dialect: Dialect, now: datetime
+) -> dict[str, str]:
+    """The headers of an admitted request; none where there is no rate limit."""
+    headers: dict[str, str] = {}
+    for unit, rate in (("requests", requests), ("tokens", tokens)):
+        if rate is not None:
+            family = _anthropic if dialect is Dialect.ANTHROPIC else _openai
+            headers |= family(unit, rate, now)
+    if requests is not None:
+        headers["ratelimit-policy"] = f'"requests";q={requests.limit};w={MINUTE_S}'
+        seconds = math.ceil(requests.full_in_us / 1_000_000)
+        headers["ratelimit"] = f'"requests";r={requests.left};t={seconds}'
+    return headers
+
+
+def retry_after(wait_us: int) -> dict[str, str]:
+    """When another try makes sense: whole seconds for all, milliseconds for who reads them."""
+    return {
+        "retry-after": str(max(1, math.ceil(wait_us / 1_000_000))),
+        "retry-after-ms": str(max(1, math.ceil(wait_us / 1000))),
+    }
+
+
+def _openai(unit: str, rate: Rate, _: datetime) -> dict[str, str]:
+    return {
+        f"x-ratelimit-limit-{unit}": str(rate.limit),
+        f"x-ratelimit-remaining-{unit}": str(rate.left),
+        f"x-ratelimit-reset-{unit}": _duration(rate.full_in_us),
+    }
+
+
+def _anthropic(unit: str, rate: Rate, now: datetime) -> dict[str, str]:
+    full_at = now + timedelta(microseconds=rate.full_in_us)
+    return {
+        f"anthropic-ratelimit-{unit}-limit": str(rate.limit),
+        f"anthropic-ratelimit-{unit}-remaining": str(rate.left),
+        f"anthropic-ratelimit-{unit}-reset": full_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+
+
+def _duration(us: int) -> str:
+    """A duration as Go writes it: 12ms, 1s, 6m0s."""
+    ms = math.ceil(us / 1000)
+    if ms < 1000:  # noqa: PLR2004
+        return f"{ms}ms"
+    minutes, seconds = divmod(ms / 1000, MINUTE_S)
+    return f"{minutes:.0f}m{seconds:g}s" if minutes else f"{seconds:g}s"

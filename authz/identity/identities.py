@@ -1,0 +1,103 @@
+"""From a secret to whom it stands for: a keyed tag, this process's cache, else Postgres.
+
+The cache holds who a secret is, never what it may do right now: every admission compares versions
+with Redis. Argon2id runs behind the request, once per secret and process; a wrong secret never costs one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from attrs import evolve
+
+from authz.identity import secrets
+
+if TYPE_CHECKING:
+    from authz.identity.secrets import Peppers
+    from authz.store import Store
+    from authz.types import Identity
+
+log = structlog.get_logger()
+
+CACHED: Final = 50_000
+PROVING: Final = 2
+"""Argon2id runs at a time: it is bound by memory bandwidth, more are not faster."""
+
+
+class Identities:
+    """Tells whom a secret stands for."""
+
+    def __init__(self, store: Store, peppers: Peppers) -> None:
+        self._store = store
+        self._peppers = peppers
+        self._known: OrderedDict[bytes, Identity] = OrderedDict()
+        self._proving = asyncio.Semaphore(PROVING)
+        self._proofs: set[asyncio.Task[None]] = set()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def known(self, secret: str) -> Identity | None:
+        """Whom a secret stands for, if this process has met it before."""
+        for pepper in self._peppers.alive:
+            tag = pepper.tag(secret)
+            if tag in self._known:
+                self._known.move_to_end(tag)
+                return self._known[tag]
+        return None
+
+    async def load(self, secret: str) -> Identity | None:
+        """Whom a well-formed secret stands for; None if nobody. Raises StoreUnavailable."""
+        identity = await self._store.identity(secret[: secrets.LOOKUP_LENGTH])
+        if identity is None:
+            return None
+        pepper = self._peppers.get(identity.pepper_id)
+        if pepper is None:  # its pepper is gone: only the hash is left to tell
+            if not await self._is_proven(identity, secret):
+                return None
+            identity = evolve(identity, tag=self._peppers.alive[0].tag(secret))
+            self._keep(identity)
+            return identity
+        if not secrets.is_same(identity.tag, pepper.tag(secret)):
+            return None
+        self._keep(identity)
+        proof = asyncio.create_task(self._prove(identity, secret))
+        self._proofs.add(proof)
+        proof.add_done_callback(self._proofs.discard)
+        return identity
+
+    async def reload(self, identity: Identity) -> Identity | None:
+        """Ask Postgres again about a cached identity whose versions have moved."""
+        fresh = await self._store.identity(identity.lookup)
+        self._known.pop(identity.tag, None)
+        if fresh is None or fresh.hash != identity.hash:
+            return None
+        fresh = evolve(fresh, tag=identity.tag)
+        self._keep(fresh)
+        return fresh
+
+    async def close(self) -> None:
+        """Stop the proofs that still run."""
+        for proof in self._proofs:
+            proof.cancel()
+        await asyncio.gather(*self._proofs, return_exceptions=True)
+
+    def _keep(self, identity: Identity) -> None:
+        self._known[identity.tag] = identity
+        if len(self._known) > CACHED:
+            self._known.popitem(last=False)
+
+    async def _is_proven(self, identity: Identity, secret: str) -> bool:
+        async with self._proving:
+            return await asyncio.to_thread(secrets.is_proven, identity.hash, secret)
+
+    async def _prove(self, identity: Identity, secret: str) -> None:
+        """Evict, disable and alarm if tag and hash disagree: somebody has written to the table."""
+        if await self._is_proven(identity, secret):
+            return
+        self._known.pop(identity.tag, None)
+        log.error("authz.key_forged", lookup=identity.lookup, tenant=str(identity.tenant))
+        await self._store.disable(identity.lookup)

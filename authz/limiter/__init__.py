@@ -1,0 +1,1 @@
+"""Redis, all of it: the scripts, the connection, and the limiter that runs them."""

@@ -1,0 +1,276 @@
+"""Everything Redis decides: one script a request, all or nothing, idempotent by request id.
+
+Redis holds who may come in next; what was billed is Postgres's to say. All of a tenant's keys share
+a hash tag, so that each script runs on one slot of a cluster.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import defaultdict
+from datetime import date, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from attrs import evolve
+
+from authz.errors import LimiterUnavailable
+from authz.limiter import keyspace, reservations, scripts, trust, wire
+from authz.limiter.admission import Lost
+from authz.limiter.connection import Pipeline
+from authz.limiter.scripts import answer
+from authz.limiter.wire import SECOND_US
+from authz.types import Period
+
+if TYPE_CHECKING:
+    from asyncio import Future
+    from collections.abc import Sequence
+
+    from authz.limiter.admission import Admission, Admitted, Reading, Refused, Standing, Unfit
+    from authz.limiter.connection import Argument
+    from authz.types import Closed, OpenRequest, Total, Windows
+
+TOMBSTONE_S: Final = 120
+ID_AGE_S: Final = 60
+"""How far an id may be from Redis's clock: half a tombstone's life, since it may be off both ways."""
+
+READING_AGE_S: Final = 60
+"""A rebuild that read Postgres longer ago than this is not written: less than a tombstone lives."""
+
+MARK_AGE_S: Final = 2
+"""A tap serves no Grant older than this, so by then every Grant of before a loss has its open line."""
+
+OVERDUE_S: Final = 2 + 60
+"""The tap's deadline starts up to 2 s after Redis's; the rest is for metering to say so."""
+
+VOUCH_S: Final = 60
+SETTLED_AT_ONCE: Final = 500
+"""Requests a script closes at most, so that admissions never wait long behind one."""
+
+KEPT: Final = timedelta(days=3)
+KEPT_MONTHS: Final = timedelta(days=40)
+"""Windows this far back are forgotten: time zones and late records stay well within."""
+
+
+class Limiter:
+    """Redis, as the rest of the program sees it. Every method raises LimiterUnavailable."""
+
+    def __init__(self, url: str) -> None:
+        self.clock_us = 0
+        """What the scripts take for the time; 0 is Redis's own clock, anything else is for tests."""
+        self._pipeline = Pipeline(url, on_connect=trust.prepare)
+        self._pruned: dict[UUID, date] = {}
+
+    @classmethod
+    async def connect(cls, url: str) -> Limiter:
+        """Connect and wait for it; raises LimiterUnavailable with the reason."""
+        limiter = cls(url)
+        await limiter.start()
+        try:
+            limiter.ready()
+        except LimiterUnavailable:
+            await limiter.close()
+            raise
+        return limiter
+
+    async def start(self) -> None:
+        """Connect in the background for as long as this lives; returns after the first attempt."""
+        self._pipeline.start()
+        await self._pipeline.tried()
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._pipeline.close()
+
+    def ready(self) -> str:
+        """The run of the Redis that is there; raises LimiterUnavailable, with the reason, if none is."""
+        return self._pipeline.link.run_id
+
+    async def admit(self, ask: Admission) -> Admitted | Refused | Unfit:
+        """Admit a request under every ceiling of its tenant and key, or say what stands against it."""
+        link = self._pipeline.link
+        said = await scripts.ADMIT.evaluate(
+            link,
+            keyspace.of_admission(ask.tenant, ask.key),
+            self.clock_us,
+            link.run_id,
+            str(ask.request_id),
+            (ask.request_id.int >> 80) * 1000,
+            ID_AGE_S * SECOND_US,
+            ask.tenant_version,
+            keyspace.scope(ask.key),
+            ask.key_version,
+            ask.windows.day,
+            ask.windows.month,
+            wire.us(ask.valid_from),
+            wire.us(ask.valid_until),
+            ask.bound_in,
+            ask.wanted,
+            ask.estimated_input,
+            ask.estimated_output,
+            (ask.deadline_s + OVERDUE_S) * SECOND_US,
+            *wire.limits(ask.tenant_limits),
+            *wire.limits(ask.key_limits),
+        )
+        return wire.decision(said, ask)
+
+    async def free(self, done: Sequence[tuple[UUID, UUID, UUID]]) -> None:
+        """Free the slots of requests (id, tenant, key) that have ended; what they hold stays held."""
+        freed: defaultdict[str, list[str]] = defaultdict(list)
+        for request_id, tenant, key in done:
+            freed[keyspace.slots(tenant)].append(str(request_id))
+            freed[keyspace.slots(tenant, key)].append(str(request_id))
+        for slots, ids in freed.items():  # sent ahead of the next admit; nobody needs the answer
+            self._pipeline.link.send("ZREM", slots, *ids).add_done_callback(_ignore)
+
+    async def versions(self, tenant: UUID, key: UUID) -> tuple[int, int] | None:
+        """The versions of a tenant and a key; None after a loss."""
+        link = self._pipeline.link
+        fields = ("epoch", keyspace.version(None), keyspace.version(key))
+        epoch, of_tenant, of_key = await answer(link.send("HMGET", keyspace.tenant(tenant), *fields))
+        if epoch != link.run_id.encode() or of_tenant is None or of_key is None:
+            return None
+        return int(of_tenant), int(of_key)
+
+    async def standing(
+        self, tenant: UUID, keys: Sequence[UUID], windows: Windows
+    ) -> tuple[Standing, ...] | None:
+        """Where the tenant, then each of the keys, stands in these windows; None after a loss."""
+        link, now_us = self._pipeline.link, wire.us(await self.now())
+        sent = []
+        for scope in (None, *keys):
+            fields = ("epoch", *keyspace.standing(scope, windows))
+            found = link.send("HMGET", keyspace.tenant(tenant), *fields)
+            running = link.send("ZCOUNT", keyspace.slots(tenant, scope), f"({now_us}", "+inf")
+            sent.append((scope or tenant, found, running))
+        answers = [(scope, await answer(found), await answer(running)) for scope, found, running in sent]
+        if any(found[0] != link.run_id.encode() for _, found, _ in answers):
+            return None
+        return tuple(wire.standing(scope, found[1:], running, now_us) for scope, found, running in answers)
+
+    async def totals(self, tenant: UUID, of: Sequence[Total]) -> tuple[Total, ...] | None:
+        """What is believed of these windows; version -1 where nothing is, None after a loss."""
+        link = self._pipeline.link
+        fields = [f"{kind}:{name}" for name in wire.names(tenant, of) for kind in "uw"]
+        epoch, *found = await answer(link.send("HMGET", keyspace.tenant(tenant), "epoch", *fields))
+        if epoch != link.run_id.encode():
+            return None
+        pairs = zip(of, found[::2], found[1::2], strict=True)
+        return tuple(evolve(total, used=int(u or 0), version=int(w or -1)) for total, u, w in pairs)
+
+    async def overdue(self, tenant: UUID, before: datetime) -> tuple[OpenRequest, ...]:
+        """Reservations whose deadline is 60 s and more before this moment: no record has settled them."""
+        link = self._pipeline.link
+        found = await answer(
+            link.send("ZRANGEBYSCORE", keyspace.opened(tenant), "-inf", f"({wire.us(before)}", "WITHSCORES")
+        )
+        ends = dict(zip(found[::2], found[1::2], strict=True))
+        packed = await answer(link.send("HMGET", keyspace.held(tenant), *ends)) if ends else ()
+        return tuple(
+            reservations.unpack(
+                UUID(request_id.decode()), held, wire.moment(end) - timedelta(seconds=OVERDUE_S)
+            )
+            for (request_id, end), held in zip(ends.items(), packed, strict=True)
+            if held is not None
+        )
+
+    async def settle(self, tenant: UUID, closed: Sequence[Closed], totals: Sequence[Total]) -> None:
+        """Close requests and raise totals, absolutely: doing it twice, or in any order, changes nothing.
+
+        Totals rise no later than anything is released: that may refuse too much, never too little.
+        """
+        await self._settle(tenant, closed[:SETTLED_AT_ONCE], totals)
+        for start in range(SETTLED_AT_ONCE, len(closed), SETTLED_AT_ONCE):
+            await self._settle(tenant, closed[start : start + SETTLED_AT_ONCE], ())
+        newest = max((total.start for total in totals if total.period == Period.DAY), default=date.min)
+        if newest > self._pruned.get(tenant, date.min):
+            self._pruned[tenant] = await self.prune(tenant, newest)
+
+    async def _settle(self, tenant: UUID, closed: Sequence[Closed], totals: Sequence[Total]) -> None:
+        keys = (*keyspace.of_settlement(tenant), *(keyspace.slots(tenant, request.key) for request in closed))
+        arguments: list[Argument] = [TOMBSTONE_S * SECOND_US, len(closed)]
+        for request in closed:
+            arguments += (str(request.request_id), request.tokens)
+        arguments += wire.totals(tenant, totals)
+        await scripts.SETTLE.evaluate(self._pipeline.link, keys, self.clock_us, *arguments)
+
+    async def prune(self, tenant: UUID, newest: date) -> date:
+        """Forget windows long before the newest day; returns it, or Redis's own day if that is earlier."""
+        today = min(newest, (await self.now()).date())
+        horizon = (today - KEPT).isoformat(), (today - KEPT_MONTHS).isoformat()[:7]
+        keys = (keyspace.tenant(tenant),)
+        await scripts.PRUNE.evaluate(self._pipeline.link, keys, self.clock_us, *horizon)
+        return today
+
+    async def notice(self, tenant: UUID) -> Lost | None:
+        """Mark the loss of a tenant's hash, or find the mark that is there; None if nothing is lost."""
+        link, keys = self._pipeline.link, (keyspace.tenant(tenant),)
+        mark = await scripts.NOTICE.evaluate(link, keys, self.clock_us, link.run_id, secrets.token_hex(8))
+        return Lost(mark[0].decode(), wire.moment(mark[1])) if mark else None
+
+    async def rebuild(self, reading: Reading) -> bool:
+        """Write what Postgres said of a lost tenant; False if the mark is gone or the reading old."""
+        link, tenant = self._pipeline.link, reading.tenant
+        owners = dict.fromkeys((*reading.key_versions, *(row.key for row in reading.open_requests)))
+        shared = keyspace.of_settlement(tenant)
+        keys = (*shared, *(keyspace.slots(tenant, key) for key in owners))
+        place = {key: number for number, key in enumerate(owners, start=len(shared) + 1)}
+        versions: list[Argument] = [keyspace.version(None), reading.tenant_version]
+        for key, version in reading.key_versions.items():
+            versions += (keyspace.version(key), version)
+        rows: list[Argument] = []
+        for row in reading.open_requests:
+            end = wire.us(row.deadline) + OVERDUE_S * SECOND_US
+            rows += (str(row.request_id), place[row.key], reservations.pack(row), end)
+        done = await scripts.REBUILD.evaluate(
+            link,
+            keys,
+            self.clock_us,
+            link.run_id,
+            reading.mark,
+            wire.us(reading.read_at),
+            READING_AGE_S * SECOND_US,
+            len(reading.key_versions) + 1,
+            *versions,
+            len(reading.closed),
+            *map(str, reading.closed),
+            len(reading.totals),
+            *wire.totals(tenant, reading.totals),
+            len(reading.open_requests),
+            *rows,
+        )
+        return bool(done)
+
+    async def raise_versions(self, tenant: UUID, versions: dict[UUID | None, int]) -> None:
+        """Raise the version of the tenant (None) and of keys; never lowers one."""
+        arguments: list[Argument] = []
+        for key, version in versions.items():
+            arguments += (keyspace.version(key), version)
+        keys = (keyspace.tenant(tenant),)
+        await scripts.RAISE.evaluate(self._pipeline.link, keys, self.clock_us, *arguments)
+
+    async def create(self, tenant: UUID, version: int) -> None:
+        """Publish a tenant that is about to be committed; does nothing where there is an epoch."""
+        link, keys = self._pipeline.link, (keyspace.tenant(tenant),)
+        await scripts.CREATE.evaluate(link, keys, self.clock_us, link.run_id, version)
+
+    async def vouch(self, node: UUID, *, lag_ms: int) -> None:
+        """Say that a node's metering lives, and how far it is behind; forgotten after 60 s."""
+        await answer(self._pipeline.link.send("SET", keyspace.metering(node), lag_ms, "EX", VOUCH_S))
+
+    async def lag_ms(self, node: UUID) -> int | None:
+        """Return how far a node's metering is behind; None if it has not vouched for 60 s."""
+        lag = await answer(self._pipeline.link.send("GET", keyspace.metering(node)))
+        return None if lag is None else int(lag)
+
+    async def now(self) -> datetime:
+        """Return Redis's clock."""
+        if self.clock_us:
+            return wire.moment(self.clock_us)
+        seconds, microseconds = await answer(self._pipeline.link.send("TIME"))
+        return wire.moment(int(seconds) * SECOND_US + int(microseconds))
+
+
+def _ignore(done: Future[Any]) -> None:
+    if not done.cancelled():
+        done.exception()  # seen, so that asyncio does not complain of it

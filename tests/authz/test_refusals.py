@@ -1,0 +1,80 @@
+"""What a refused client reads."""
+
+from __future__ import annotations
+
+import json
+import re
+from uuid import UUID
+
+import pytest
+
+from authz.decision.refusals import REASONS, Refusal, word
+from authz.types import Dialect
+
+ID = UUID("019ab5c0-1c00-7000-8000-000000000001")
+WORDS = {
+    "model": "m",
+    "whose": "This key's",
+    "limit": "1,000",
+    "used": "990",
+    "held": "10",
+    "period": "per day",
+    "seconds": "1",
+    "remedy": "it starts again at midnight",
+}
+UNAUTHENTICATED = [reason for reason, entry in REASONS.items() if entry.status == 401]
+
+
+def _error(reason: str, dialect: Dialect) -> object:
+    return json.loads(word(Refusal(reason, words=WORDS), dialect=dialect, request_id=ID).body)
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_shapes(reason: str) -> None:
+    """Every refusal has the shape of its reader's SDK, with one sentence for all of them."""
+    sentence = REASONS[reason].sentence.format(**WORDS)
+    assert {"error": sentence} == _error(reason, Dialect.OLLAMA)
+    openai = {
+        "message": sentence,
+        "type": REASONS[reason].openai_type,
+        "param": None,
+        "code": REASONS[reason].openai_code,
+    }
+    assert {"error": openai} == _error(reason, Dialect.OPENAI)
+    anthropic = {"type": REASONS[reason].anthropic_type, "message": sentence}
+    assert {"type": "error", "error": anthropic, "request_id": str(ID)} == _error(reason, Dialect.ANTHROPIC)
+
+
+@pytest.mark.parametrize("reason", [reason for reason in REASONS if reason != "model_unknown"])
+def test_one_sentence_that_says_what_to_do(reason: str) -> None:
+    """A refusal is one sentence: what is wrong, a colon or comma, what to do."""
+    assert re.fullmatch(r"[A-Z][^\n]+[:,] [^\n]+\.", REASONS[reason].sentence.format(**WORDS))
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_all_401_are_one(dialect: Dialect) -> None:
+    """Whoever lacks the secret can't tell a wrong key from a revoked one."""
+    answers = {json.dumps(_error(reason, dialect)) for reason in UNAUTHENTICATED}
+    assert 1 == len(answers)
+    assert 8 > len(UNAUTHENTICATED) > 4
+
+
+@pytest.mark.parametrize("reason", UNAUTHENTICATED)
+def test_401_has_a_challenge(reason: str) -> None:
+    """A 401 says how to authenticate."""
+    assert (
+        "Bearer" == word(Refusal(reason), dialect=Dialect.OLLAMA, request_id=ID).headers["www-authenticate"]
+    )
+
+
+@pytest.mark.parametrize("reason", [reason for reason, entry in REASONS.items() if entry.status == 503])
+def test_503_says_when_to_retry(reason: str) -> None:
+    """Whatever passes by itself says so."""
+    assert "1" == word(Refusal(reason), dialect=Dialect.OPENAI, request_id=ID).headers["retry-after"]
+
+
+def test_a_models_name_stays_inside_its_string() -> None:
+    """Whatever a client calls a model, the answer stays one JSON object."""
+    hostile = '"}{{evil}}\n'
+    answer = word(Refusal("model_unknown", words={"model": hostile}), dialect=Dialect.OLLAMA, request_id=ID)
+    assert {"error": f"model '{hostile}' not found"} == json.loads(answer.body)
