@@ -1,4 +1,4 @@
-"""The schema changes only through the numbered files of `sql/migrations`, applied by dbmate."""
+"""Apply the numbered files of `sql/migrations` with dbmate, the only way in which the schema changes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,6 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
-from authz import settings
-from authz.accounts.session import Options
-from authz.admin import output
 from authz.errors import CommandError
 
 _LOCAL_HOSTS: Final = frozenset({None, "localhost", "127.0.0.1", "::1"})
@@ -33,19 +30,8 @@ def migrate(database_url: str) -> None:
         raise CommandError(message)
 
 
-def migrate_command(*, options: Options = Options()) -> int:
-    """Make the database where there is none and apply every migration that it lacks."""
-    chosen = settings.load(os.environ, state=options.state)
-    migrate(chosen.database_url)
-    if options.json:
-        output.show_json({"migrated": True})
-    else:
-        output.say("The schema is up to date.")
-    return 0
-
-
 def dbmate_url(database_url: str) -> str:
-    """The URL with TLS off on this very machine, where dbmate's driver alone would demand it."""
+    """Return the URL with TLS off on this very machine, where dbmate's driver alone would demand it."""
     parts = urlsplit(database_url)
     if parts.hostname not in _LOCAL_HOSTS or "sslmode" in parse_qs(parts.query):
         return database_url

@@ -1,22 +1,19 @@
-"""Keys: create, list, rotate, disable, enable, revoke. A full key is printed once, when it is made."""
+"""Create, list, rotate, disable, enable and revoke keys; a full secret is returned once, when it is made."""
 
 from __future__ import annotations
 
 import re
 import uuid
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from datetime import datetime  # noqa: TC003 (attrs reads it)
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 from attrs import frozen
-from cyclopts import Parameter
 
 import sql
-from authz.accounts.session import Options, opened
-from authz.accounts.tenants import Kill, find_tenant
-from authz.admin import limit_options, output
-from authz.admin.limit_options import LimitOptions, Scope, ScopeOptions
-from authz.admin.streams import kill_all
+from authz.accounts import scope as scope_
+from authz.accounts.scope import Scope
+from authz.accounts.tenants import find_tenant
 from authz.errors import CommandError
 from authz.identity.secrets import Minted, Peppers, is_well_formed, mint
 from authz.types import Limits
@@ -26,9 +23,6 @@ if TYPE_CHECKING:
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _PREFIX: Final = re.compile(r"nz_[0-9A-Za-z]{8}", re.ASCII)
-
-TenantName = Annotated[str, Parameter(help="The tenant's name.")]
-Prefix = Annotated[str, Parameter(help="The key's first 11 characters.")]
 
 _queries = sql.load("admin")
 
@@ -76,7 +70,7 @@ async def create_key(
                 cidrs=scope.cidrs,
                 expires_at=scope.expires_at,
                 max_output=scope.max_output,
-                **limit_options.columns(limits),
+                **scope_.columns(limits),
             )
             await _insert_secret(connection, key, minted)
             await session.audit(connection, "key_created", tenant=owner["id"], key=key, new=scope)
@@ -152,95 +146,3 @@ async def _insert_secret(connection: Any, key: uuid.UUID, minted: Minted) -> Non
         pepper_id=minted.pepper_id,
         hash=minted.hash,
     )
-
-
-async def create_key_command(
-    *,
-    tenant: TenantName,
-    name: Annotated[str, Parameter(help="What the key is for.")],
-    limits: LimitOptions = LimitOptions(),
-    scope: ScopeOptions = ScopeOptions(),
-    options: Options = Options(),
-) -> int:
-    """Create a key and print it, this once."""
-    own, may = limits.applied(Limits()), scope.applied(Scope(), datetime.now(UTC))
-    async with opened(options.state) as session:
-        async with session.store.connection() as connection:
-            whole = limit_options.limits_of(await find_tenant(connection, tenant))
-        created = await create_key(session, tenant=tenant, name=name, limits=own, scope=may)
-    _show(created, is_json=options.json)
-    output.note_above(limit_options.above(own, whole), is_json=options.json)
-    return 0
-
-
-async def list_keys_command(*, tenant: TenantName, options: Options = Options()) -> int:
-    """List the keys of a tenant, without their secrets."""
-    async with opened(options.state) as session:
-        keys = await list_keys(session, tenant)
-    if options.json:
-        output.show_list(keys)
-    else:
-        empty = f"No key yet: create one with `neuronetz-gateway create-key --tenant {tenant} --name NAME`."
-        output.show_table(
-            keys, columns=("prefix", "name", "state", "models", "expires", "created"), empty=empty
-        )
-    return 0
-
-
-async def rotate_key_command(
-    *,
-    prefix: Prefix,
-    grace: Annotated[str, Parameter(help="How long the older secrets still work: 24h, 7d, 0m.")] = "24h",
-    options: Options = Options(),
-) -> int:
-    """Give a key a new secret and print it, this once."""
-    now = datetime.now(UTC)
-    grace_ends = limit_options.moment(grace, now, is_past=False)
-    if grace_ends < now:
-        raise CommandError(f"--grace {grace} lies in the past: give a span like 24h, or 0m for none.")
-    async with opened(options.state) as session:
-        created = await rotate_key(session, prefix, grace_ends=grace_ends)
-    _show(created, is_json=options.json)
-    return 0
-
-
-async def revoke_key_command(
-    *,
-    prefix: Prefix,
-    kill_running: Annotated[Kill, Parameter(name="--kill")] = False,
-    options: Options = Options(),
-) -> int:
-    """Revoke a key for good; no request is admitted once this has returned."""
-    async with opened(options.state) as session:
-        key = await set_key_state(session, prefix, "revoked")
-        killed = await kill_all(session.settings.control, key=key["id"]) if kill_running else 0
-    _say_state(prefix, key["name"], "revoked", killed=killed, is_json=options.json)
-    return 0
-
-
-async def disable_key_command(*, prefix: Prefix, options: Options = Options()) -> int:
-    """Disable a key until it is enabled again."""
-    async with opened(options.state) as session:
-        key = await set_key_state(session, prefix, "disabled")
-    _say_state(prefix, key["name"], "disabled", killed=0, is_json=options.json)
-    return 0
-
-
-async def enable_key_command(*, prefix: Prefix, options: Options = Options()) -> int:
-    """Enable a key again."""
-    async with opened(options.state) as session:
-        key = await set_key_state(session, prefix, "active")
-    _say_state(prefix, key["name"], "active", killed=0, is_json=options.json)
-    return 0
-
-
-def _say_state(prefix: str, name: str, state: str, *, killed: int, is_json: bool) -> None:
-    facts = {"prefix": prefix, "name": name, "state": state}
-    output.show_state(f"Key {prefix} ({name}) is {state}.", killed=killed, is_json=is_json, **facts)
-
-
-def _show(created: CreatedKey, *, is_json: bool) -> None:
-    if is_json:
-        output.show_value(created)
-    else:
-        output.say(f"{created.key}\nKeep it now: it is not shown again. Its prefix is {created.prefix}.")

@@ -1,39 +1,41 @@
-"""Limits: set them, and see how far they are used."""
+"""Change limits, and read how far they are used."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from datetime import datetime  # noqa: TC003 (attrs reads it)
+from typing import TYPE_CHECKING, TypeVar
 
 from attrs import frozen
-from cyclopts import Parameter
 
 import sql
+from authz.accounts import scope as scope_
 from authz.accounts.keys import find_key
-from authz.accounts.session import Options, opened
 from authz.accounts.tenants import find_tenant
-from authz.admin import limit_options, output
-from authz.admin.limit_options import LimitOptions, ScopeOptions
-from authz.decision import calendar as windows
+from authz.decision import calendar as calendars
 from authz.errors import CommandError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import asyncpg
 
+    from authz.accounts.scope import Scope
     from authz.accounts.session import Session
+    from authz.decision.calendar import Calendar
     from authz.limiter.admission import Standing
-
-TenantName = Annotated[str | None, Parameter(help="The tenant's name.")]
-Prefix = Annotated[str | None, Parameter(help="The key's first 11 characters.")]
+    from authz.types import Limits
 
 MINUTE_US = 60_000_000
 
 _queries = sql.load("admin")
 
 
+T = TypeVar("T")
+
+
 @frozen
 class Row:
-    """A limit: whose, how much of it is used, held by running requests and left, and when it is new."""
+    """A limit of a tenant or key: what is used, held by running requests and left, and when it restarts."""
 
     scope: str
     limit: str
@@ -44,30 +46,39 @@ class Row:
     reset: datetime | None
 
 
+def _unchanged(value: T) -> T:
+    return value
+
+
 async def set_tenant_limits(
-    session: Session, name: str, *, limits: LimitOptions, timezone: str | None
+    session: Session, name: str, *, limits: Callable[[Limits], Limits], timezone: str | None = None
 ) -> None:
-    """Change a tenant's limits; in force for the next request when this returns."""
+    """Change a tenant's limits by a function; in force for the next request when this returns."""
     async with session.store.connection() as connection, connection.transaction():
         tenant = await find_tenant(connection, name)
-        old = limit_options.limits_of(tenant)
-        new = limits.applied(old)
-        zone = tenant["timezone"] if timezone is None else limit_options.timezone(timezone)
-        columns = limit_options.columns(new)
+        old = scope_.limits_of(tenant)
+        new = limits(old)
+        zone = tenant["timezone"] if timezone is None else scope_.timezone(timezone)
+        columns = scope_.columns(new)
         await _queries.set_tenant_limits(connection, tenant=tenant["id"], timezone=zone, **columns)
         await session.audit(connection, "limits_set", tenant=tenant["id"], old=old, new=new)
     await session.publish()
 
 
 async def set_key_limits(
-    session: Session, prefix: str, *, limits: LimitOptions, scope: ScopeOptions, now: datetime
+    session: Session,
+    prefix: str,
+    *,
+    limits: Callable[[Limits], Limits] = _unchanged,
+    scope: Callable[[Scope], Scope] = _unchanged,
 ) -> list[str]:
     """Change a key's limits and restrictions; returns which of its limits lie above its tenant's."""
     async with session.store.connection() as connection, connection.transaction():
         key = await find_key(connection, prefix)
         tenant = await find_tenant(connection, key["tenant"])
-        old, new = limit_options.limits_of(key), limits.applied(limit_options.limits_of(key))
-        may = scope.applied(limit_options.scope_of(key), now)
+        old = scope_.limits_of(key)
+        new = limits(old)
+        may = scope(scope_.scope_of(key))
         await _queries.set_key_limits(
             connection,
             key=key["id"],
@@ -75,15 +86,15 @@ async def set_key_limits(
             cidrs=may.cidrs,
             expires_at=may.expires_at,
             max_output=may.max_output,
-            **limit_options.columns(new),
+            **scope_.columns(new),
         )
         await session.audit(connection, "limits_set", tenant=tenant["id"], key=key["id"], old=old, new=new)
     await session.publish()
-    return limit_options.above(new, limit_options.limits_of(tenant))
+    return scope_.above(new, scope_.limits_of(tenant))
 
 
 async def show(session: Session, *, tenant: str | None, prefix: str | None, now: datetime) -> list[Row]:
-    """Every limit of a tenant and its keys, or of one key and its tenant, with its use."""
+    """Return every limit of a tenant and its keys, or of one key and its tenant, with its use."""
     async with session.store.connection() as connection:
         key = await find_key(connection, prefix) if prefix else None
         owner = await find_tenant(connection, key["tenant"] if key else tenant or "")
@@ -91,7 +102,7 @@ async def show(session: Session, *, tenant: str | None, prefix: str | None, now:
         prefixes = {row["id"]: row["prefix"] for row in reversed(listed)}
         wanted = [prefix] if prefix else list(prefixes.values())
         keys = [await find_key(connection, name) for name in wanted]
-    calendar = windows.at(now, owner["timezone"])
+    calendar = calendars.at(now, owner["timezone"])
     standings = await session.limiter.standing(owner["id"], [row["id"] for row in keys], calendar.windows)
     if standings is None:
         raise CommandError("The counters are being restored from Postgres: try again in a few seconds.")
@@ -104,9 +115,9 @@ async def show(session: Session, *, tenant: str | None, prefix: str | None, now:
 
 
 def _rows(
-    scope: str, record: asyncpg.Record, standing: Standing, calendar: windows.Calendar, now: datetime
+    scope: str, record: asyncpg.Record, standing: Standing, calendar: Calendar, now: datetime
 ) -> list[Row]:
-    limits = limit_options.limits_of(record)
+    limits = scope_.limits_of(record)
     rows = []
     for name, limit, full_in_us in (
         ("requests per minute", limits.requests_per_minute, standing.requests_full_in_us),
@@ -127,57 +138,3 @@ def _rows(
             left = max(0, limit - use.used - use.held)
             rows.append(Row(scope, name, limit, use.used, use.held, left, reset))
     return rows
-
-
-async def set_limits_command(
-    *,
-    tenant: TenantName = None,
-    prefix: Prefix = None,
-    timezone: Annotated[str | None, Parameter(help="Of a tenant: whose days and months count.")] = None,
-    limits: LimitOptions = LimitOptions(),
-    scope: ScopeOptions = ScopeOptions(),
-    options: Options = Options(),
-) -> int:
-    """Change the limits of a tenant or a key; the next request is held to them."""
-    _one_of(tenant, prefix)
-    if tenant and scope != ScopeOptions():
-        raise CommandError(
-            "--models, --cidr, --expires and --max-output are set on a key: name it with --prefix."
-        )
-    if prefix and timezone:
-        raise CommandError("--timezone is set on a tenant: name it with --tenant.")
-    now = datetime.now(UTC)
-    unreachable: list[str] = []
-    async with opened(options.state) as session:
-        if tenant:
-            await set_tenant_limits(session, tenant, limits=limits, timezone=timezone)
-        elif prefix:
-            unreachable = await set_key_limits(session, prefix, limits=limits, scope=scope, now=now)
-        rows = await show(session, tenant=tenant, prefix=prefix, now=now)
-    _print(rows, is_json=options.json)
-    output.note_above(unreachable, is_json=options.json)
-    return 0
-
-
-async def show_limits_command(
-    *, tenant: TenantName = None, prefix: Prefix = None, options: Options = Options()
-) -> int:
-    """Show limits with what is used, held by running requests and left of each."""
-    _one_of(tenant, prefix)
-    async with opened(options.state) as session:
-        rows = await show(session, tenant=tenant, prefix=prefix, now=datetime.now(UTC))
-    _print(rows, is_json=options.json)
-    return 0
-
-
-def _one_of(tenant: str | None, prefix: str | None) -> None:
-    if (tenant is None) == (prefix is None):
-        raise CommandError("Name either a tenant with --tenant or a key with --prefix.")
-
-
-def _print(rows: list[Row], *, is_json: bool) -> None:
-    if is_json:
-        output.show_list(rows)
-        return
-    columns = ("scope", "limit", "value", "used", "held", "left", "reset")
-    output.show_table(rows, columns=columns, empty="There are no limits.")

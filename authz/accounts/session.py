@@ -1,18 +1,16 @@
-"""What a command needs open: the stores of a stack, found as every process finds them."""
+"""Open the stores of a stack for one command, found as every process finds them."""
 
 from __future__ import annotations
 
 import getpass
 import os
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import attrs
 import msgspec
 from attrs import frozen
-from cyclopts import Parameter
 
 import sql
 from authz import settings as settings_
@@ -23,25 +21,12 @@ from authz.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
     from uuid import UUID
 
     from authz.settings import Settings
 
 _queries = sql.load("admin")
-
-
-@Parameter(name="*")
-@frozen
-class Options:
-    """What every command takes.
-
-    Args:
-        state: The stack's folder (default: GATEWAY_STATE, else .gateway).
-        json: Print JSON for programs instead of a table.
-    """
-
-    state: Path | None = None
-    json: Annotated[bool, Parameter(negative="")] = False
 
 
 @frozen

@@ -1,21 +1,17 @@
-"""Tenants: create, list, disable and enable."""
+"""Create, list, disable and enable tenants."""
 
 from __future__ import annotations
 
 import re
 import uuid
 from datetime import datetime  # noqa: TC003 (msgspec and attrs read it)
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 from attrs import frozen
-from cyclopts import Parameter
 
 import sql
-from authz.accounts.session import Options, opened
-from authz.admin import limit_options, output
-from authz.admin.limit_options import LimitOptions
-from authz.admin.streams import kill_all
+from authz.accounts import scope
 from authz.errors import CommandError
 from authz.types import Limits
 
@@ -23,9 +19,6 @@ if TYPE_CHECKING:
     from authz.accounts.session import Session
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
-
-Name = Annotated[str, Parameter(help="The tenant's name.")]
-Kill = Annotated[bool, Parameter(help="Also end what runs right now.", negative="")]
 
 _queries = sql.load("admin")
 
@@ -53,7 +46,7 @@ async def create_tenant(
     tenant = uuid.uuid4()
     try:
         async with session.store.connection() as connection, connection.transaction():
-            columns = limit_options.columns(limits)
+            columns = scope.columns(limits)
             await _queries.insert_tenant(connection, tenant=tenant, name=name, timezone=timezone, **columns)
             await session.audit(connection, "tenant_created", tenant=tenant, new=limits)
             await session.limiter.create(tenant, 1)
@@ -91,57 +84,3 @@ async def set_tenant_state(session: Session, name: str, state: str) -> uuid.UUID
     await session.publish()
     found: uuid.UUID = tenant["id"]
     return found
-
-
-async def create_tenant_command(
-    *,
-    name: Name,
-    timezone: Annotated[str, Parameter(help="Whose days and months its budgets follow.")] = "UTC",
-    limits: LimitOptions = LimitOptions(),
-    options: Options = Options(),
-) -> int:
-    """Create a tenant: whoever owns keys and pays for them."""
-    wanted, zone = limits.applied(Limits()), limit_options.timezone(timezone)
-    async with opened(options.state) as session:
-        await create_tenant(session, name, limits=wanted, timezone=zone)
-    if options.json:
-        output.show_json({"tenant": name})
-    else:
-        output.say(
-            f"Tenant {name} is created. Next: neuronetz-gateway create-key --tenant {name} --name NAME"
-        )
-    return 0
-
-
-async def list_tenants_command(*, options: Options = Options()) -> int:
-    """List the tenants."""
-    async with opened(options.state) as session:
-        tenants = await list_tenants(session)
-    if options.json:
-        output.show_list(tenants)
-    else:
-        empty = "No tenant yet: create one with `neuronetz-gateway create-tenant --name NAME`."
-        output.show_table(tenants, columns=("name", "state", "keys", "timezone", "created"), empty=empty)
-    return 0
-
-
-async def disable_tenant_command(
-    *,
-    tenant: Name,
-    kill_running: Annotated[Kill, Parameter(name="--kill")] = False,
-    options: Options = Options(),
-) -> int:
-    """Disable a tenant with all its keys, until it is enabled again."""
-    async with opened(options.state) as session:
-        found = await set_tenant_state(session, tenant, "disabled")
-        killed = await kill_all(session.settings.control, tenant=found) if kill_running else 0
-    output.show_state(f"Tenant {tenant} is disabled.", killed=killed, is_json=options.json, tenant=tenant)
-    return 0
-
-
-async def enable_tenant_command(*, tenant: Name, options: Options = Options()) -> int:
-    """Enable a tenant again."""
-    async with opened(options.state) as session:
-        await set_tenant_state(session, tenant, "active")
-    output.show_state(f"Tenant {tenant} is enabled.", killed=0, is_json=options.json, tenant=tenant)
-    return 0

@@ -11,10 +11,11 @@ from cyclopts import Parameter
 
 import sql
 from authz.accounts.keys import find_key
-from authz.accounts.session import Options, opened
+from authz.accounts.session import opened
 from authz.accounts.tenants import find_tenant
 from authz.admin import output
 from authz.admin.limit_options import moment
+from authz.admin.options import Options
 
 if TYPE_CHECKING:
     from authz.accounts.session import Session

@@ -14,8 +14,9 @@ from attrs import frozen
 from cyclopts import Parameter
 
 import sql
-from authz.accounts.session import Options, opened
+from authz.accounts.session import opened
 from authz.admin import output
+from authz.admin.options import Options
 from authz.errors import CommandError
 
 if TYPE_CHECKING:

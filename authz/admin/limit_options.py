@@ -1,4 +1,4 @@
-"""What may be set on a tenant or a key: read from the command line, checked before anything is written.
+"""Read limits and restrictions from the command line, and check them before anything is written.
 
 An option that is not given changes nothing; `none` removes a limit.
 """
@@ -9,17 +9,16 @@ import re
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from attrs import evolve, fields, frozen
+from attrs import evolve, frozen
 from cyclopts import Parameter
 
 from authz import models as models_
 from authz.errors import CommandError
-from authz.types import Limits
 
 if TYPE_CHECKING:
-    import asyncpg
+    from authz.accounts.scope import Scope
+    from authz.types import Limits
 
 GREATEST: Final = 10**15
 """Far beyond any use, and exact in Redis's numbers."""
@@ -40,7 +39,7 @@ class LimitOptions:
         concurrency: Requests at a time.
         tokens_per_day: Budget of tokens per day, in the tenant's time zone.
         tokens_per_month: Budget of tokens per calendar month.
-        tokens_total: Budget of tokens for ever.
+        tokens_total: Budget of tokens in all.
     """
 
     rpm: str | None = None
@@ -51,7 +50,7 @@ class LimitOptions:
     tokens_total: str | None = None
 
     def applied(self, limits: Limits) -> Limits:
-        """The limits with what was given on the command line."""
+        """Return the limits, changed as the command line says. Raises CommandError on a bad value."""
         given = {
             "requests_per_minute": ("rpm", self.rpm),
             "tokens_per_minute": ("tpm", self.tpm),
@@ -62,16 +61,6 @@ class LimitOptions:
         }
         changes = {name: count(text, option) for name, (option, text) in given.items() if text is not None}
         return evolve(limits, **changes)
-
-
-@frozen
-class Scope:
-    """What a key may do besides its limits; None means no restriction."""
-
-    models: tuple[str, ...] | None = None
-    cidrs: tuple[str, ...] | None = None
-    expires_at: datetime | None = None
-    max_output: int | None = None
 
 
 @Parameter(name="*")
@@ -92,7 +81,7 @@ class ScopeOptions:
     max_output: str | None = None
 
     def applied(self, scope: Scope, now: datetime) -> Scope:
-        """The restrictions with what was given on the command line."""
+        """Return the restrictions, changed as the command line says. Raises CommandError on a bad value."""
         changes: dict[str, Any] = {}
         if self.models is not None:
             changes["models"] = None if self.models == NONE else _models(self.models)
@@ -106,7 +95,7 @@ class ScopeOptions:
 
 
 def count(text: str, option: str) -> int | None:
-    """Read a limit: a whole number above 0, or `none`."""
+    """Parse a limit: a whole number above 0, or `none`. Raises CommandError."""
     if text == NONE:
         return None
     if not re.fullmatch(r"[0-9]{1,16}", text, re.ASCII) or not 0 < int(text) <= GREATEST:
@@ -116,18 +105,8 @@ def count(text: str, option: str) -> int | None:
     return int(text)
 
 
-def timezone(text: str) -> str:
-    """Check an IANA time zone."""
-    try:
-        ZoneInfo(text)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        sentence = f"{text!r} is no IANA time zone: write one like Europe/Berlin or UTC."
-        raise CommandError(sentence) from error
-    return text
-
-
 def moment(text: str, now: datetime, *, is_past: bool) -> datetime:
-    """Read a date, a time, or a span from now (90m, 24h, 7d); without a zone it is UTC."""
+    """Parse a date, a time, or a span from now (90m, 24h, 7d); without a zone it is UTC."""
     span = _SPAN.fullmatch(text)
     if span:
         length = timedelta(**{_UNITS[span[2]]: int(span[1])})
@@ -137,37 +116,6 @@ def moment(text: str, now: datetime, *, is_past: bool) -> datetime:
     except ValueError as error:
         raise CommandError(f"{text!r} is no time: write 2026-12-31, 2026-12-31T12:00 or 7d.") from error
     return read if read.tzinfo else read.replace(tzinfo=UTC)
-
-
-def limits_of(row: asyncpg.Record) -> Limits:
-    """The limits in a row of tenants or keys."""
-    return Limits(**{field.name: row[field.name] for field in fields(Limits)})
-
-
-def scope_of(row: asyncpg.Record) -> Scope:
-    """The restrictions in a row of keys."""
-    models, cidrs = (None if row[name] is None else tuple(row[name]) for name in ("models", "cidrs"))
-    return Scope(models, cidrs, row["expires_at"], row["max_output"])
-
-
-def columns(limits: Limits) -> dict[str, int | None]:
-    """Limits as the queries name them."""
-    return {
-        "rpm": limits.requests_per_minute,
-        "tpm": limits.tokens_per_minute,
-        "concurrency": limits.concurrency,
-        "day": limits.tokens_per_day,
-        "month": limits.tokens_per_month,
-        "total": limits.tokens_total,
-    }
-
-
-def above(key: Limits, tenant: Limits) -> list[str]:
-    """Which limits of a key can't be reached, because the tenant's hold as well."""
-    pairs = {field.name: (getattr(key, field.name), getattr(tenant, field.name)) for field in fields(Limits)}
-    return [
-        name for name, (own, whole) in pairs.items() if own is not None and whole is not None and own > whole
-    ]
 
 
 def _models(text: str) -> tuple[str, ...]:

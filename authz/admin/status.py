@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from authz.admin import output
-from authz.admin.flags import Flag, State
+from authz.admin.options import Flag, State
 from authz.errors import CommandError
 from authz.settings import DEFAULT_STATE
 from authz.stack import bill, facts

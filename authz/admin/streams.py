@@ -11,8 +11,9 @@ import msgspec
 from attrs import frozen
 from cyclopts import Parameter
 
-from authz.accounts.session import Options, opened
+from authz.accounts.session import opened
 from authz.admin import output
+from authz.admin.options import Options
 from authz.errors import CommandError
 
 if TYPE_CHECKING:

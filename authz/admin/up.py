@@ -10,7 +10,7 @@ from typing import IO
 from rich.console import Console
 
 from authz.admin import output
-from authz.admin.flags import Flag, State
+from authz.admin.options import Flag, State
 from authz.admin.status import down, logs, status
 from authz.errors import CommandError, GatewayError
 from authz.settings import DEFAULT_STATE

@@ -12,10 +12,11 @@ from cyclopts import App, Parameter
 
 import sql
 from authz.accounts.keys import find_key
-from authz.accounts.session import Options, opened
+from authz.accounts.session import opened
 from authz.accounts.tenants import find_tenant
 from authz.admin import output
 from authz.admin.limit_options import moment
+from authz.admin.options import Options
 from authz.errors import CommandError
 from authz.models import canonical
 

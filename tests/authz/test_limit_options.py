@@ -6,8 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from authz.accounts import scope as scope_
+from authz.accounts.scope import Scope
 from authz.admin import limit_options
-from authz.admin.limit_options import LimitOptions, Scope, ScopeOptions
+from authz.admin.limit_options import LimitOptions, ScopeOptions
 from authz.errors import CommandError
 from authz.types import Limits
 
@@ -35,7 +37,7 @@ def test_what_is_not_given_stays() -> None:
 def test_unknown_time_zone(text: str) -> None:
     """A time zone that IANA does not know is refused."""
     with pytest.raises(CommandError, match="is no IANA time zone"):
-        limit_options.timezone(text)
+        scope_.timezone(text)
 
 
 @pytest.mark.parametrize(
@@ -90,4 +92,4 @@ def test_key_above_its_tenant() -> None:
         Limits(requests_per_minute=10, tokens_total=5),
         Limits(requests_per_minute=5, tokens_total=10),
     )
-    assert ["requests_per_minute"] == limit_options.above(key, tenant)
+    assert ["requests_per_minute"] == scope_.above(key, tenant)

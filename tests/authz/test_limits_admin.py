@@ -8,9 +8,10 @@ import pytest
 
 from authz.accounts.keys import CreatedKey, create_key, rotate_key, set_key_state
 from authz.accounts.limits import set_key_limits, set_tenant_limits, show
+from authz.accounts.scope import Scope
 from authz.accounts.session import Session
 from authz.accounts.tenants import set_tenant_state
-from authz.admin.limit_options import LimitOptions, Scope, ScopeOptions
+from authz.admin.limit_options import LimitOptions, ScopeOptions
 from authz.errors import CommandError
 from authz.types import Limits
 from tests.authz.asking import NODE, Guard, grant, reason
@@ -21,16 +22,16 @@ async def test_a_changed_limit_holds_for_the_next_request(
 ) -> None:
     """A limit bites with the return of set-limits, and is gone with the return of `none`."""
     assert 204 == (await guard.ask()).status_code
-    await set_tenant_limits(session, "acme", limits=LimitOptions(rpm="1"), timezone=None)
+    await set_tenant_limits(session, "acme", limits=LimitOptions(rpm="1").applied)
     assert [204, 429] == [(await guard.ask()).status_code for _ in range(2)]
-    await set_tenant_limits(session, "acme", limits=LimitOptions(rpm="none"), timezone=None)
+    await set_tenant_limits(session, "acme", limits=LimitOptions(rpm="none").applied)
     assert 204 == (await guard.ask()).status_code
 
 
 async def test_max_output_of_a_key(guard: Guard, session: Session, key: CreatedKey) -> None:
     """A key's cap is granted even to a client that names a larger one."""
     scope = ScopeOptions(max_output="10")
-    await set_key_limits(session, key.prefix, limits=LimitOptions(), scope=scope, now=datetime.now(UTC))
+    await set_key_limits(session, key.prefix, scope=lambda old: scope.applied(old, datetime.now(UTC)))
     for asked in (None, 500):
         assert 10 == grant(await guard.ask(max_output=asked))["max_output"]
     assert 3 == grant(await guard.ask(max_output=3))["max_output"]
@@ -38,13 +39,11 @@ async def test_max_output_of_a_key(guard: Guard, session: Session, key: CreatedK
 
 async def test_key_above_its_tenant_is_noted(session: Session, key: CreatedKey) -> None:
     """A key's limit above its tenant's is set, and the command is told that the tenant's holds."""
-    await set_tenant_limits(session, "acme", limits=LimitOptions(tokens_total="100"), timezone=None)
+    await set_tenant_limits(session, "acme", limits=LimitOptions(tokens_total="100").applied)
     noted = await set_key_limits(
         session,
         key.prefix,
-        limits=LimitOptions(tokens_total="1000"),
-        scope=ScopeOptions(),
-        now=datetime.now(UTC),
+        limits=LimitOptions(tokens_total="1000").applied,
     )
     assert ["tokens_total"] == noted
 
@@ -52,7 +51,7 @@ async def test_key_above_its_tenant_is_noted(session: Session, key: CreatedKey) 
 async def test_refused_options_write_nothing(session: Session, key: CreatedKey) -> None:
     """What is refused changes neither limits nor version nor audit."""
     with pytest.raises(CommandError):
-        await set_tenant_limits(session, "acme", limits=LimitOptions(rpm="0"), timezone=None)
+        await set_tenant_limits(session, "acme", limits=LimitOptions(rpm="0").applied)
     identity = await session.store.identity(key.prefix)
     assert identity is not None
     assert (1, Limits()) == (identity.tenant_version, identity.tenant_limits)
@@ -61,7 +60,7 @@ async def test_refused_options_write_nothing(session: Session, key: CreatedKey) 
 async def test_show_limits(guard: Guard, session: Session, key: CreatedKey) -> None:
     """Each limit is shown with what is used, held and left, for the tenant and its keys."""
     limits = LimitOptions(rpm="10", tokens_total="1000")
-    await set_tenant_limits(session, "acme", limits=limits, timezone=None)
+    await set_tenant_limits(session, "acme", limits=limits.applied)
     await create_key(session, tenant="acme", name="capped", limits=Limits(concurrency=3))
     await session.limiter.vouch(NODE, lag_ms=0)
     await guard.ask(max_output=100)
@@ -78,7 +77,7 @@ async def test_show_limits(guard: Guard, session: Session, key: CreatedKey) -> N
 async def test_metering_must_vouch_for_a_budget(guard: Guard, session: Session, key: CreatedKey) -> None:
     """A key with a budget is refused while its node's metering is silent or far behind; others pass."""
     assert 204 == (await guard.ask()).status_code
-    await set_tenant_limits(session, "acme", limits=LimitOptions(tokens_total="1000"), timezone=None)
+    await set_tenant_limits(session, "acme", limits=LimitOptions(tokens_total="1000").applied)
     assert "metering_unavailable" == reason(await guard.ask(max_output=10))
     await session.limiter.vouch(NODE, lag_ms=61_000)
     assert "metering_unavailable" == reason(await guard.ask(max_output=10))
@@ -90,9 +89,7 @@ async def test_rotation_keeps_limits_and_ends_the_old_secret(
     guard: Guard, session: Session, key: CreatedKey
 ) -> None:
     """Both secrets are one key until the grace period ends; then the old one is refused."""
-    await set_key_limits(
-        session, key.prefix, limits=LimitOptions(rpm="3"), scope=ScopeOptions(), now=datetime.now(UTC)
-    )
+    await set_key_limits(session, key.prefix, limits=LimitOptions(rpm="3").applied)
     later = datetime.now(UTC) + timedelta(hours=1)
     new = await rotate_key(session, key.prefix, grace_ends=later)
     answers = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from datetime import UTC, datetime
 
 import msgspec
 import pytest
@@ -13,8 +12,9 @@ from redis.asyncio import Redis
 
 from authz.accounts.keys import CreatedKey, create_key, set_key_state
 from authz.accounts.limits import set_key_limits
+from authz.accounts.scope import Scope
 from authz.accounts.session import Session
-from authz.admin.limit_options import LimitOptions, Scope, ScopeOptions
+from authz.admin.limit_options import LimitOptions
 from authz.identity.secrets import Pepper, mint
 from authz.identity.sources import BURST
 from authz.messages import Grant
@@ -229,9 +229,7 @@ async def test_lost_redis_is_rebuilt_before_anybody_is_admitted(
 
 async def test_every_ask_frees_what_has_ended(guard: Guard, session: Session, key: CreatedKey) -> None:
     """L4: slots are freed by whichever Ask brings the news, a read's too."""
-    await set_key_limits(
-        session, key.prefix, limits=LimitOptions(concurrency="1"), scope=ScopeOptions(), now=datetime.now(UTC)
-    )
+    await set_key_limits(session, key.prefix, limits=LimitOptions(concurrency="1").applied)
     first = grant(await guard.ask())
     assert "concurrency" == reason(await guard.ask())
     done = [{"id": first["id"], "tenant": first["tenant"], "key": first["key"]}]

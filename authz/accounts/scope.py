@@ -1,0 +1,66 @@
+"""What a tenant or a key may do, as columns of Postgres and as values."""
+
+from __future__ import annotations
+
+from datetime import datetime  # noqa: TC003 (attrs reads it)
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from attrs import fields, frozen
+
+from authz.errors import CommandError
+from authz.types import Limits
+
+if TYPE_CHECKING:
+    import asyncpg
+
+
+@frozen
+class Scope:
+    """What a key may do besides its limits; None means no restriction."""
+
+    models: tuple[str, ...] | None = None
+    cidrs: tuple[str, ...] | None = None
+    expires_at: datetime | None = None
+    max_output: int | None = None
+
+
+def timezone(text: str) -> str:
+    """Return an IANA time zone's name. Raises CommandError if there is no such zone."""
+    try:
+        ZoneInfo(text)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        sentence = f"{text!r} is no IANA time zone: write one like Europe/Berlin or UTC."
+        raise CommandError(sentence) from error
+    return text
+
+
+def limits_of(row: asyncpg.Record) -> Limits:
+    """Read the limits in a row of tenants or keys."""
+    return Limits(**{field.name: row[field.name] for field in fields(Limits)})
+
+
+def scope_of(row: asyncpg.Record) -> Scope:
+    """Read the restrictions in a row of keys."""
+    models, cidrs = (None if row[name] is None else tuple(row[name]) for name in ("models", "cidrs"))
+    return Scope(models, cidrs, row["expires_at"], row["max_output"])
+
+
+def columns(limits: Limits) -> dict[str, int | None]:
+    """Return limits under the parameter names of the queries."""
+    return {
+        "rpm": limits.requests_per_minute,
+        "tpm": limits.tokens_per_minute,
+        "concurrency": limits.concurrency,
+        "day": limits.tokens_per_day,
+        "month": limits.tokens_per_month,
+        "total": limits.tokens_total,
+    }
+
+
+def above(key: Limits, tenant: Limits) -> list[str]:
+    """Name the limits of a key that can't be reached, because the tenant's are lower and hold as well."""
+    pairs = {field.name: (getattr(key, field.name), getattr(tenant, field.name)) for field in fields(Limits)}
+    return [
+        name for name, (own, whole) in pairs.items() if own is not None and whole is not None and own > whole
+    ]

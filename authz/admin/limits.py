@@ -1,0 +1,74 @@
+"""Commands about limits: set them, and show how far they are used."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from authz.accounts.limits import Row, set_key_limits, set_tenant_limits, show
+from authz.accounts.session import opened
+from authz.admin import output
+from authz.admin.limit_options import LimitOptions, ScopeOptions
+from authz.admin.options import Options
+from authz.errors import CommandError
+
+TenantName = Annotated[str | None, Parameter(help="The tenant's name.")]
+Prefix = Annotated[str | None, Parameter(help="The key's first 11 characters.")]
+
+
+async def set_limits_command(
+    *,
+    tenant: TenantName = None,
+    prefix: Prefix = None,
+    timezone: Annotated[str | None, Parameter(help="Of a tenant: whose days and months count.")] = None,
+    limits: LimitOptions = LimitOptions(),
+    scope: ScopeOptions = ScopeOptions(),
+    options: Options = Options(),
+) -> int:
+    """Change the limits of a tenant or a key; the next request is held to them."""
+    _one_of(tenant, prefix)
+    if tenant and scope != ScopeOptions():
+        raise CommandError(
+            "--models, --cidr, --expires and --max-output are set on a key: name it with --prefix."
+        )
+    if prefix and timezone:
+        raise CommandError("--timezone is set on a tenant: name it with --tenant.")
+    now = datetime.now(UTC)
+    unreachable: list[str] = []
+    async with opened(options.state) as session:
+        if tenant:
+            await set_tenant_limits(session, tenant, limits=limits.applied, timezone=timezone)
+        elif prefix:
+            unreachable = await set_key_limits(
+                session, prefix, limits=limits.applied, scope=lambda old: scope.applied(old, now)
+            )
+        rows = await show(session, tenant=tenant, prefix=prefix, now=now)
+    _print(rows, is_json=options.json)
+    output.note_above(unreachable, is_json=options.json)
+    return 0
+
+
+async def show_limits_command(
+    *, tenant: TenantName = None, prefix: Prefix = None, options: Options = Options()
+) -> int:
+    """Show limits with what is used, held by running requests and left of each."""
+    _one_of(tenant, prefix)
+    async with opened(options.state) as session:
+        rows = await show(session, tenant=tenant, prefix=prefix, now=datetime.now(UTC))
+    _print(rows, is_json=options.json)
+    return 0
+
+
+def _one_of(tenant: str | None, prefix: str | None) -> None:
+    if (tenant is None) == (prefix is None):
+        raise CommandError("Name either a tenant with --tenant or a key with --prefix.")
+
+
+def _print(rows: list[Row], *, is_json: bool) -> None:
+    if is_json:
+        output.show_list(rows)
+        return
+    columns = ("scope", "limit", "value", "used", "held", "left", "reset")
+    output.show_table(rows, columns=columns, empty="There are no limits.")

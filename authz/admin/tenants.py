@@ -1,0 +1,72 @@
+"""Commands about tenants: create, list, disable and enable."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from authz.accounts.scope import timezone as timezone_of
+from authz.accounts.session import opened
+from authz.accounts.tenants import create_tenant, list_tenants, set_tenant_state
+from authz.admin import output
+from authz.admin.limit_options import LimitOptions
+from authz.admin.options import Kill, Options
+from authz.admin.streams import kill_all
+from authz.types import Limits
+
+Name = Annotated[str, Parameter(help="The tenant's name.")]
+
+
+async def create_tenant_command(
+    *,
+    name: Name,
+    timezone: Annotated[str, Parameter(help="Whose days and months its budgets follow.")] = "UTC",
+    limits: LimitOptions = LimitOptions(),
+    options: Options = Options(),
+) -> int:
+    """Create a tenant: whoever owns keys and pays for them."""
+    wanted, zone = limits.applied(Limits()), timezone_of(timezone)
+    async with opened(options.state) as session:
+        await create_tenant(session, name, limits=wanted, timezone=zone)
+    if options.json:
+        output.show_json({"tenant": name})
+    else:
+        output.say(
+            f"Tenant {name} is created. Next: neuronetz-gateway create-key --tenant {name} --name NAME"
+        )
+    return 0
+
+
+async def list_tenants_command(*, options: Options = Options()) -> int:
+    """List the tenants."""
+    async with opened(options.state) as session:
+        tenants = await list_tenants(session)
+    if options.json:
+        output.show_list(tenants)
+    else:
+        empty = "No tenant yet: create one with `neuronetz-gateway create-tenant --name NAME`."
+        output.show_table(tenants, columns=("name", "state", "keys", "timezone", "created"), empty=empty)
+    return 0
+
+
+async def disable_tenant_command(
+    *,
+    tenant: Name,
+    kill_running: Annotated[Kill, Parameter(name="--kill")] = False,
+    options: Options = Options(),
+) -> int:
+    """Disable a tenant with all its keys, until it is enabled again."""
+    async with opened(options.state) as session:
+        found = await set_tenant_state(session, tenant, "disabled")
+        killed = await kill_all(session.settings.control, tenant=found) if kill_running else 0
+    output.show_state(f"Tenant {tenant} is disabled.", killed=killed, is_json=options.json, tenant=tenant)
+    return 0
+
+
+async def enable_tenant_command(*, tenant: Name, options: Options = Options()) -> int:
+    """Enable a tenant again."""
+    async with opened(options.state) as session:
+        await set_tenant_state(session, tenant, "active")
+    output.show_state(f"Tenant {tenant} is enabled.", killed=0, is_json=options.json, tenant=tenant)
+    return 0
