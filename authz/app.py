@@ -1,8 +1,7 @@
 """The authz process: a Litestar application on a unix socket that only Caddy can reach.
 
-`/verify` answers 204 with a Grant or the client's refusal with a Denial; the read routes answer at
-their own path; `/readyz` tells what is missing, `/metrics` how things stand. Caddy hands no client's
-`/metrics` on. Nothing else is there to be asked.
+`/verify` answers 204 with a Grant, or the client's refusal with a Denial; the read routes answer at
+their own path; `/readyz` names what is missing, `/metrics` is for Prometheus. Nothing else is served.
 """
 
 from __future__ import annotations
@@ -17,8 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 import httpx
 import msgspec
 import structlog
-from litestar import Litestar
-from litestar.handlers import asgi
+from attrs import evolve
+from litestar import Litestar, Request, Response, asgi, get, route
+from litestar.datastructures import State
+from litestar.enums import HttpMethod
 from prometheus_client import CollectorRegistry
 
 from authz import log as logging
@@ -26,7 +27,7 @@ from authz import messages
 from authz import settings as settings_
 from authz.backends.inventory import Inventory
 from authz.decision import metrics, refusals, routes
-from authz.decision.refusals import Refusal
+from authz.decision.refusals import Answer, Refusal
 from authz.decision.verify import Read, Verifier, utc_now
 from authz.errors import LimiterUnavailable, StoreUnavailable
 from authz.identity.identities import Identities
@@ -40,18 +41,25 @@ from authz.store import Store
 from authz.templates import Templates
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator
 
     from litestar.types import Receive, Scope, Send
 
     from authz.messages import Ask
     from authz.settings import Settings
 
-    Headers = Iterable[tuple[bytes, bytes]]
-
 log = structlog.get_logger()
 
+AnyRequest = Request[Any, Any, State]
+
 ASK_HEADER: Final = messages.ASK_HEADER.lower().encode()
+GRANT: Final = messages.GRANT_HEADER.lower()
+DENIAL: Final = messages.DENIAL_HEADER.lower()
+
+READ_PATHS: Final = tuple(
+    known.path.replace("{id}", "{model:path}") for known in routes.ROUTES if known.class_ is routes.Class.READ
+)
+"""What Litestar routes; the guard has compared the raw path, and the Ask is what is judged."""
 
 
 def create() -> Litestar:
@@ -64,7 +72,12 @@ def build(settings: Settings) -> Litestar:
     """Build the application; nothing is opened before its lifespan starts."""
     gate = Gate(settings)
     return Litestar(
-        route_handlers=[asgi("/", is_mount=True, copy_scope=False)(gate.serve)],
+        route_handlers=[
+            asgi("/verify", copy_scope=False)(gate.verify),
+            route([*READ_PATHS], http_method=[*HttpMethod], exclude_from_csrf=True)(gate.read),
+            get("/readyz")(gate.ready),
+            get("/metrics")(gate.scrape),
+        ],
         lifespan=[gate.lifespan],
         openapi_config=None,
         logging_config=None,
@@ -125,49 +138,49 @@ class Gate:
             raise RuntimeError("the application has not been started")
         return self._verifier
 
-    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer whatever comes over the socket; the raw path decides, and nobody decodes it."""
-        path = scope["raw_path"]
-        if path == b"/readyz":
-            await self._ready(send)
-            return
-        if path == b"/metrics":
-            await _send(send, 200, {"content-type": metrics.CONTENT_TYPE}, self._metrics.text())
-            return
+    async def verify(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer 204 with a Grant, or the client's answer with a Denial: the way of every metered request."""
         ask = _ask(scope)
         if ask is None:
-            await _send(send, 400, {}, b"")
-        elif path == b"/verify":
-            await self._verify(ask, scope["headers"], receive, send)
-        else:
-            await self._read(ask, scope["headers"], send)
-
-    async def _verify(self, ask: Ask, headers: Headers, receive: Receive, send: Send) -> None:
-        """204 and a Grant, or the client's answer and a Denial."""
+            await _send(send, Answer(400, {}, b""))
+            return
         began = time.perf_counter()
-        gone = partial(_disconnected, receive)
-        decision = await self.verifier.verify(ask, headers, gone)
-        self._metrics.observe(decision, time.perf_counter() - began)
+        decision = await self.verifier.verify(ask, scope["headers"], partial(_disconnected, receive))
+        self._observe(decision, time.perf_counter() - began)
         if isinstance(decision, Refusal):
-            await _refuse(send, ask, decision)
+            await _send(send, _refused(ask, decision))
         else:
-            await _send(send, 204, {messages.GRANT_HEADER: messages.write(decision).decode()}, b"")
+            await _send(send, Answer(204, {GRANT: messages.write(decision).decode()}, b""))
 
-    async def _read(self, ask: Ask, headers: Headers, send: Send) -> None:
-        """The answer itself, with whom it was given to."""
+    async def read(self, request: AnyRequest) -> Response[bytes]:
+        """Answer a read route, with the identity of its reader in a header for the record."""
+        ask = _ask(request.scope)
+        if ask is None:
+            return _response(Answer(400, {}, b""))
         began = time.perf_counter()
-        decision = await self.verifier.read(ask, headers)
-        self._metrics.observe(decision, time.perf_counter() - began)
-        if isinstance(decision, Refusal):
-            await _refuse(send, ask, decision)
-        else:
-            await _answer_read(send, ask, decision)
+        decision = await self.verifier.read(ask, request.scope["headers"])
+        self._observe(decision, time.perf_counter() - began)
+        return _response(
+            _refused(ask, decision) if isinstance(decision, Refusal) else _answered(ask, decision)
+        )
 
-    async def _ready(self, send: Send) -> None:
-        """200, or 503 with what is missing."""
+    async def ready(self) -> Response[bytes]:
+        """Answer 200, or 503 with what is missing."""
         missing = await self._missing()
         body = msgspec.json.encode({"status": "not ready" if missing else "ok", "missing": missing})
-        await _send(send, 503 if missing else 200, {"content-type": "application/json"}, body)
+        return _response(Answer(503 if missing else 200, {"content-type": "application/json"}, body))
+
+    async def scrape(self) -> Response[bytes]:
+        """Answer a Prometheus; Caddy never passes a client's request for /metrics on."""
+        return _response(Answer(200, {"content-type": metrics.CONTENT_TYPE}, self._metrics.text()))
+
+    def _observe(self, decision: object, seconds: float) -> None:
+        """Count a decision by its reason, and the time that it took."""
+        counter = self._metrics.granted
+        if isinstance(decision, Refusal):
+            counter = self._metrics.denied[decision.reason]
+        counter.inc()
+        self._metrics.seconds.observe(seconds)
 
     async def _missing(self) -> list[str]:
         verifier, missing = self.verifier, []
@@ -212,7 +225,8 @@ def _ask(scope: Scope) -> Ask | None:
         return None
 
 
-async def _answer_read(send: Send, ask: Ask, read: Read) -> None:
+def _answered(ask: Ask, read: Read) -> Answer:
+    """Return a read route's answer; its Grant only names tenant and key for the record."""
     holder = messages.Grant(
         id=ask.id,
         tenant=read.identity.tenant,
@@ -225,36 +239,32 @@ async def _answer_read(send: Send, ask: Ask, read: Read) -> None:
         headers={},
         deadline_s=0,
     )
-    headers = read.answer.headers | {messages.GRANT_HEADER: messages.write(holder).decode()}
-    await _send(
-        send,
-        read.answer.status,
-        headers,
-        b"" if ask.method == "HEAD" else read.answer.body,
-        len(read.answer.body),
-    )
+    headers = read.answer.headers | {GRANT: messages.write(holder).decode()}
+    return evolve(read.answer, headers=headers)
 
 
-async def _refuse(send: Send, ask: Ask, refusal: Refusal) -> None:
+def _refused(ask: Ask, refusal: Refusal) -> Answer:
+    """Return the client's answer, with a Denial for the guard."""
     identity = refusal.identity
-    answer = refusals.word(refusal, dialect=routes.dialect_of(ask.path), request_id=ask.id)
     denial = messages.Denial(
         id=ask.id,
         tenant=identity.tenant if identity else None,
         key=identity.key if identity else None,
         reason=refusal.reason,
     )
-    headers = answer.headers | {messages.DENIAL_HEADER: messages.write(denial).decode()}
-    await _send(send, answer.status, headers, answer.body)
+    answer = refusals.word(refusal, dialect=routes.dialect_of(ask.path), request_id=ask.id)
+    return evolve(answer, headers=answer.headers | {DENIAL: messages.write(denial).decode()})
 
 
-async def _send(
-    send: Send, status: int, headers: dict[str, str], body: bytes, length: int | None = None
-) -> None:
-    raw: Sequence[tuple[bytes, bytes]] = [
-        (name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()
-    ]
-    if status != 204:  # noqa: PLR2004
-        raw = [*raw, (b"content-length", b"%d" % (len(body) if length is None else length))]
-    await send({"type": "http.response.start", "status": status, "headers": raw})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+def _response(answer: Answer) -> Response[bytes]:
+    headers = dict(answer.headers)
+    media_type = headers.pop("content-type", None)
+    return Response(answer.body, status_code=answer.status, headers=headers, media_type=media_type)
+
+
+async def _send(send: Send, answer: Answer) -> None:
+    headers = [(name.encode(), value.encode("latin-1")) for name, value in answer.headers.items()]
+    if answer.status != 204:  # noqa: PLR2004
+        headers.append((b"content-length", b"%d" % len(answer.body)))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": answer.body, "more_body": False})

@@ -1,4 +1,4 @@
-"""Model names in Ollama's canonical form, and what an allowlist allows.
+"""Compare model names in Ollama's canonical form, and match them with allowlists.
 
 `llama3`, `LLAMA3:latest`, `library/llama3` and `registry.ollama.ai/library/llama3:latest` are one
 model (Ollama: types/model/name.go, ParseName and EqualFold).
@@ -9,10 +9,7 @@ from __future__ import annotations
 import re
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from typing import Final
 
 _HOST, _NAMESPACE, _TAG = "registry.ollama.ai", "library", "latest"
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*://")
@@ -23,7 +20,7 @@ MAX_PARTS: Final = 3
 
 @lru_cache(maxsize=4096)
 def canonical(name: str) -> str:
-    """`host/namespace/model:tag`, folded; the default host and namespace are left away."""
+    """Return `host/namespace/model:tag`, folded; the default host and namespace are left away."""
     text = _SCHEME.sub("", name.strip().lower(), count=1)
     path, colon, tag = text.rpartition(":")
     if not colon or "/" in tag:  # the colon belongs to a host's port, or there is none
@@ -37,13 +34,14 @@ def canonical(name: str) -> str:
 
 
 def is_cloud(name: str) -> bool:
-    """Whether a name sends the prompt to somebody else's cloud, on the backend owner's account."""
+    """Return whether a name sends the prompt to a cloud service, on the backend owner's account."""
     tag = canonical(name).rpartition(":")[2]
     return tag == "cloud" or tag.endswith("-cloud")
 
 
-def is_allowed(name: str, allowlist: Iterable[str] | None) -> bool:
-    """Whether a key may use a model: its allowlist holds it or a pattern (`*`) of it; None allows all."""
+@lru_cache(maxsize=4096)
+def is_allowed(name: str, allowlist: tuple[str, ...] | None) -> bool:
+    """Return whether an allowlist holds a model or a pattern (`*`) of it; None allows all."""
     if is_cloud(name):
         return False
     if allowlist is None:
@@ -53,12 +51,12 @@ def is_allowed(name: str, allowlist: Iterable[str] | None) -> bool:
 
 
 def is_pattern(text: str) -> bool:
-    """Whether a text can stand in an allowlist."""
+    """Return whether a text can stand in an allowlist."""
     return _PATTERN.fullmatch(text) is not None
 
 
 def _pattern(entry: str) -> str:
-    """A pattern that names no tag means every tag; a plain name means `latest`, as everywhere."""
+    """Complete a pattern: without a tag it means every tag; a plain name means `latest`."""
     if "*" not in entry or ":" in entry:
         return canonical(entry)
     return canonical(entry + ":*")

@@ -1,4 +1,4 @@
-"""The nodes whose journal metering reads, and whether it keeps up."""
+"""Know the nodes whose journal metering reads, and whether it keeps up."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ READ_EVERY_S: Final = 5.0
 
 
 class Nodes:
-    """Tells whether what a node runs can be billed."""
+    """Knows which nodes' requests can be billed."""
 
     def __init__(self, store: Store, limiter: Limiter, *, now_s: Callable[[], float]) -> None:
         self._store = store
@@ -36,13 +36,13 @@ class Nodes:
         self._vouched: dict[UUID, float] = {}
 
     async def knows(self, node: UUID) -> bool:
-        """Whether Postgres knows a node; asks it again about one that is not known yet."""
+        """Return whether Postgres knows a node; ask it again about one that is not known yet."""
         if node not in self._known:
             self._known = await self._store.nodes()
         return node in self._known
 
     async def run(self) -> None:
-        """Notice retired nodes, until cancelled; without Postgres what is known stays."""
+        """Notice retired nodes until cancelled; while Postgres is away, keep what was read last."""
         while True:
             try:
                 self._known = await self._store.nodes()
@@ -51,7 +51,7 @@ class Nodes:
             await asyncio.sleep(READ_EVERY_S)
 
     async def can_settle(self, node: UUID) -> bool:
-        """Whether a known node's metering lives and keeps up; asked at most once a second."""
+        """Return whether a known node's metering vouches and keeps up; ask Redis once a second."""
         if self._now_s() - self._vouched.get(node, float("-inf")) < REMEMBERED_S:
             return True
         lag_ms = await self._limiter.lag_ms(node)

@@ -26,21 +26,6 @@ DEFAULT_STATE: Final = Path(".gateway")
 LONGEST_WAIT_MS: Final = 1000
 """In line for a slot; a decision has 1.5 s in all."""
 
-DROPPED_FIELDS: Final = (
-    "keep_alive",
-    "shift",
-    "template",
-    "_debug_render_only",
-    "options.num_ctx",
-    "options.num_batch",
-    "options.num_gpu",
-    "options.main_gpu",
-    "options.use_mmap",
-    "options.num_thread",
-    "options.draft_num_predict",
-)
-"""Body fields by which one client could evict, reload or starve the models of all others."""
-
 
 def _count(text: str) -> int:
     number = int(text)

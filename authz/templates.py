@@ -1,4 +1,4 @@
-"""How many tokens a model's template adds to a prompt: what answers have shown, at least the setting."""
+"""Remember how many tokens each model's template adds to a prompt, as metering has learned it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import structlog
 
 from authz.errors import StoreUnavailable
-from authz.models import canonical
 
 if TYPE_CHECKING:
     from authz.store import Store
@@ -19,22 +18,19 @@ READ_EVERY_S = 5.0
 
 
 class Templates:
-    """Remembers what metering has learned; knows the setting until it has read it."""
+    """The learned template tokens by canonical model name, read again every few seconds."""
 
     def __init__(self, store: Store, *, least: int) -> None:
         self._store = store
-        self._least = least
-        self._learned: dict[str, int] = {}
-
-    def tokens_of(self, model: str) -> int:
-        """What a bound of a model's input must allow for its template."""
-        return max(self._least, self._learned.get(canonical(model), 0))
+        self.least = least
+        """What a bound allows for the template of a model that nothing was learned about."""
+        self.learned: dict[str, int] = {}
 
     async def run(self) -> None:
-        """Read what was learned, until cancelled; without Postgres what is known stays."""
+        """Read what was learned until cancelled; while Postgres is away, keep what was read last."""
         while True:
             try:
-                self._learned = await self._store.template_tokens()
+                self.learned = await self._store.template_tokens()
             except StoreUnavailable as error:
                 log.debug("authz.templates_unread", error=str(error))
             await asyncio.sleep(READ_EVERY_S)

@@ -1,4 +1,4 @@
-"""The nouns that more than one module speaks of: frozen values, no behaviour that needs a store."""
+"""The nouns that more than one module uses: frozen values, without behaviour that needs a store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Dialect(StrEnum):
-    """Whose errors and headers a path's clients expect."""
+    """The API whose errors and headers a path's clients expect."""
 
     OLLAMA = "ollama"
     OPENAI = "openai"
@@ -42,7 +42,7 @@ class Windows:
 
 @frozen
 class Limits:
-    """Ceilings of a tenant or a key; None means there is none. Tokens are input plus output."""
+    """Limits of a tenant or a key; None means there is none. Tokens are input plus output."""
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
@@ -53,13 +53,13 @@ class Limits:
 
     @property
     def has_budget(self) -> bool:
-        """Whether any ceiling of this is a budget."""
+        """Return whether any of these limits is a budget."""
         return (self.tokens_per_day, self.tokens_per_month, self.tokens_total) != (None,) * 3
 
 
 @frozen
 class Identity:
-    """Whom a secret stands for, as Postgres had it at `tenant_version` and `key_version`."""
+    """The tenant and key that a secret belongs to, as Postgres had them at their two versions."""
 
     lookup: str
     tag: bytes = field(repr=False)
@@ -81,10 +81,11 @@ class Identity:
     cidrs: tuple[str, ...] | None
     expires_at: datetime | None
     max_output: int | None
+    has_budget: bool = field(init=False)
+    """Whether the tenant or the key has any budget."""
 
-    @property
-    def has_budget(self) -> bool:
-        """Whether the tenant or the key has any budget."""
+    @has_budget.default
+    def _has_budget(self) -> bool:
         return self.tenant_limits.has_budget or self.key_limits.has_budget
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from authz.accounts.scope import Scope
     from authz.accounts.session import Session
     from authz.decision.calendar import Calendar
-    from authz.limiter.admission import Standing
+    from authz.limiter.wire import Standing
     from authz.types import Limits
 
 MINUTE_US = 60_000_000

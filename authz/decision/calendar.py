@@ -1,13 +1,14 @@
-"""Days and months as a tenant's time zone has them."""
+"""Find the day and the month, in a tenant's time zone, that pay for a request."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, time, timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from zoneinfo import ZoneInfo
 
 from attrs import frozen
 
+from authz.limiter import wire
 from authz.types import Windows
 
 
@@ -20,9 +21,19 @@ class Calendar:
     valid_until: datetime
     next_month: datetime
 
+    @cached_property
+    def valid_from_us(self) -> int:
+        """The beginning, in microseconds since 1970."""
+        return wire.us(self.valid_from)
+
+    @cached_property
+    def valid_until_us(self) -> int:
+        """The end, in microseconds since 1970."""
+        return wire.us(self.valid_until)
+
 
 def at(moment: datetime, timezone: str) -> Calendar:
-    """The windows of a moment; days may have 23 or 25 hours."""
+    """Return the calendar of a moment; days may have 23 or 25 hours."""
     zone = _zone(timezone)
     return _of_day(moment.astimezone(zone).date().toordinal(), timezone)
 

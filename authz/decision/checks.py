@@ -1,4 +1,4 @@
-"""Whether a request may be considered at all: pure rules, each a Refusal or nothing, in order."""
+"""Check whether a request may be considered at all: pure rules, each a Refusal or nothing, in order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from authz import models
 from authz.decision import routes
-from authz.decision.refusals import Refusal
+from authz.decision.refusals import Reason, Refusal
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -18,70 +18,73 @@ if TYPE_CHECKING:
 CLOCK_SKEW_S: Final = 5.0
 
 PROBLEMS: Final = {
-    "credential": "credential_conflict",
-    "not_json": "body_not_json",
-    "duplicate_field": "body_duplicate_field",
-    "field": "body_field",
-    "too_large": "body_too_large",
-    "too_deep": "body_too_deep",
-    "encoding": "body_encoding",
+    "credential": Reason.CREDENTIAL_CONFLICT,
+    "not_json": Reason.BODY_NOT_JSON,
+    "duplicate_field": Reason.BODY_DUPLICATE_FIELD,
+    "field": Reason.BODY_FIELD,
+    "too_large": Reason.BODY_TOO_LARGE,
+    "too_deep": Reason.BODY_TOO_DEEP,
+    "encoding": Reason.BODY_ENCODING,
 }
+
+KEY_STATES: Final = {"disabled": Reason.KEY_DISABLED, "revoked": Reason.KEY_REVOKED}
+"""Why a key is refused by its state; `active` is not."""
 
 
 def route_of(ask: Ask, now: datetime) -> routes.Route | Refusal:
-    """The route of a request: its age, its target, then its path, then its method.
+    """Find the route of a request. Refuses by its age, its target, its path, then its method.
 
     An id far off the clock could sit in a window that is not its own.
     """
     if abs((now - ask.minted_at).total_seconds()) > CLOCK_SKEW_S:
-        return Refusal("ask_late")
+        return Refusal(Reason.ASK_LATE)
     if ask.problem == "target":
-        return Refusal("target_invalid")
-    route = routes.find(ask.path)
+        return Refusal(Reason.TARGET_INVALID)
+    route = routes.EXACT.get(ask.path) or routes.find(ask.path)
     if isinstance(route, routes.Unknown):
-        return Refusal("path_mutation" if route.is_mutation else "path_unknown")
+        return Refusal(Reason.PATH_MUTATION if route.is_mutation else Reason.PATH_UNKNOWN)
     if ask.method not in route.methods:
-        return Refusal("method_not_allowed", headers={"allow": ", ".join(route.methods)})
+        return Refusal(Reason.METHOD_NOT_ALLOWED, headers={"allow": ", ".join(route.methods)})
     return route
 
 
 def unusable(identity: Identity, now: datetime) -> Refusal | None:
-    """Why a key whose secret is right may not be used right now."""
+    """Refuse a key whose secret is right, but which may not be used right now."""
     if identity.tenant_state != "active":
-        return Refusal("tenant_disabled", identity)
+        return Refusal(Reason.TENANT_DISABLED, identity)
     if identity.key_state != "active":
-        return Refusal(f"key_{identity.key_state}", identity)
+        return Refusal(KEY_STATES[identity.key_state], identity)
     ends = [end for end in (identity.expires_at, identity.secret_expires_at) if end is not None]
-    return Refusal("key_expired", identity) if any(end <= now for end in ends) else None
+    return Refusal(Reason.KEY_EXPIRED, identity) if any(end <= now for end in ends) else None
 
 
 def body_problem(ask: Ask, identity: Identity) -> Refusal | None:
-    """What the guard found wrong with the body."""
+    """Refuse a body in which the guard has found something wrong."""
     return None if ask.problem is None else Refusal(PROBLEMS[ask.problem], identity)
 
 
 def not_metered(route: routes.Route, identity: Identity) -> Refusal | None:
-    """Only metered routes get a Grant; the others are answered elsewhere, or nowhere."""
-    return None if route.class_ is routes.Class.METERED else Refusal("path_unknown", identity)
+    """Refuse a route that is not metered: the others are answered elsewhere, or not at all."""
+    return None if route.class_ is routes.Class.METERED else Refusal(Reason.PATH_UNKNOWN, identity)
 
 
 def not_for_this_key(ask: Ask, identity: Identity) -> Refusal | None:
-    """Whether the key may use the model it names, from where it comes."""
+    """Refuse a model that the key may not use, or an address that it may not be used from."""
     if not ask.model:
-        return Refusal("model_missing", identity)
+        return Refusal(Reason.MODEL_MISSING, identity)
     if not models.is_allowed(ask.model, identity.models):
-        return Refusal("model_not_allowed", identity)
+        return Refusal(Reason.MODEL_NOT_ALLOWED, identity)
     return wrong_address(ask, identity)
 
 
 def wrong_address(ask: Ask, identity: Identity) -> Refusal | None:
-    """A key bound to networks is refused from elsewhere, and from an address that can't be read."""
+    """Refuse a key that is bound to networks from elsewhere, and from an address that can't be parsed."""
     if identity.cidrs is None:
         return None
     try:
         address = ip_address(ask.ip.partition("%")[0])
     except ValueError:
-        return Refusal("cidr", identity)
+        return Refusal(Reason.CIDR, identity)
     mapped = getattr(address, "ipv4_mapped", None) or address
     is_inside = any(mapped in ip_network(cidr) for cidr in identity.cidrs)
-    return None if is_inside else Refusal("cidr", identity)
+    return None if is_inside else Refusal(Reason.CIDR, identity)

@@ -1,4 +1,4 @@
-"""What authz tells Prometheus: its decisions as they fall, and how it stands when it is asked.
+"""Measure authz for Prometheus: its decisions as they are made, and its state at every scrape.
 
 Every label is one of our own words (an outcome, a reason, a backend's name), never anything that a
 client has sent.
@@ -18,7 +18,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from authz.decision.refusals import REASONS, Refusal
+from authz.decision.refusals import Reason
 from authz.errors import LimiterUnavailable
 
 if TYPE_CHECKING:
@@ -40,13 +40,13 @@ _BUCKETS_S: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 
 
 def add_process(registry: CollectorRegistry) -> None:
-    """Add what every process tells of itself: memory, processor time, open files."""
+    """Add what every process reports of itself: memory, processor time, open files."""
     disable_created_metrics()  # type: ignore[no-untyped-call]  # when a series began is of no use
     ProcessCollector(namespace="gateway", registry=registry)
 
 
 class Metrics:
-    """One process's registry; `observe` is on the way of every request and looks nothing up by labels."""
+    """One process's registry; its counters are looked up once, not by labels at every request."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -54,30 +54,24 @@ class Metrics:
         decisions = Counter(
             "gateway_decisions", "Requests decided.", ("outcome", "reason"), registry=registry
         )
-        self._granted = decisions.labels(GRANTED, "")
+        self.granted = decisions.labels(GRANTED, "")
         # All reasons from the start: what has never happened is 0, and an alarm on it can be written.
-        self._denied = {reason: decisions.labels(DENIED, reason) for reason in REASONS}
-        self._seconds = Histogram(
+        self.denied = {reason: decisions.labels(DENIED, reason) for reason in Reason}
+        self.seconds = Histogram(
             "gateway_decision_seconds", "From an Ask to its answer.", buckets=_BUCKETS_S, registry=registry
         )
 
-    def observe(self, decision: object, seconds: float) -> None:
-        """Count a decision, a Refusal or whatever was granted, and the time it took."""
-        counter = self._denied[decision.reason] if isinstance(decision, Refusal) else self._granted
-        counter.inc()
-        self._seconds.observe(seconds)
-
     def watch(self, verifier: Verifier) -> None:
-        """Look at every scrape how this Verifier stands."""
+        """Read the state of this Verifier at every scrape."""
         self._registry.register(_Watch(verifier))
 
     def text(self) -> bytes:
-        """All of it, in Prometheus's text format."""
+        """Return all of it in Prometheus's text format."""
         return generate_latest(self._registry)
 
 
 class _Watch(Collector):
-    """What nobody needs to count, because it can be seen."""
+    """What need not be counted, because it can be read from the parts."""
 
     def __init__(self, verifier: Verifier) -> None:
         self._verifier = verifier

@@ -1,4 +1,4 @@
-"""Rate-limit headers, each family once: what is left of whichever limit is the tighter.
+"""Write rate-limit headers, each family once: what is left of whichever limit is the tighter.
 
 OpenAI: x-ratelimit-{limit,remaining,reset}-{requests,tokens}, reset as a Go duration until full.
 Anthropic: anthropic-ratelimit-{requests,tokens}-{limit,remaining,reset}, reset in RFC 3339.
@@ -24,7 +24,7 @@ MINUTE_S = 60
 def of_rates(
     requests: Rate | None, tokens: Rate | None, *, dialect: Dialect, now: datetime
 ) -> dict[str, str]:
-    """The headers of an admitted request; none where there is no rate limit."""
+    """Return the headers of an admitted request; none where there is no rate limit."""
     headers: dict[str, str] = {}
     for unit, rate in (("requests", requests), ("tokens", tokens)):
         if rate is not None:
@@ -38,7 +38,7 @@ def of_rates(
 
 
 def retry_after(wait_us: int) -> dict[str, str]:
-    """When another try makes sense: whole seconds for all, milliseconds for who reads them."""
+    """Return when to try again: whole seconds for all clients, milliseconds for those that read them."""
     return {
         "retry-after": str(max(1, math.ceil(wait_us / 1_000_000))),
         "retry-after-ms": str(max(1, math.ceil(wait_us / 1000))),
@@ -63,7 +63,7 @@ def _anthropic(unit: str, rate: Rate, now: datetime) -> dict[str, str]:
 
 
 def _duration(us: int) -> str:
-    """A duration as Go writes it: 12ms, 1s, 6m0s."""
+    """Format a duration as Go does: 12ms, 1s, 6m0s."""
     ms = math.ceil(us / 1000)
     if ms < 1000:  # noqa: PLR2004
         return f"{ms}ms"

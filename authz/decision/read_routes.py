@@ -1,4 +1,4 @@
-"""The read routes, answered from the inventory: the union over all backends, what the key may use."""
+"""Answer the read routes from the inventory: the union over all backends, what the key may use."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from authz.decision.refusals import Answer, Refusal
+from authz.decision.refusals import Answer, Reason, Refusal
 from authz.models import canonical, is_allowed
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ OPENAI_JSON = {"content-type": "application/json"}
 async def answer(inventory: Inventory, identity: Identity, path: str, model: str | None) -> Answer | Refusal:
     """Answer a read route; the key has been verified, the method is allowed."""
     if not inventory.is_live:
-        return Refusal("backend_unavailable", identity)
+        return Refusal(Reason.BACKEND_UNAVAILABLE, identity)
     if path == "/api/version":
         version = next(seen.version for seen in inventory.seen if seen.is_live)
         return Answer(200, OLLAMA_JSON, msgspec.json.encode({"version": version}))
@@ -42,7 +42,7 @@ async def answer(inventory: Inventory, identity: Identity, path: str, model: str
 
 
 def _union(identity: Identity, groups: Iterable[Iterable[Model]]) -> tuple[Model, ...]:
-    """Every allowed model once, as the first backend that has it describes it."""
+    """Return every allowed model once, as the first backend that has it describes it."""
     found: dict[str, Model] = {}
     for group in groups:
         for model in group:
@@ -56,7 +56,7 @@ def _one(models: Iterable[Model], name: str, identity: Identity) -> Answer | Ref
     for model in models:
         if canonical(model.name) == wanted:
             return Answer(200, OPENAI_JSON, msgspec.json.encode(_entry(model, name)))
-    return Refusal("model_unknown", identity, words={"model": name})
+    return Refusal(Reason.MODEL_UNKNOWN, identity, words={"model": name})
 
 
 def _entry(model: Model, id_: str) -> dict[str, str | int]:
@@ -66,11 +66,11 @@ def _entry(model: Model, id_: str) -> dict[str, str | int]:
 
 async def _show(inventory: Inventory, identity: Identity, model: str | None) -> Answer | Refusal:
     if not model:
-        return Refusal("model_missing", identity)
+        return Refusal(Reason.MODEL_MISSING, identity)
     if not is_allowed(model, identity.models):
-        return Refusal("model_not_allowed", identity)
+        return Refusal(Reason.MODEL_NOT_ALLOWED, identity)
     for seen in inventory.backends_of(model):
         body = await inventory.show(seen, model)
         if body is not None:
             return Answer(200, OLLAMA_JSON, body)
-    return Refusal("model_unknown", identity, words={"model": model})
+    return Refusal(Reason.MODEL_UNKNOWN, identity, words={"model": model})

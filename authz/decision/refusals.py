@@ -1,26 +1,74 @@
-"""What a refused client reads: one table of reasons, one body per dialect.
+"""Word refusals for clients: one table of reasons, one body per dialect.
 
 Shapes: OpenAI {"error":{message,type,param,code}}, Anthropic {"type":"error","error":{type,message},
-"request_id"}, Ollama {"error":"text"}. All 401 are one answer: whoever lacks the secret learns nothing.
+"request_id"}, Ollama {"error":"text"}. All 401 are one answer: a client without the secret learns nothing.
 """
 
 from __future__ import annotations
 
+import math
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 from attrs import field, frozen
 
+from authz.decision import rate_headers
 from authz.log import redacted
 from authz.types import Dialect
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from uuid import UUID
 
+    from authz.decision.calendar import Calendar
+    from authz.limiter.admission import LimitReached
     from authz.types import Identity
 
 KEY_SENTENCE: Final = "Invalid or missing API key: send a valid key as 'Authorization: Bearer nz_...'."
 RETRY_SENTENCE: Final = "The gateway can't check this request right now: try again in a second."
+
+
+class Reason(StrEnum):
+    """Why a request is refused; caddy/testdata/contract/reasons.json binds these words to the guard's."""
+
+    TARGET_INVALID = "target_invalid"
+    PATH_MUTATION = "path_mutation"
+    PATH_UNKNOWN = "path_unknown"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    CREDENTIAL_CONFLICT = "credential_conflict"
+    KEY_MISSING = "key_missing"
+    KEY_UNKNOWN = "key_unknown"
+    KEY_REVOKED = "key_revoked"
+    KEY_DISABLED = "key_disabled"
+    KEY_EXPIRED = "key_expired"
+    TENANT_DISABLED = "tenant_disabled"
+    BODY_NOT_JSON = "body_not_json"
+    BODY_DUPLICATE_FIELD = "body_duplicate_field"
+    BODY_FIELD = "body_field"
+    BODY_TOO_DEEP = "body_too_deep"
+    BODY_TOO_LARGE = "body_too_large"
+    BODY_ENCODING = "body_encoding"
+    MODEL_MISSING = "model_missing"
+    MODEL_NOT_ALLOWED = "model_not_allowed"
+    CIDR = "cidr"
+    MODEL_UNKNOWN = "model_unknown"
+    RATE_REQUESTS = "rate_requests"
+    RATE_TOKENS = "rate_tokens"
+    CONCURRENCY = "concurrency"
+    BUDGET_HELD = "budget_held"
+    BUDGET_EXHAUSTED = "budget_exhausted"
+    SOURCE_LIMITED = "source_limited"
+    METERING_UNAVAILABLE = "metering_unavailable"
+    ASK_LATE = "ask_late"
+    NODE_UNKNOWN = "node_unknown"
+    REBUILDING = "rebuilding"
+    REQUEST_CLOSED = "request_closed"
+    CLIENT_GONE = "client_gone"
+    LIMITER_UNAVAILABLE = "limiter_unavailable"
+    STORE_UNAVAILABLE = "store_unavailable"
+    BACKEND_UNAVAILABLE = "backend_unavailable"
+    OVERLOADED = "overloaded"
 
 
 @frozen
@@ -34,17 +82,17 @@ class Answer:
 
 @frozen
 class Refusal:
-    """No, and why: a reason of REASONS, whom it concerns, and the words its sentence needs."""
+    """A refusal: its reason, the tenant and key it concerns, and the words that its sentence needs."""
 
-    reason: str
+    reason: Reason
     identity: Identity | None = None
     headers: dict[str, str] = field(factory=dict)
     words: dict[str, str] = field(factory=dict)
 
 
 @frozen
-class Reason:
-    """Why a request is refused: one status, one sentence, one error type per dialect."""
+class Wording:
+    """One status, one sentence, and one error type per dialect."""
 
     status: int
     sentence: str
@@ -55,99 +103,104 @@ class Reason:
     anthropic_status: int | None = None
 
 
-def _bad(sentence: str, code: str | None = None, status: int = 400) -> Reason:
+def _bad(sentence: str, code: str | None = None, status: int = 400) -> Wording:
     anthropic_type = "request_too_large" if status == 413 else "invalid_request_error"  # noqa: PLR2004
-    return Reason(status, sentence, "invalid_request_error", code, anthropic_type)
+    return Wording(status, sentence, "invalid_request_error", code, anthropic_type)
 
 
-def _key(headers: dict[str, str] | None = None) -> Reason:
+def _key(headers: dict[str, str] | None = None) -> Wording:
     challenge = {"www-authenticate": "Bearer"} | (headers or {})
-    return Reason(
+    return Wording(
         401, KEY_SENTENCE, "invalid_request_error", "invalid_api_key", "authentication_error", challenge
     )
 
 
-def _forbidden(sentence: str, code: str) -> Reason:
-    return Reason(403, sentence, "invalid_request_error", code, "permission_error")
+def _forbidden(sentence: str, code: str) -> Wording:
+    return Wording(403, sentence, "invalid_request_error", code, "permission_error")
 
 
-def _unavailable(sentence: str = RETRY_SENTENCE) -> Reason:
-    return Reason(
+def _unavailable(sentence: str = RETRY_SENTENCE) -> Wording:
+    return Wording(
         503, sentence, "server_error", "service_unavailable", "overloaded_error", {"retry-after": "1"}
     )
 
 
-def _limit(sentence: str, openai_type: str) -> Reason:
-    return Reason(429, sentence, openai_type, "rate_limit_exceeded", "rate_limit_error")
+def _limit(sentence: str, openai_type: str) -> Wording:
+    return Wording(429, sentence, openai_type, "rate_limit_exceeded", "rate_limit_error")
 
 
-REASONS: Final = {
-    "target_invalid": _bad(
+WORDINGS: Final = {
+    Reason.TARGET_INVALID: _bad(
         "This is not a request target the gateway takes: send the documented path, unencoded."
     ),
-    "path_mutation": _forbidden(
+    Reason.PATH_MUTATION: _forbidden(
         "Models and accounts can't be changed through this gateway: ask its operator.", "path_not_allowed"
     ),
-    "path_unknown": _forbidden(
+    Reason.PATH_UNKNOWN: _forbidden(
         "This gateway does not serve that path: use a documented inference route.", "path_not_allowed"
     ),
-    "method_not_allowed": _bad(
+    Reason.METHOD_NOT_ALLOWED: _bad(
         "That method is not allowed here: use one that the Allow header names.", "method_not_allowed", 405
     ),
-    "credential_conflict": _bad(
+    Reason.CREDENTIAL_CONFLICT: _bad(
         "More than one credential was sent: send exactly one API key, in one header.", "credential_conflict"
     ),
-    "key_missing": _key(),
-    "key_unknown": _key(),
-    "key_mismatch": _key(),
-    "key_revoked": _key(),
-    "key_disabled": _key(),
-    "key_expired": _key(),
-    "tenant_disabled": _key(),
-    "body_not_json": _bad("The body is not valid JSON: send one JSON object in UTF-8."),
-    "body_duplicate_field": _bad(
+    Reason.KEY_MISSING: _key(),
+    Reason.KEY_UNKNOWN: _key(),
+    Reason.KEY_REVOKED: _key(),
+    Reason.KEY_DISABLED: _key(),
+    Reason.KEY_EXPIRED: _key(),
+    Reason.TENANT_DISABLED: _key(),
+    Reason.BODY_NOT_JSON: _bad("The body is not valid JSON: send one JSON object in UTF-8."),
+    Reason.BODY_DUPLICATE_FIELD: _bad(
         "A field is given twice, or in two spellings: send each field once, in lower case."
     ),
-    "body_field": _bad(
+    Reason.BODY_FIELD: _bad(
         "A field of the body has a wrong type or an escaped name: check the request against the API."
     ),
-    "body_too_deep": _bad("The body is nested too deeply: send at most 128 levels."),
-    "body_too_large": _bad("The body is larger than this gateway takes: send less.", "body_too_large", 413),
-    "body_encoding": _bad(
+    Reason.BODY_TOO_DEEP: _bad("The body is nested too deeply: send at most 128 levels."),
+    Reason.BODY_TOO_LARGE: _bad(
+        "The body is larger than this gateway takes: send less.", "body_too_large", 413
+    ),
+    Reason.BODY_ENCODING: _bad(
         "Encoded bodies are not taken: send plain JSON without Content-Encoding.", "body_encoding", 415
     ),
-    "model_missing": _bad("The field 'model' is missing: name the model to use.", "model_missing"),
-    "model_not_allowed": _forbidden(
+    Reason.MODEL_MISSING: _bad("The field 'model' is missing: name the model to use.", "model_missing"),
+    Reason.MODEL_NOT_ALLOWED: _forbidden(
         "This key may not use that model: ask for a key that may.", "model_not_allowed"
     ),
-    "cidr": _forbidden("This key may not be used from this address: ask its owner.", "address_not_allowed"),
-    "model_unknown": Reason(404, "model '{model}' not found", "not_found_error", None, "not_found_error"),
-    "rate_requests": _limit(
-        "{whose} limit of {limit} requests per minute is reached ({used} used): try again in {seconds} s.",
+    Reason.CIDR: _forbidden(
+        "This key may not be used from this address: ask its owner.", "address_not_allowed"
+    ),
+    Reason.MODEL_UNKNOWN: Wording(
+        404, "model '{model}' not found", "not_found_error", None, "not_found_error"
+    ),
+    Reason.RATE_REQUESTS: _limit(
+        "{owner} limit of {limit} requests per minute is reached ({used} used): try again in {seconds} s.",
         "requests",
     ),
-    "rate_tokens": _limit(
-        "{whose} limit of {limit} tokens per minute is reached ({used} used): try again in {seconds} s.",
+    Reason.RATE_TOKENS: _limit(
+        "{owner} limit of {limit} tokens per minute is reached ({used} used): try again in {seconds} s.",
         "tokens",
     ),
-    "concurrency": _limit(
-        "{whose} limit of {limit} requests at a time is reached ({used} run): try again in {seconds} s.",
+    Reason.CONCURRENCY: _limit(
+        "{owner} limit of {limit} requests at a time is reached ({used} run): try again in {seconds} s.",
         "requests",
     ),
-    "budget_held": _limit(
-        "{whose} budget of {limit} tokens {period} is held by running requests "
+    Reason.BUDGET_HELD: _limit(
+        "{owner} budget of {limit} tokens {period} is held by running requests "
         "({used} used, {held} held): try again in {seconds} s.",
         "tokens",
     ),
-    "budget_exhausted": Reason(
+    Reason.BUDGET_EXHAUSTED: Wording(
         429,
-        "{whose} budget of {limit} tokens {period} is used up ({used} used): {remedy}.",
+        "{owner} budget of {limit} tokens {period} is used up ({used} used): {remedy}.",
         "insufficient_quota",
         "insufficient_quota",
         "billing_error",
         anthropic_status=402,
     ),
-    "source_limited": Reason(
+    Reason.SOURCE_LIMITED: Wording(
         429,
         "Too many wrong API keys came from this address: try again in a second.",
         "requests",
@@ -155,44 +208,78 @@ REASONS: Final = {
         "rate_limit_error",
         {"retry-after": "1"},
     ),
-    "metering_unavailable": _unavailable("Usage can't be settled right now: try again in a second."),
-    "ask_late": _unavailable(),
-    "node_unknown": _unavailable("The gateway is still starting: try again in a second."),
-    "rebuilding": _unavailable("The gateway is restoring its counters: try again in a second."),
-    "request_closed": _unavailable(),
-    "client_gone": _unavailable(),
-    "limiter_unavailable": _unavailable(),
-    "store_unavailable": _unavailable(),
-    "backend_unavailable": _unavailable("No backend can answer right now: try again in a second."),
-    "overloaded": _unavailable(),
+    Reason.METERING_UNAVAILABLE: _unavailable("Usage can't be settled right now: try again in a second."),
+    Reason.ASK_LATE: _unavailable(),
+    Reason.NODE_UNKNOWN: _unavailable("The gateway is still starting: try again in a second."),
+    Reason.REBUILDING: _unavailable("The gateway is restoring its counters: try again in a second."),
+    Reason.REQUEST_CLOSED: _unavailable(),
+    Reason.CLIENT_GONE: _unavailable(),
+    Reason.LIMITER_UNAVAILABLE: _unavailable(),
+    Reason.STORE_UNAVAILABLE: _unavailable(),
+    Reason.BACKEND_UNAVAILABLE: _unavailable("No backend can answer right now: try again in a second."),
+    Reason.OVERLOADED: _unavailable(),
 }
 
 
+PERIODS: Final = {"day": "per day", "month": "per month", "total": "in total"}
+RATES: Final = {"requests": Reason.RATE_REQUESTS, "tokens": Reason.RATE_TOKENS}
+NEVER_RETRY: Final = {"x-should-retry": "false"}
+"""Some SDKs sleep for whatever Retry-After says, without a bound; a budget may need weeks."""
+
+
+def limit_reached(reached: LimitReached, identity: Identity, *, calendar: Calendar, retry_s: int) -> Refusal:
+    """Refuse for a limit: which one, of the tenant or the key, how far it is used, when to try again.
+
+    `retry_s` is for what running requests hold; a rate has a wait of its own.
+    """
+    owner = "The tenant's" if reached.scope == "tenant" else "This key's"
+    words = {"owner": owner, "limit": f"{reached.value:,}", "used": f"{reached.used:,}"}
+    if reached.limit in RATES:
+        words["seconds"] = str(max(1, math.ceil(reached.wait_us / 1_000_000)))
+        return Refusal(RATES[reached.limit], identity, rate_headers.retry_after(reached.wait_us), words)
+    if reached.limit in PERIODS:
+        words |= {"period": PERIODS[reached.limit], "remedy": _remedy(reached.limit, calendar)}
+        return Refusal(Reason.BUDGET_EXHAUSTED, identity, NEVER_RETRY, words)
+    words["seconds"] = str(retry_s)
+    retry = rate_headers.retry_after(retry_s * 1_000_000)
+    if reached.limit == "concurrency":
+        return Refusal(Reason.CONCURRENCY, identity, retry, words)
+    words |= {"period": PERIODS[reached.limit.removeprefix("held_")], "held": f"{reached.held:,}"}
+    return Refusal(Reason.BUDGET_HELD, identity, retry, words)
+
+
+def _remedy(period: str, calendar: Calendar) -> str:
+    if period == "total":
+        return "ask its owner for more"
+    start: datetime = calendar.valid_until if period == "day" else calendar.next_month
+    return f"it starts again at {start.isoformat(timespec='seconds')}"
+
+
 def word(refusal: Refusal, *, dialect: Dialect, request_id: UUID) -> Answer:
-    """Word a refusal for whoever reads it."""
-    reason = REASONS[refusal.reason]
+    """Return a refusal as the HTTP answer that clients of a dialect expect."""
+    wording = WORDINGS[refusal.reason]
     words = {name: redacted(value) for name, value in refusal.words.items()}
-    body = _body(reason, dialect, reason.sentence.format(**words), str(request_id))
-    headers = {"content-type": "application/json"} | reason.headers | refusal.headers
+    body = _body(wording, dialect, wording.sentence.format(**words), str(request_id))
+    headers = {"content-type": "application/json"} | wording.headers | refusal.headers
     is_anthropic = dialect is Dialect.ANTHROPIC
-    status = reason.anthropic_status if is_anthropic and reason.anthropic_status else reason.status
+    status = wording.anthropic_status if is_anthropic and wording.anthropic_status else wording.status
     return Answer(status, headers, body)
 
 
-def _body(reason: Reason, dialect: Dialect, sentence: str, request_id: str) -> bytes:
+def _body(wording: Wording, dialect: Dialect, sentence: str, request_id: str) -> bytes:
     shape: object
     if dialect is Dialect.OLLAMA:
         shape = {"error": sentence}
     elif dialect is Dialect.ANTHROPIC:
-        error = {"type": reason.anthropic_type, "message": sentence}
+        error = {"type": wording.anthropic_type, "message": sentence}
         shape = {"type": "error", "error": error, "request_id": request_id}
     else:
         shape = {
             "error": {
                 "message": sentence,
-                "type": reason.openai_type,
+                "type": wording.openai_type,
                 "param": None,
-                "code": reason.openai_code,
+                "code": wording.openai_code,
             }
         }
     return msgspec.json.encode(shape)

@@ -1,4 +1,4 @@
-"""Which paths exist. Default deny: what is not in this table is refused, whatever the key.
+"""List the paths that exist. Default deny: what is not in this table is refused, whatever the key.
 
 A path is compared byte for byte; it is never decoded, cleaned or folded, since Ollama's router
 matches the decoded one. caddy/testdata/contract/routes.json binds this table to the guard's.
@@ -16,7 +16,7 @@ from authz.types import Dialect
 
 
 class Class(StrEnum):
-    """What becomes of a request: proxied and billed, answered here, or answered to anybody."""
+    """How a request is served: proxied and billed, answered here, or answered without a key."""
 
     METERED = "metered"
     READ = "read"
@@ -82,21 +82,24 @@ ROUTES: Final = (
     Route("/", ("GET", "HEAD"), Class.PUBLIC, _OLLAMA),
 )
 
-_BY_PATH = {route.path: route for route in ROUTES}
+EXACT: Final = {route.path: route for route in ROUTES if route.path != MODEL_PATH}
+"""Every route but the one whose path ends with a model's name."""
+
+_OF_A_MODEL: Final = next(route for route in ROUTES if route.path == MODEL_PATH)
 
 
 def find(path: str) -> Route | Unknown:
     """Find the route of a raw path (no query)."""
-    route = _BY_PATH.get(path)
-    if route is not None and path != MODEL_PATH:
+    route = EXACT.get(path)
+    if route is not None:
         return route
     if _MODEL_PATH.fullmatch(path):
-        return _BY_PATH[MODEL_PATH]
+        return _OF_A_MODEL
     return Unknown(dialect_of(path), is_mutation=_is_mutation(path))
 
 
 def dialect_of(path: str) -> Dialect:
-    """The dialect of whoever asks for this path, known or not."""
+    """Return the dialect of the clients that ask for this path, known or not."""
     if path == "/v1/messages" or path.startswith("/v1/messages/"):
         return Dialect.ANTHROPIC
     return Dialect.OPENAI if path.startswith("/v1/") else Dialect.OLLAMA

@@ -1,4 +1,4 @@
-"""How many tokens a request may use and probably will, from what the guard counted of its body."""
+"""The terms of one request: what it may use, what it asks of the limits, and the Grant it gets."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
+from authz.decision import rate_headers
+from authz.limiter.admission import Admission
+from authz.messages import Grant, Reserved, WindowIds
+
 if TYPE_CHECKING:
+    from datetime import datetime
+
+    from authz.backends.inventory import Seen
+    from authz.decision.calendar import Calendar
+    from authz.decision.routes import Route
+    from authz.limiter.admission import Admitted
     from authz.messages import Ask
     from authz.settings import Settings
     from authz.types import Identity
@@ -16,38 +26,93 @@ TOKENS_PER_TOOL: Final = 64
 BYTES_PER_TOKEN: Final = 4
 """Of a usual prompt; a bound can't use it, since a byte-level tokenizer may need a token per byte."""
 
+DROPPED_FIELDS: Final = (
+    "keep_alive",
+    "shift",
+    "template",
+    "_debug_render_only",
+    "options.num_ctx",
+    "options.num_batch",
+    "options.num_gpu",
+    "options.main_gpu",
+    "options.use_mmap",
+    "options.num_thread",
+    "options.draft_num_predict",
+)
+"""Body fields by which one client could evict, reload or starve the models of all others."""
+
 
 @frozen
-class Tokens:
-    """Bounds and estimates of one request; `wanted` is None without any cap, and 0 without output."""
+class Terms:
+    """What one request is judged by: its Ask, its key, its route and the backends that may serve it."""
 
-    bound_in: int
-    wanted: int | None
-    estimated_input: int
-    estimated_output: int
+    ask: Ask
+    identity: Identity
+    route: Route
+    backends: tuple[Seen, ...]
+    template_tokens: int
+    settings: Settings
 
+    def admission(self, calendar: Calendar) -> Admission:
+        """Return what the request asks of the limits.
 
-def expect(
-    ask: Ask,
-    identity: Identity,
-    *,
-    settings: Settings,
-    context_length: int,
-    template_tokens: int,
-    has_output: bool,
-) -> Tokens:
-    """Bound the input by its bytes and the model's context, the output by every cap there is.
+        The input is bounded by its bytes and the model's context, the output by every cap there is.
+        Under a budget there always is one; without any the answer stays what the backend makes it.
+        """
+        ask, identity, settings = self.ask, self.identity, self.settings
+        framing = TOKENS_PER_MESSAGE * ask.messages + TOKENS_PER_TOOL * ask.tools + self.template_tokens
+        context = self.backends[0].context_length(ask.model or "") or settings.context_length
+        bound_in = context if ask.images else min(ask.prompt_bytes + framing, context)
+        wanted = self._wanted()
+        return Admission(
+            request_id=ask.id,
+            tenant=identity.tenant,
+            key=identity.key,
+            tenant_version=identity.tenant_version,
+            key_version=identity.key_version,
+            tenant_limits=identity.tenant_limits,
+            key_limits=identity.key_limits,
+            windows=calendar.windows,
+            valid_from_us=calendar.valid_from_us,
+            valid_until_us=calendar.valid_until_us,
+            bound_in=bound_in,
+            wanted=wanted or 0,
+            estimated_input=max(1, min(ask.prompt_bytes // BYTES_PER_TOKEN + framing, bound_in)),
+            estimated_output=self._expected(wanted),
+            deadline_s=settings.deadline_s,
+        )
 
-    Under a budget there always is one. Without any the answer stays what the backend makes it.
-    """
-    framing = TOKENS_PER_MESSAGE * ask.messages + TOKENS_PER_TOOL * ask.tools + template_tokens
-    bound_in = context_length if ask.images else min(ask.prompt_bytes + framing, context_length)
-    estimated_input = max(1, min(ask.prompt_bytes // BYTES_PER_TOKEN + framing, bound_in))
-    if not has_output:
-        return Tokens(bound_in, 0, estimated_input, 0)
-    caps = (ask.max_output, identity.max_output, settings.max_output if identity.has_budget else None)
-    wanted = min((cap for cap in caps if cap is not None), default=None)
-    expected = settings.expected_output if wanted is None else wanted
-    if ask.max_output is None:
-        expected = min(expected, settings.expected_output)
-    return Tokens(bound_in, wanted, estimated_input, expected)
+    def grant(self, admission: Admission, admitted: Admitted, now: datetime) -> Grant:
+        """Return the Grant that the tap enforces.
+
+        A budget shortens the answer to what it has left; else the cap is what was wanted, if anything.
+        """
+        max_output = admitted.output if self.identity.has_budget else admission.wanted
+        return Grant(
+            id=self.ask.id,
+            tenant=self.identity.tenant,
+            key=self.identity.key,
+            backends=tuple(seen.backend.name for seen in self.backends),
+            max_output=max_output or None,
+            reserved=Reserved(admitted.input, admitted.output),
+            windows=WindowIds(admitted.windows.day, admitted.windows.month),
+            drop=DROPPED_FIELDS,
+            headers=rate_headers.of_rates(
+                admitted.requests, admitted.tokens, dialect=self.route.dialect, now=now
+            ),
+            deadline_s=admission.deadline_s,
+        )
+
+    def _wanted(self) -> int | None:
+        """Return the most output tokens; None without any cap, 0 on a route without output."""
+        if not self.route.has_output:
+            return 0
+        most = self.settings.max_output if self.identity.has_budget else None
+        caps = (self.ask.max_output, self.identity.max_output, most)
+        return min((cap for cap in caps if cap is not None), default=None)
+
+    def _expected(self, wanted: int | None) -> int:
+        """Return how long the answer probably is, in tokens."""
+        if wanted is None:
+            return self.settings.expected_output
+        return wanted if self.ask.max_output is not None else min(wanted, self.settings.expected_output)

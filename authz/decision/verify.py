@@ -1,8 +1,8 @@
-"""The story of one request: an Ask in, a Grant or a Refusal out. Nothing here fails open.
+"""Decide about one request: an Ask in, a Grant or a Refusal out. Nothing here fails open.
 
-Order of refusals: target, path, method, key, body, model and address, limits, then whatever can't
-be vouched for. Decisions are values; every failure of Postgres, Redis or time is caught in
-`_closed`, and nowhere else.
+Order of refusals: target, path, method, key, body, model and address, limits, then what can't be
+vouched for. Decisions are values; every failure of Postgres, Redis or time is caught in `_closed`,
+and nowhere else.
 """
 
 from __future__ import annotations
@@ -12,24 +12,26 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
-from attrs import frozen
+from attrs import field, frozen
 
-from authz.decision import calendar as windows
-from authz.decision import ceilings, checks, grants, read_routes, routes, terms
-from authz.decision.refusals import Answer, Refusal
+from authz.decision import calendar, checks, read_routes, refusals, routes
+from authz.decision.refusals import Answer, Reason, Refusal
+from authz.decision.terms import Terms
 from authz.errors import LimiterUnavailable, StoreUnavailable
 from authz.identity import secrets
-from authz.limiter.admission import Admission, Admitted, Refused, Unfit
-from authz.limiter.queue import may_pass
+from authz.limiter.admission import Admitted, LimitReached, NotDecided
+from authz.models import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from authz.backends.inventory import Inventory, Seen
+    from authz.decision.calendar import Calendar
     from authz.identity.identities import Identities
     from authz.identity.sources import Sources
+    from authz.limiter.admission import Admission, Decision
     from authz.limiter.limiter import Limiter
-    from authz.limiter.queue import Queue
+    from authz.limiter.queue import Disconnected, Queue
     from authz.messages import Ask, Grant
     from authz.nodes import Nodes
     from authz.rebuild import Rebuilder
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from authz.templates import Templates
     from authz.types import Identity
 
-    Gone = Callable[[], Awaitable[None]]
+    Headers = Iterable[tuple[bytes, bytes]]
 
 log = structlog.get_logger()
 
@@ -50,18 +52,31 @@ DEADLINE_S: Final = 1.5
 INVENTORY_AGE_S: Final = 1.0
 """A model or backend that is not there is looked for again, but not more often than this."""
 
+NOT_DECIDED: Final = {
+    "lost": Reason.REBUILDING,
+    "late": Reason.ASK_LATE,
+    "closed": Reason.REQUEST_CLOSED,
+    "calendar": Reason.REQUEST_CLOSED,
+}
+"""Why the client of a request that the script could not judge is refused."""
+
 
 @frozen
 class Read:
-    """A read route's answer, and whose key asked."""
+    """A read route's answer, and the identity that asked for it."""
 
     identity: Identity
     answer: Answer
 
 
 @frozen
+class Stale:
+    """No decision: the versions of the identity have moved since it was read from Postgres."""
+
+
+@frozen
 class Verifier:
-    """Decides; holds nothing of its own but what it was built with."""
+    """Decides about requests, with the parts that it was built of."""
 
     settings: Settings
     store: Store
@@ -74,37 +89,41 @@ class Verifier:
     sources: Sources
     templates: Templates
     now: Callable[[], datetime]
+    calendars: dict[str, Calendar] = field(init=False, factory=dict)
+    """The newest calendar of each time zone that was asked for."""
 
-    async def verify(self, ask: Ask, headers: Iterable[tuple[bytes, bytes]], gone: Gone) -> Grant | Refusal:
-        """Decide about a metered request, and word the refusal of everything that is none.
+    async def verify(self, ask: Ask, headers: Headers, disconnected: Disconnected) -> Grant | Refusal:
+        """Decide about a metered request, and refuse every other one.
 
-        `gone` returns when the client has left: nobody waits in line for somebody who is not there.
+        `disconnected` returns when the client has disconnected: its request then leaves the line.
         """
-        return await _closed(self._verify(ask, headers, gone))
+        return await _closed(self._verify(ask, headers, disconnected))
 
-    async def read(self, ask: Ask, headers: Iterable[tuple[bytes, bytes]]) -> Read | Refusal:
+    async def read(self, ask: Ask, headers: Headers) -> Read | Refusal:
         """Answer a read route, after the same verification."""
         return await _closed(self._read(ask, headers))
 
-    async def _verify(self, ask: Ask, headers: Iterable[tuple[bytes, bytes]], gone: Gone) -> Grant | Refusal:
-        await self._free(ask)
+    async def _verify(self, ask: Ask, headers: Headers, disconnected: Disconnected) -> Grant | Refusal:
+        if ask.done:
+            await self._free(ask)
         route = checks.route_of(ask, self.now())
         if isinstance(route, Refusal):
             return route
         identity = await self._identify(ask, headers)
         if isinstance(identity, Refusal):
             return identity
-        decision = await self._consider(ask, identity, route, gone)
-        if decision is not None:
+        decision = await self._consider(ask, identity, route, disconnected)
+        if not isinstance(decision, Stale):
             return decision
         fresh = await self._reload(identity)
         if fresh is None:
-            return Refusal("key_unknown")
-        decision = await self._consider(ask, fresh, route, gone, is_fresh=True)
-        return decision or Refusal("request_closed", fresh)
+            return Refusal(Reason.KEY_UNKNOWN)
+        decision = await self._consider(ask, fresh, route, disconnected, is_fresh=True)
+        return Refusal(Reason.REQUEST_CLOSED, fresh) if isinstance(decision, Stale) else decision
 
-    async def _read(self, ask: Ask, headers: Iterable[tuple[bytes, bytes]]) -> Read | Refusal:
-        await self._free(ask)
+    async def _read(self, ask: Ask, headers: Headers) -> Read | Refusal:
+        if ask.done:
+            await self._free(ask)
         route = checks.route_of(ask, self.now())
         if isinstance(route, Refusal):
             return route
@@ -114,7 +133,7 @@ class Verifier:
         if not await self._is_current(identity):
             fresh = await self._reload(identity)
             if fresh is None:
-                return Refusal("key_unknown")
+                return Refusal(Reason.KEY_UNKNOWN)
             identity = fresh
         refusal = (
             checks.unusable(identity, self.now())
@@ -127,34 +146,40 @@ class Verifier:
         return answer if isinstance(answer, Refusal) else Read(identity, answer)
 
     async def _free(self, ask: Ask) -> None:
-        """Free the slots of what has ended on the asking node, and wake who waits for them."""
+        """Free the slots of what has ended on the asking node, and wake the requests that wait for them."""
         await self.limiter.free([(done.id, done.tenant, done.key) for done in ask.done])
         for done in ask.done:
             self.queue.freed(done.key)
 
-    async def _identify(self, ask: Ask, headers: Iterable[tuple[bytes, bytes]]) -> Identity | Refusal:
-        """Whose secret this is; what its key may do right now is for `_consider` to ask."""
+    async def _identify(self, ask: Ask, headers: Headers) -> Identity | Refusal:
+        """Authenticate the secret; what its key may do right now is for `_consider` to check."""
         if ask.problem == "credential":
-            return Refusal("credential_conflict")
+            return Refusal(Reason.CREDENTIAL_CONFLICT)
         secret = secrets.presented(headers)
         if secret is None or ask.lookup != secret[: secrets.LOOKUP_LENGTH]:
-            return Refusal("key_missing")
+            return Refusal(Reason.KEY_MISSING)
         identity = self.identities.known(secret)
         if identity is not None:
             return identity
         if not self.sources.may_try(ask.ip):
-            return Refusal("source_limited")
+            return Refusal(Reason.SOURCE_LIMITED)
         self.sources.failed(ask.ip)  # before the wait, so that many at once are counted too
         identity = await self.identities.load(secret)
         if identity is None:
-            return Refusal("key_unknown")
+            return Refusal(Reason.KEY_UNKNOWN)
         self.sources.forgive(ask.ip)
         return identity
 
     async def _consider(
-        self, ask: Ask, identity: Identity, route: routes.Route, gone: Gone, *, is_fresh: bool = False
-    ) -> Grant | Refusal | None:
-        """Decide for this identity; None if its versions have moved since it was read.
+        self,
+        ask: Ask,
+        identity: Identity,
+        route: routes.Route,
+        disconnected: Disconnected,
+        *,
+        is_fresh: bool = False,
+    ) -> Grant | Refusal | Stale:
+        """Decide for this identity, as long as its versions are current.
 
         An admission compares the versions itself; a refusal without one has to ask for them, unless
         the identity is fresh from Postgres.
@@ -168,19 +193,21 @@ class Verifier:
         backends = await self._backends(ask.model or "") if refusal is None else ()
         refusal = refusal or await self._unserved(ask, identity, backends)
         if refusal is not None:
-            return refusal if is_fresh or await self._is_current(identity) else None
-        return await self._admit(ask, identity, route, backends=backends, gone=gone)
+            return refusal if is_fresh or await self._is_current(identity) else Stale()
+        template = max(self.templates.least, self.templates.learned.get(canonical(ask.model or ""), 0))
+        terms = Terms(ask, identity, route, backends, template, self.settings)
+        return await self._admit(terms, disconnected)
 
     async def _unserved(self, ask: Ask, identity: Identity, backends: tuple[Seen, ...]) -> Refusal | None:
-        """Why nobody could serve the request, or vouch for its bill, whoever asks."""
+        """Refuse what no backend can serve, and what no metering vouches for."""
         if not backends:
-            is_gone = not self.inventory.is_live or self.inventory.backends_of(ask.model or "")
-            reason = "backend_unavailable" if is_gone else "model_unknown"
+            is_away = not self.inventory.is_live or self.inventory.backends_of(ask.model or "")
+            reason = Reason.BACKEND_UNAVAILABLE if is_away else Reason.MODEL_UNKNOWN
             return Refusal(reason, identity, words={"model": ask.model or ""})
         if not await self.nodes.knows(ask.node):
-            return Refusal("node_unknown", identity)
+            return Refusal(Reason.NODE_UNKNOWN, identity)
         if identity.has_budget and not await self.nodes.can_settle(ask.node):
-            return Refusal("metering_unavailable", identity)
+            return Refusal(Reason.METERING_UNAVAILABLE, identity)
         return None
 
     async def _is_current(self, identity: Identity) -> bool:
@@ -190,7 +217,7 @@ class Verifier:
         return versions == (identity.tenant_version, identity.key_version)
 
     async def _reload(self, identity: Identity) -> Identity | None:
-        """Postgres has the last word on versions; what is committed there Redis may know as well."""
+        """Read an identity again, since Postgres has the last word on versions, and publish them."""
         fresh = await self.identities.reload(identity)
         if fresh is not None:
             versions = {None: fresh.tenant_version, fresh.key: fresh.key_version}
@@ -198,87 +225,75 @@ class Verifier:
         return fresh
 
     async def _backends(self, model: str) -> tuple[Seen, ...]:
-        """The backends to name in the Grant; looks again before it says that there is none."""
+        """Return the backends to name in the Grant; look again before there is none."""
         live = [seen for seen in self.inventory.backends_of(model) if seen.is_live]
         if not live:
             await self.inventory.refresh(max_age_s=INVENTORY_AGE_S)
             live = [seen for seen in self.inventory.backends_of(model) if seen.is_live]
         return tuple(live)
 
-    async def _admit(
-        self, ask: Ask, identity: Identity, route: routes.Route, *, backends: tuple[Seen, ...], gone: Gone
-    ) -> Grant | Refusal | None:
-        admission = self._admission(ask, identity, route, backends[0], self.now())
-
-        async def attempt() -> Admitted | Refused | Unfit:
-            return await self.limiter.admit(admission)
-
-        decision = await self.queue.decide(identity.key, attempt, gone)
-        if isinstance(decision, Unfit) and decision.reason == "calendar":  # this clock is off, Redis's counts
-            admission = self._admission(ask, identity, route, backends[0], decision.now)
-            decision = await self.queue.decide(identity.key, attempt, gone)
+    async def _admit(self, terms: Terms, disconnected: Disconnected) -> Grant | Refusal | Stale:
+        identity = terms.identity
+        admission = terms.admission(self._calendar(identity, self.now()))
+        decision = await self._decide(admission, disconnected)
+        if isinstance(decision, NotDecided) and decision.reason == "calendar":  # Redis's clock counts
+            admission = terms.admission(self._calendar(identity, decision.now))
+            decision = await self._decide(admission, disconnected)
         if isinstance(decision, Admitted):
-            return grants.grant(ask, identity, admission, decision, backends=backends, now=self.now())
-        if isinstance(decision, Refused):
-            calendar = windows.at(self.now(), identity.timezone)
-            retry_s = self.queue.retry_s(identity.key) if may_pass(decision) else 0
-            return ceilings.refuse(decision, identity, calendar=calendar, retry_s=retry_s)
+            return terms.grant(admission, decision, self.now())
+        if isinstance(decision, LimitReached):
+            return refusals.limit_reached(
+                decision,
+                identity,
+                calendar=self._calendar(identity, self.now()),
+                retry_s=self.queue.retry_s(identity.key) if decision.is_passing else 0,
+            )
         if decision is None:
-            return Refusal("client_gone", identity)
+            return Refusal(Reason.CLIENT_GONE, identity)
         if decision.reason == "stale":
-            return None
+            return Stale()
         if decision.reason == "lost":
             self.rebuilder.notice(identity.tenant)
-            return Refusal("rebuilding", identity)
-        return Refusal("ask_late" if decision.reason == "late" else "request_closed", identity)
+        return Refusal(NOT_DECIDED[decision.reason], identity)
 
-    def _admission(
-        self, ask: Ask, identity: Identity, route: routes.Route, backend: Seen, now: datetime
-    ) -> Admission:
-        calendar = windows.at(now, identity.timezone)
-        expected = terms.expect(
-            ask,
-            identity,
-            settings=self.settings,
-            context_length=backend.context_length(ask.model or "") or self.settings.context_length,
-            template_tokens=self.templates.tokens_of(ask.model or ""),
-            has_output=route.has_output,
-        )
-        return Admission(
-            request_id=ask.id,
-            tenant=identity.tenant,
-            key=identity.key,
-            tenant_version=identity.tenant_version,
-            key_version=identity.key_version,
-            tenant_limits=identity.tenant_limits,
-            key_limits=identity.key_limits,
-            windows=calendar.windows,
-            valid_from=calendar.valid_from,
-            valid_until=calendar.valid_until,
-            bound_in=expected.bound_in,
-            wanted=expected.wanted or 0,
-            estimated_input=expected.estimated_input,
-            estimated_output=expected.estimated_output,
-            deadline_s=self.settings.deadline_s,
-        )
+    def _calendar(self, identity: Identity, now: datetime) -> Calendar:
+        """Return the calendar of a moment; it changes once a day, so the newest one is kept."""
+        newest = self.calendars.get(identity.timezone)
+        if newest is None or not newest.valid_from <= now < newest.valid_until:
+            newest = self.calendars[identity.timezone] = calendar.at(now, identity.timezone)
+        return newest
+
+    async def _decide(self, admission: Admission, disconnected: Disconnected) -> Decision | None:
+        """Ask the limiter at once where no earlier request of the key waits, else in line.
+
+        Returns None if the client has disconnected while its request was in line.
+        """
+        key = admission.key
+        if key not in self.queue.lines:
+            decision = await self.limiter.admit(admission)
+            if not isinstance(decision, LimitReached) or not decision.is_passing:
+                if key in self.queue.refused:
+                    self.queue.admitted(key)
+                return decision
+        return await self.queue.decide(key, lambda: self.limiter.admit(admission), disconnected)
 
 
 async def _closed(decision: Awaitable[T]) -> T | Refusal:
-    """The one place where a failure becomes an answer, and the answer is no."""
+    """Refuse when a part fails or time runs out: the one place where a failure becomes an answer."""
     try:
         async with asyncio.timeout(DEADLINE_S):
             return await decision
     except LimiterUnavailable as error:
         log.warning("authz.limiter_unavailable", error=str(error))
-        return Refusal("limiter_unavailable")
+        return Refusal(Reason.LIMITER_UNAVAILABLE)
     except StoreUnavailable as error:
         log.warning("authz.store_unavailable", error=str(error))
-        return Refusal("store_unavailable")
+        return Refusal(Reason.STORE_UNAVAILABLE)
     except TimeoutError:
         log.warning("authz.decision_timed_out")
-        return Refusal("overloaded")
+        return Refusal(Reason.OVERLOADED)
 
 
 def utc_now() -> datetime:
-    """The clock on the wall."""
+    """Return the time of the wall clock."""
     return datetime.now(UTC)

@@ -1,21 +1,32 @@
-"""What is asked of the ceilings, and what they answer: values only, Redis is in `limits`."""
+"""What a request asks of the limits, and what admit.lua answers.
+
+The order of `arguments` is the order in which admit.lua reads them: times in µs, a limit that is
+not set as -1.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
 
 from attrs import frozen
+
+from authz.limiter import keyspace, wire
+from authz.types import Windows
 
 if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from authz.types import Limits, OpenRequest, Total, Windows
+    from authz.limiter.connection import Argument
+    from authz.types import Limits, OpenRequest, Total
+
+MINUTE_US: Final = 60_000_000
 
 
 @frozen
 class Admission:
-    """What a request asks of the ceilings, in tokens; `bound_in` can't be exceeded by its prompt."""
+    """What a request asks of the limits, in tokens; its prompt can't exceed `bound_in`."""
 
     request_id: UUID
     tenant: UUID
@@ -25,16 +36,35 @@ class Admission:
     tenant_limits: Limits
     key_limits: Limits
     windows: Windows
-    valid_from: datetime
-    valid_until: datetime
+    valid_from_us: int
+    valid_until_us: int
     bound_in: int
     wanted: int
     estimated_input: int
     estimated_output: int
     deadline_s: int
 
-
-MINUTE_US: Final = 60_000_000
+    def arguments(self, *, id_age_us: int, lifetime_us: int) -> tuple[Argument, ...]:
+        """Return what admit.lua takes after the clock and the run: identity, windows, tokens, limits."""
+        return (
+            str(self.request_id),
+            (self.request_id.int >> 80) * 1000,
+            id_age_us,
+            self.tenant_version,
+            keyspace.scope(self.key),
+            self.key_version,
+            self.windows.day,
+            self.windows.month,
+            self.valid_from_us,
+            self.valid_until_us,
+            self.bound_in,
+            self.wanted,
+            self.estimated_input,
+            self.estimated_output,
+            lifetime_us,
+            *_six(self.tenant_limits),
+            *_six(self.key_limits),
+        )
 
 
 @frozen
@@ -47,7 +77,7 @@ class Rate:
 
     @classmethod
     def at(cls, limit: int, full_in_us: int) -> Rate:
-        """The rate of a bucket that will be full again in a while; a debt leaves nothing."""
+        """Return the rate of a bucket that will be full again in a while; a debt leaves nothing."""
         return cls(limit, max(0, (MINUTE_US - full_in_us) * limit // MINUTE_US), full_in_us)
 
 
@@ -63,8 +93,8 @@ class Admitted:
 
 
 @frozen
-class Refused:
-    """A ceiling is reached: which, whose (`tenant` or `key`), its use, when another try makes sense.
+class LimitReached:
+    """A limit is reached: which, of the `tenant` or the `key` (scope), its use, when to try again.
 
     The limit is `requests`, `tokens`, `concurrency`, a budget that is exhausted (`day`, `month`,
     `total`), or one whose rest is held by running requests (`held_day`, `held_month`, `held_total`).
@@ -77,42 +107,74 @@ class Refused:
     wait_us: int
     held: int
 
+    @property
+    def is_passing(self) -> bool:
+        """Whether the end of running requests is enough to make room."""
+        return self.limit == "concurrency" or self.limit.startswith("held_")
+
 
 @frozen
 class Lost:
-    """The tenant's hash is of another run of Redis, or gone: it must be rebuilt first."""
+    """The tenant's hash is of another run of Redis, or missing: it must be rebuilt first."""
 
     mark: str
     marked_at: datetime
 
 
 @frozen
-class Unfit:
-    """The request can't be judged as it stands: `lost`, `stale`, `closed`, `late` or `calendar`."""
+class NotDecided:
+    """The script could not judge the request: `lost`, `stale`, `closed`, `late` or `calendar`."""
 
     reason: str
     now: datetime
 
 
-@frozen
-class Use:
-    """What was used of a budget's window, and what running requests hold of it."""
-
-    used: int
-    held: int
+Decision = Admitted | LimitReached | NotDecided
 
 
-@frozen
-class Standing:
-    """How a tenant or a key (scope) stands, whatever its limits are; buckets are full again in a while."""
+def decision(answer: list[Any], of: Admission) -> Decision:
+    """Read what admit.lua has decided: words are bytes, numbers are ints."""
+    kind = answer[0]
+    if kind == b"admitted":
+        _, reserved_input, reserved_output, day, month, *full_in_us = answer
+        tenant, key = of.tenant_limits, of.key_limits
+        return Admitted(
+            reserved_input,
+            reserved_output,
+            Windows(day.decode(), month.decode()),
+            _tighter(tenant.requests_per_minute, full_in_us[0], key.requests_per_minute, full_in_us[2]),
+            _tighter(tenant.tokens_per_minute, full_in_us[1], key.tokens_per_minute, full_in_us[3]),
+        )
+    if kind == b"refused":
+        _, limit, scope, used, value, wait_us, held = answer
+        owner = "tenant" if scope.decode() == keyspace.TENANT_SCOPE else "key"
+        return LimitReached(limit.decode(), owner, used, value, wait_us, held)
+    return NotDecided(kind.decode(), wire.moment(answer[1]))
 
-    scope: UUID
-    requests_full_in_us: int
-    tokens_full_in_us: int
-    running: int
-    day: Use
-    month: Use
-    total: Use
+
+@lru_cache(maxsize=4096)
+def _six(limits: Limits) -> tuple[int, ...]:
+    """Return the six limits of a scope, in the order of admit.lua."""
+    six = (
+        limits.requests_per_minute,
+        limits.tokens_per_minute,
+        limits.concurrency,
+        limits.tokens_per_day,
+        limits.tokens_per_month,
+        limits.tokens_total,
+    )
+    return tuple(-1 if limit is None else limit for limit in six)
+
+
+def _tighter(tenant: int | None, tenant_us: int, key: int | None, key_us: int) -> Rate | None:
+    """Return the tenant's rate or the key's, whichever has less left."""
+    if tenant is None:
+        return None if key is None else Rate.at(key, key_us)
+    of_tenant = Rate.at(tenant, tenant_us)
+    if key is None:
+        return of_tenant
+    of_key = Rate.at(key, key_us)
+    return of_key if of_key.left < of_tenant.left else of_tenant
 
 
 @frozen

@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 import hiredis
+from attrs import frozen
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 from authz.errors import LimiterUnavailable, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from asyncio import Future
+    from collections.abc import Awaitable, Callable, Sequence
 
     from redis.asyncio.connection import AbstractConnection
 
@@ -51,6 +53,14 @@ GONE: Final = "Redis did not answer: check that it runs."
 _pack: Final[Any] = hiredis.pack_command  # its stub allows for one argument only
 
 
+@frozen
+class Script:
+    """A Lua script's text, and the digest under which Redis knows it."""
+
+    text: str
+    sha: str
+
+
 class Link:
     """One living connection: answers come in the order of the commands."""
 
@@ -58,23 +68,37 @@ class Link:
         self._connection = connection
         self._due: list[bytes] = []
         self._is_due = asyncio.Event()
-        self._waiting: deque[asyncio.Future[Any]] = deque()
+        self._waiting: deque[Future[Any]] = deque()
         self.is_over = False
         self.run_id = ""
 
-    def send(self, *command: Argument) -> asyncio.Future[Any]:
+    def send(self, *command: Argument) -> Future[Any]:
         """Queue a command; the future gets its answer, a ResponseError or LimiterUnavailable."""
         if self.is_over:
             raise LimiterUnavailable(GONE)
         packed: bytes = _pack(command)  # first: what can't be sent must not wait for an answer
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        answer: Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(answer)
         self._due.append(packed)
         self._is_due.set()
         return answer
 
+    async def evaluate(self, script: Script, keys: Sequence[str], clock_us: int, *arguments: Argument) -> Any:
+        """Run a script once; its first argument is the clock in µs, 0 for Redis's own.
+
+        Raises LimiterUnavailable if Redis refuses it.
+        """
+        command = ("EVALSHA", script.sha, len(keys), *keys, clock_us, *arguments)
+        try:
+            return await self.send(*command)
+        except NoScriptError:  # after SCRIPT FLUSH: it has not run, so it can't run twice
+            await answer(self.send("SCRIPT", "LOAD", script.text))
+            return await answer(self.send(*command))
+        except ResponseError as error:
+            raise _refused(error) from error
+
     async def run(self) -> None:
-        """Write and read until the connection dies; whoever still waits then fails."""
+        """Write and read until the connection ends; commands still waiting for an answer then fail."""
         tasks = [asyncio.ensure_future(job) for job in (self._write(), self._read(), self._watch())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -127,6 +151,18 @@ class Link:
             if not waiter.done():
                 waiter.set_exception(LimiterUnavailable(GONE))
         self._waiting.clear()
+
+
+async def answer(future: Future[Any]) -> Any:
+    """Wait for the answer to a command. Raises LimiterUnavailable if Redis refused it."""
+    try:
+        return await future
+    except ResponseError as error:
+        raise _refused(error) from error
+
+
+def _refused(error: ResponseError) -> LimiterUnavailable:
+    return LimiterUnavailable(f"Redis refused a command: {error}")
 
 
 SENTINEL_PORT: Final = 26379

@@ -82,6 +82,7 @@ def metering(node: UUID | str) -> str:
     return f"nz:metering:{node}"
 
 
+@lru_cache(maxsize=4096)
 def scope(key_id: UUID | None) -> str:
     """What a key is called in fields of its tenant's hash; None is the tenant itself."""
     return TENANT_SCOPE if key_id is None else str(key_id)

@@ -15,10 +15,9 @@ from uuid import UUID
 from attrs import evolve
 
 from authz.errors import LimiterUnavailable
-from authz.limiter import keyspace, reservations, scripts, trust, wire
-from authz.limiter.admission import Lost
-from authz.limiter.connection import Pipeline
-from authz.limiter.scripts import answer
+from authz.limiter import keyspace, scripts, wire
+from authz.limiter.admission import Lost, decision
+from authz.limiter.connection import Pipeline, answer
 from authz.limiter.wire import SECOND_US
 from authz.types import Period
 
@@ -26,8 +25,9 @@ if TYPE_CHECKING:
     from asyncio import Future
     from collections.abc import Sequence
 
-    from authz.limiter.admission import Admission, Admitted, Reading, Refused, Standing, Unfit
+    from authz.limiter.admission import Admission, Decision, Reading
     from authz.limiter.connection import Argument
+    from authz.limiter.wire import Standing
     from authz.types import Closed, OpenRequest, Total, Windows
 
 TOMBSTONE_S: Final = 120
@@ -58,7 +58,7 @@ class Limiter:
     def __init__(self, url: str) -> None:
         self.clock_us = 0
         """What the scripts take for the time; 0 is Redis's own clock, anything else is for tests."""
-        self._pipeline = Pipeline(url, on_connect=trust.prepare)
+        self._pipeline = Pipeline(url, on_connect=scripts.prepare)
         self._pruned: dict[UUID, date] = {}
 
     @classmethod
@@ -86,33 +86,20 @@ class Limiter:
         """The run of the Redis that is there; raises LimiterUnavailable, with the reason, if none is."""
         return self._pipeline.link.run_id
 
-    async def admit(self, ask: Admission) -> Admitted | Refused | Unfit:
-        """Admit a request under every ceiling of its tenant and key, or say what stands against it."""
+    async def admit(self, admission: Admission) -> Decision:
+        """Admit a request under every limit of its tenant and key, or return the limit that is reached."""
         link = self._pipeline.link
-        said = await scripts.ADMIT.evaluate(
-            link,
-            keyspace.of_admission(ask.tenant, ask.key),
+        answer_ = await link.evaluate(
+            scripts.ADMIT,
+            keyspace.of_admission(admission.tenant, admission.key),
             self.clock_us,
             link.run_id,
-            str(ask.request_id),
-            (ask.request_id.int >> 80) * 1000,
-            ID_AGE_S * SECOND_US,
-            ask.tenant_version,
-            keyspace.scope(ask.key),
-            ask.key_version,
-            ask.windows.day,
-            ask.windows.month,
-            wire.us(ask.valid_from),
-            wire.us(ask.valid_until),
-            ask.bound_in,
-            ask.wanted,
-            ask.estimated_input,
-            ask.estimated_output,
-            (ask.deadline_s + OVERDUE_S) * SECOND_US,
-            *wire.limits(ask.tenant_limits),
-            *wire.limits(ask.key_limits),
+            *admission.arguments(
+                id_age_us=ID_AGE_S * SECOND_US,
+                lifetime_us=(admission.deadline_s + OVERDUE_S) * SECOND_US,
+            ),
         )
-        return wire.decision(said, ask)
+        return decision(answer_, admission)
 
     async def free(self, done: Sequence[tuple[UUID, UUID, UUID]]) -> None:
         """Free the slots of requests (id, tenant, key) that have ended; what they hold stays held."""
@@ -167,9 +154,7 @@ class Limiter:
         ends = dict(zip(found[::2], found[1::2], strict=True))
         packed = await answer(link.send("HMGET", keyspace.held(tenant), *ends)) if ends else ()
         return tuple(
-            reservations.unpack(
-                UUID(request_id.decode()), held, wire.moment(end) - timedelta(seconds=OVERDUE_S)
-            )
+            wire.unpack(UUID(request_id.decode()), held, wire.moment(end) - timedelta(seconds=OVERDUE_S))
             for (request_id, end), held in zip(ends.items(), packed, strict=True)
             if held is not None
         )
@@ -192,20 +177,20 @@ class Limiter:
         for request in closed:
             arguments += (str(request.request_id), request.tokens)
         arguments += wire.totals(tenant, totals)
-        await scripts.SETTLE.evaluate(self._pipeline.link, keys, self.clock_us, *arguments)
+        await self._pipeline.link.evaluate(scripts.SETTLE, keys, self.clock_us, *arguments)
 
     async def prune(self, tenant: UUID, newest: date) -> date:
         """Forget windows long before the newest day; returns it, or Redis's own day if that is earlier."""
         today = min(newest, (await self.now()).date())
         horizon = (today - KEPT).isoformat(), (today - KEPT_MONTHS).isoformat()[:7]
         keys = (keyspace.tenant(tenant),)
-        await scripts.PRUNE.evaluate(self._pipeline.link, keys, self.clock_us, *horizon)
+        await self._pipeline.link.evaluate(scripts.PRUNE, keys, self.clock_us, *horizon)
         return today
 
     async def notice(self, tenant: UUID) -> Lost | None:
         """Mark the loss of a tenant's hash, or find the mark that is there; None if nothing is lost."""
         link, keys = self._pipeline.link, (keyspace.tenant(tenant),)
-        mark = await scripts.NOTICE.evaluate(link, keys, self.clock_us, link.run_id, secrets.token_hex(8))
+        mark = await link.evaluate(scripts.NOTICE, keys, self.clock_us, link.run_id, secrets.token_hex(8))
         return Lost(mark[0].decode(), wire.moment(mark[1])) if mark else None
 
     async def rebuild(self, reading: Reading) -> bool:
@@ -221,9 +206,9 @@ class Limiter:
         rows: list[Argument] = []
         for row in reading.open_requests:
             end = wire.us(row.deadline) + OVERDUE_S * SECOND_US
-            rows += (str(row.request_id), place[row.key], reservations.pack(row), end)
-        done = await scripts.REBUILD.evaluate(
-            link,
+            rows += (str(row.request_id), place[row.key], wire.pack(row), end)
+        done = await link.evaluate(
+            scripts.REBUILD,
             keys,
             self.clock_us,
             link.run_id,
@@ -247,12 +232,12 @@ class Limiter:
         for key, version in versions.items():
             arguments += (keyspace.version(key), version)
         keys = (keyspace.tenant(tenant),)
-        await scripts.RAISE.evaluate(self._pipeline.link, keys, self.clock_us, *arguments)
+        await self._pipeline.link.evaluate(scripts.RAISE, keys, self.clock_us, *arguments)
 
     async def create(self, tenant: UUID, version: int) -> None:
         """Publish a tenant that is about to be committed; does nothing where there is an epoch."""
         link, keys = self._pipeline.link, (keyspace.tenant(tenant),)
-        await scripts.CREATE.evaluate(link, keys, self.clock_us, link.run_id, version)
+        await link.evaluate(scripts.CREATE, keys, self.clock_us, link.run_id, version)
 
     async def vouch(self, node: UUID, *, lag_ms: int) -> None:
         """Say that a node's metering lives, and how far it is behind; forgotten after 60 s."""

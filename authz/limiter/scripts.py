@@ -1,70 +1,65 @@
-"""The Lua scripts: known to Redis by digest, loaded on every connection, sent again if it forgot them."""
+"""The Lua scripts, and the Redis that may run them.
+
+A script is known to Redis by its digest, loaded on every connection, and sent again if it was
+forgotten. The Redis must be one that keeps what it is given: no eviction, no replica, new enough.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
-
-from attrs import frozen
-from redis.exceptions import NoScriptError, ResponseError
+from typing import TYPE_CHECKING, Final
 
 from authz.errors import LimiterUnavailable
+from authz.limiter.connection import Script, answer
 
 if TYPE_CHECKING:
-    from asyncio import Future
-    from collections.abc import Sequence
+    from authz.limiter.connection import Link
 
-    from authz.limiter.connection import Argument, Link
+OLDEST: Final = (6, 2)
 
 
-@frozen
-class Script:
-    """A Lua script behind the prelude of all of them, and the digest Redis knows it by."""
-
-    text: str
-    sha: str
-
-    @classmethod
-    def load(cls, name: str) -> Script:
-        """Read a script of this package."""
-        folder = files("authz.limiter") / "lua"
-        text = "\n".join(
-            (folder / part).read_text(encoding="utf-8") for part in ("prelude.lua", f"{name}.lua")
-        )
-        return cls(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
-
-    async def evaluate(self, link: Link, keys: Sequence[str], clock_us: int, *arguments: Argument) -> Any:
-        """Run it once; its first argument is the clock, 0 for Redis's own."""
-        command = ("EVALSHA", self.sha, len(keys), *keys, clock_us, *arguments)
-        try:
-            return await link.send(*command)
-        except NoScriptError:  # after SCRIPT FLUSH: it has not run, so it can't run twice
-            await answer(link.send("SCRIPT", "LOAD", self.text))
-            return await answer(link.send(*command))
-        except ResponseError as error:
-            raise refused(error) from error
+def _load(name: str) -> Script:
+    """Read a script of this package, behind the prelude of all of them."""
+    folder = files("authz.limiter") / "lua"
+    text = "\n".join((folder / part).read_text(encoding="utf-8") for part in ("prelude.lua", f"{name}.lua"))
+    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
 ADMIT, SETTLE, NOTICE, REBUILD, RAISE, CREATE, PRUNE = SCRIPTS = tuple(
-    Script.load(name) for name in ("admit", "settle", "notice", "rebuild", "raise", "create", "prune")
+    _load(name) for name in ("admit", "settle", "notice", "rebuild", "raise", "create", "prune")
 )
 
 
-async def load(link: Link) -> None:
-    """Make every script known to the Redis of a new connection."""
+async def prepare(link: Link) -> None:
+    """Note the run of a new connection's Redis and load the scripts.
+
+    Raises LimiterUnavailable, with the reason, if this Redis can't be trusted with limits.
+    """
+    info = _fields((await answer(link.send("INFO"))).decode())
+    reason = _distrust(info)
+    if reason is not None:
+        raise LimiterUnavailable(reason)
+    link.run_id = info["run_id"]
     for script in SCRIPTS:
         await answer(link.send("SCRIPT", "LOAD", script.text))
 
 
-async def answer(future: Future[Any]) -> Any:
-    """Wait for the answer to a command; raises LimiterUnavailable if it was refused."""
-    try:
-        return await future
-    except ResponseError as error:
-        raise refused(error) from error
+def _distrust(info: dict[str, str]) -> str | None:
+    version = info.get("redis_version", "")
+    numbers = re.match(r"(\d+)\.(\d+)", version)
+    if numbers is None or (int(numbers[1]), int(numbers[2])) < OLDEST:
+        return f"Redis {version} is too old: run Redis 6.2, Valkey 7.2 or newer."
+    if info.get("role") != "master":
+        return "Redis is a replica and takes no writes: point REDIS_URL at its master."
+    policy = info.get("maxmemory_policy")
+    if policy != "noeviction":
+        return f"Redis may evict budgets ({policy}): set its maxmemory-policy to noeviction."
+    return None if info.get("run_id") else "Redis does not say which run it is: connect without a proxy."
 
 
-def refused(error: ResponseError) -> LimiterUnavailable:
-    """What an operator is told when Redis answers with an error."""
-    return LimiterUnavailable(f"Redis refused a command: {error}")
+def _fields(info: str) -> dict[str, str]:
+    """Parse the answer to INFO."""
+    pairs = (line.partition(":") for line in info.splitlines() if ":" in line)
+    return {name: value for name, _, value in pairs}

@@ -79,7 +79,7 @@ class Oracle:
                 return {(reason,)}
         if ask.request_id in self.held:
             return {(self.held[ask.request_id].input, self.held[ask.request_id].output)}
-        if not _us(ask.valid_from) <= now_us < _us(ask.valid_until):
+        if not ask.valid_from_us <= now_us < ask.valid_until_us:
             return {("calendar",)}
         return self._measured(ask, now_us)
 

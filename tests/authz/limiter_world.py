@@ -10,7 +10,7 @@ from attrs import define, evolve, field, frozen
 from redis.asyncio import Redis
 
 from authz.limiter import keyspace
-from authz.limiter.admission import Admission, Admitted, Lost, Reading, Refused
+from authz.limiter.admission import Admission, Admitted, LimitReached, Lost, Reading
 from authz.limiter.limiter import Limiter
 from authz.stack import embedded
 from authz.types import Limits, Period
@@ -224,4 +224,4 @@ def said(decision: Decision) -> Answer:
     """An answer as the oracle gives it."""
     if isinstance(decision, Admitted):
         return decision.input, decision.output
-    return (decision.limit if isinstance(decision, Refused) else decision.reason,)
+    return (decision.limit if isinstance(decision, LimitReached) else decision.reason,)

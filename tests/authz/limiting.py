@@ -11,14 +11,14 @@ from uuid import UUID, uuid4
 from attrs import define, evolve, field, frozen
 
 from authz.decision import calendar as windows
-from authz.limiter.admission import Admission, Admitted, Lost, Reading, Refused, Unfit
+from authz.limiter.admission import Admission, Admitted, LimitReached, Lost, NotDecided, Reading
 from authz.limiter.limiter import Limiter
 from authz.types import TOTAL_START, Closed, Limits, OpenRequest, Period, Total
 from tests.authz.asking import uuid7
 
 NOON = datetime(2026, 11, 25, 12, tzinfo=UTC)
 DEADLINE_S = 30
-Decision = Admitted | Refused | Unfit
+Decision = Admitted | LimitReached | NotDecided
 
 
 @frozen
@@ -82,8 +82,8 @@ class Desk:
             tenant_limits=self.limits[self.tenant],
             key_limits=self.limits[key],
             windows=calendar.windows,
-            valid_from=calendar.valid_from,
-            valid_until=calendar.valid_until,
+            valid_from_us=calendar.valid_from_us,
+            valid_until_us=calendar.valid_until_us,
             bound_in=bound_in,
             wanted=wanted,
             estimated_input=bound_in,
@@ -181,5 +181,5 @@ class Desk:
 
 def refusal(decision: object) -> tuple[str, str]:
     """Which limit of whom refused."""
-    assert isinstance(decision, Refused), decision
+    assert isinstance(decision, LimitReached), decision
     return decision.limit, decision.scope

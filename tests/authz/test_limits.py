@@ -9,7 +9,8 @@ import pytest
 from attrs import evolve
 from redis.asyncio import Redis
 
-from authz.limiter.admission import Admitted, Refused, Unfit
+from authz.limiter import wire
+from authz.limiter.admission import Admitted, LimitReached, NotDecided
 from authz.limiter.limiter import Limiter
 from authz.types import Limits
 from tests.authz.limiting import Desk, refusal
@@ -59,11 +60,11 @@ async def test_unfit_writes_nothing(desk: Desk, reason: str) -> None:
     elif reason == "stale tenant":
         await desk.limiter.raise_versions(desk.tenant, {None: 2})
     elif reason == "calendar":
-        ask = evolve(ask, valid_until=desk.now)
+        ask = evolve(ask, valid_until_us=wire.us(desk.now))
     elif reason == "lost":
         await desk.redis.hset(f"nz:{{{desk.tenant}}}", "epoch", "another run")
     before = await desk.content()
-    assert Unfit(reason.split(maxsplit=1)[0], desk.now) == await desk.admit(ask)
+    assert NotDecided(reason.split(maxsplit=1)[0], desk.now) == await desk.admit(ask)
     assert before == await desk.content()
 
 
@@ -93,7 +94,7 @@ async def test_closed_id_stays_closed(desk: Desk) -> None:
     await desk.admit(ask)
     await desk.settle({ask.request_id: 0})
     for _ in range(130):
-        assert isinstance(await desk.admit(ask), Unfit)
+        assert isinstance(await desk.admit(ask), NotDecided)
         desk.pass_time(SECOND)
         await desk.limiter.settle(desk.tenant, (), ())
 
@@ -108,7 +109,7 @@ async def test_tombstone_outlives_its_id(desk: Desk, ahead_s: int) -> None:
     desk.pass_time(121 * SECOND)
     await desk.limiter.settle(desk.tenant, (), ())
     assert 0 == await desk.redis.zcard(f"nz:{{{desk.tenant}}}:closed")
-    assert Unfit("late", desk.now) == await desk.admit(ask)
+    assert NotDecided("late", desk.now) == await desk.admit(ask)
 
 
 async def test_clock_that_steps_back_reopens_no_id(desk: Desk) -> None:
@@ -120,13 +121,13 @@ async def test_clock_that_steps_back_reopens_no_id(desk: Desk) -> None:
     desk.pass_time(130 * SECOND)
     await desk.limiter.settle(desk.tenant, (), ())
     desk.pass_time(-130 * SECOND)
-    assert Unfit("late", desk.now) == await desk.admit(ask)
+    assert NotDecided("late", desk.now) == await desk.admit(ask)
 
 
 async def test_id_of_the_far_future_is_refused(desk: Desk) -> None:
     """L2: an id more than a minute ahead would outlive its own tombstone."""
     await desk.open()
-    assert Unfit("late", desk.now) == await desk.admit(desk.ask(age=-61 * SECOND))
+    assert NotDecided("late", desk.now) == await desk.admit(desk.ask(age=-61 * SECOND))
 
 
 async def test_last_answer_is_a_short_one(desk: Desk) -> None:
@@ -143,7 +144,7 @@ async def test_prompt_without_an_answer_is_the_end(desk: Desk) -> None:
     await desk.open(Limits(tokens_total=30))
     await desk.settle({await desk.reserve(): 20})
     decision = await desk.admit()
-    assert Refused("total", "tenant", used=20, value=30, wait_us=0, held=0) == decision
+    assert LimitReached("total", "tenant", used=20, value=30, wait_us=0, held=0) == decision
 
 
 async def test_embedding_needs_no_answer(desk: Desk) -> None:
@@ -204,7 +205,7 @@ async def test_versions_only_rise(desk: Desk) -> None:
     await desk.limiter.raise_versions(desk.tenant, {desk.key: 3, None: 2})
     await desk.limiter.raise_versions(desk.tenant, {desk.key: 1, None: 1})
     assert (2, 3) == await desk.limiter.versions(desk.tenant, desk.key)
-    assert Unfit("stale", desk.now) == await desk.admit(old)
+    assert NotDecided("stale", desk.now) == await desk.admit(old)
 
 
 async def test_tenant_is_published_once(desk: Desk) -> None:

@@ -20,7 +20,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from authz.limiter.admission import Admitted, Refused
+from authz.limiter.admission import Admitted, LimitReached
 from authz.stack import embedded
 from authz.types import Limits
 from tests.authz.limiter_model import Oracle
@@ -83,10 +83,10 @@ class Ceilings(RuleBasedStateMachine):
         decision = self.run(self.world.decide(ask, process))
         if isinstance(decision, Admitted) and starts:
             self.world.truth.started.add(ask.request_id)
-        if isinstance(decision, Refused) and decision.wait_us:
+        if isinstance(decision, LimitReached) and decision.wait_us:
             self.world.desk.pass_time(timedelta(microseconds=decision.wait_us))
             again = self.run(self.world.decide(self.world.ask(**asked), process))
-            assert not (isinstance(again, Refused) and again.wait_us), "L5: the wait did not suffice"
+            assert not (isinstance(again, LimitReached) and again.wait_us), "L5: the wait did not suffice"
 
     @precondition(lambda self: self.world.asks)
     @rule(pick=PICK, process=st.integers(0, 1))

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from redis.asyncio import Redis
 
-from authz.limiter.admission import Admitted, Refused
+from authz.limiter.admission import Admitted, LimitReached
 from authz.limiter.limiter import Limiter
 from authz.types import Limits
 from tests.authz.limiting import Desk
@@ -49,7 +49,7 @@ async def test_budget_is_not_passed(desk: Desk) -> None:
         spent = sum(desk.ledger.values())
     assert 990 <= spent <= 1000
     decision = await desk.admit()
-    assert isinstance(decision, Refused)
+    assert isinstance(decision, LimitReached)
     assert "total" == decision.limit
 
 

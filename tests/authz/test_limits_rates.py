@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from authz.limiter.admission import MINUTE_US, Admitted, Refused
+from authz.limiter.admission import MINUTE_US, Admitted, LimitReached
 from authz.limiter.limiter import Limiter
 from authz.types import Limits, Windows
 from tests.authz.limiting import NOON, Desk, refusal
@@ -43,7 +43,7 @@ async def test_long_run_is_exactly_the_limit(desk: Desk) -> None:
     admitted = 0
     while admitted < 7 + 7 * 20:
         decision = await desk.admit()
-        if isinstance(decision, Refused):
+        if isinstance(decision, LimitReached):
             desk.pass_time(timedelta(microseconds=decision.wait_us))
         else:
             admitted += 1
@@ -57,9 +57,9 @@ async def test_wait_suffices(desk: Desk, limits: tuple[int, int]) -> None:
     await desk.open(tenant, key)
     while isinstance(decision := await desk.admit(desk.ask(wanted=99)), Admitted):
         pass
-    assert isinstance(decision, Refused)
+    assert isinstance(decision, LimitReached)
     desk.pass_time(timedelta(microseconds=decision.wait_us - 1000))
-    assert isinstance(await desk.admit(desk.ask(wanted=99)), Refused)
+    assert isinstance(await desk.admit(desk.ask(wanted=99)), LimitReached)
     desk.pass_time(timedelta(microseconds=1000))
     assert isinstance(await desk.admit(desk.ask(wanted=99)), Admitted)
 
@@ -79,7 +79,7 @@ async def test_estimate_above_the_limit_is_not_locked_out(desk: Desk) -> None:
     running = await desk.reserve(wanted=590)
     await desk.settle({running: 600})
     decision = await desk.admit(desk.ask(bound_in=1, wanted=0))
-    assert isinstance(decision, Refused)
+    assert isinstance(decision, LimitReached)
     assert (540 + 1, 600) == (decision.wait_us // 1_000_000, decision.used)
 
 
@@ -123,7 +123,7 @@ async def test_wait_suffices_behind_a_clock_that_stepped_back(desk: Desk) -> Non
     await desk.reserve()
     desk.pass_time(-timedelta(seconds=20))
     decision = await desk.admit()
-    assert isinstance(decision, Refused)
+    assert isinstance(decision, LimitReached)
     assert 80_000_000 == decision.wait_us
     desk.pass_time(timedelta(microseconds=decision.wait_us))
     assert isinstance(await desk.admit(), Admitted)

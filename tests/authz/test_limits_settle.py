@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from authz.errors import LimiterUnavailable
 from authz.limiter import limiter as limits
-from authz.limiter.admission import Admitted, Unfit
+from authz.limiter.admission import Admitted, NotDecided
 from authz.limiter.limiter import Limiter
 from authz.types import Limits, Period, Total, Windows
 from tests.authz.limiting import Desk, refusal
@@ -132,10 +132,10 @@ async def test_totals_rise_without_an_epoch(desk: Desk) -> None:
     await desk.admit(ask)
     await desk.redis.flushall()
     await desk.settle({ask.request_id: 20})
-    assert Unfit("lost", desk.now) == await desk.admit(ask)
+    assert NotDecided("lost", desk.now) == await desk.admit(ask)
     await desk.rebuild()
     assert (20, 0) == (await desk.field("u:t:t"), await desk.field("h:t:t"))
-    assert Unfit("closed", desk.now) == await desk.admit(ask)
+    assert NotDecided("closed", desk.now) == await desk.admit(ask)
 
 
 async def test_old_windows_are_forgotten(desk: Desk) -> None:

@@ -6,7 +6,7 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from authz.accounts.keys import CreatedKey
-from authz.decision.refusals import REASONS
+from authz.decision.refusals import Reason
 from tests.authz.asking import Guard
 
 
@@ -47,7 +47,7 @@ async def test_what_never_happened_is_zero(guard: Guard) -> None:
     """Every reason is there from the start, so that an alarm on it can be written."""
     found = await scrape(guard)
     counted = {sample[2] for sample in found if sample[0] == "gateway_decisions_total"}
-    assert {"", *REASONS} == counted
+    assert {"", *Reason} == counted
 
 
 async def test_standing_is_read_at_the_scrape(guard: Guard) -> None:

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 import pytest
 from attrs import Factory, define
 
-from authz.limiter.admission import Admitted, Refused, Unfit
+from authz.limiter.admission import Admitted, LimitReached, NotDecided
 from authz.limiter.queue import WAITERS, Queue
 from authz.types import Windows
 
 KEY = uuid.UUID(int=1)
-FULL = Refused("concurrency", "key", 5, 5, 0, 0)
+FULL = LimitReached("concurrency", "key", 5, 5, 0, 0)
 ADMITTED = Admitted(1, 1, Windows("2026-11-25", "2026-11"), None, None)
 
 
@@ -30,10 +30,10 @@ class Slots:
     free: int = 0
     asked: list[str] = Factory(list)
 
-    def attempt(self, name: str) -> Callable[[], Awaitable[Admitted | Refused | Unfit]]:
+    def attempt(self, name: str) -> Callable[[], Awaitable[Admitted | LimitReached | NotDecided]]:
         """What a client of this name asks."""
 
-        async def ask() -> Admitted | Refused | Unfit:
+        async def ask() -> Admitted | LimitReached | NotDecided:
             self.asked.append(name)
             if not self.free:
                 return FULL
@@ -70,9 +70,9 @@ async def test_a_free_slot_is_taken_at_once() -> None:
 @pytest.mark.parametrize("limit", ["requests", "tokens", "day", "month", "total"])
 async def test_only_what_passes_by_itself_is_waited_for(limit: str) -> None:
     """A rate or an exhausted budget is refused at once: waiting in line would not help."""
-    refused = Refused(limit, "key", 5, 5, 0, 0)
+    refused = LimitReached(limit, "key", 5, 5, 0, 0)
 
-    async def attempt() -> Admitted | Refused | Unfit:
+    async def attempt() -> Admitted | LimitReached | NotDecided:
         return refused
 
     assert refused == await Queue(wait_s=1, now_s=Clock()).decide(KEY, attempt, _stays)
@@ -167,9 +167,9 @@ async def test_lines_of_other_keys_are_other_lines() -> None:
 
 async def test_unfit_requests_do_not_wait() -> None:
     """What can't be judged is answered at once."""
-    unfit = Unfit("lost", datetime.now(UTC))
+    unfit = NotDecided("lost", datetime.now(UTC))
 
-    async def attempt() -> Admitted | Refused | Unfit:
+    async def attempt() -> Admitted | LimitReached | NotDecided:
         return unfit
 
     assert unfit == await Queue(wait_s=1, now_s=Clock()).decide(KEY, attempt, _stays)

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from authz.accounts.keys import CreatedKey, set_key_state
 from authz.accounts.session import Session
 from authz.decision import calendar as windows
-from authz.limiter.admission import Admission, Admitted, Refused, Unfit
+from authz.limiter.admission import Admission, Admitted, LimitReached, NotDecided
 from authz.limiter.limiter import Limiter
 from authz.rebuild import Rebuilder
 from authz.store import Store
@@ -68,7 +68,7 @@ class Loss:
         async with self.session.store.connection() as connection:
             await connection.execute(query, *arguments)
 
-    async def admit(self, *, total: int = 100) -> Admitted | Refused | Unfit:
+    async def admit(self, *, total: int = 100) -> Admitted | LimitReached | NotDecided:
         """Ask for 10 + 10 tokens under a budget of the tenant and two slots of the key."""
         calendar = windows.at(self.now, "UTC")
         return await self.session.limiter.admit(
@@ -81,8 +81,8 @@ class Loss:
                 tenant_limits=Limits(tokens_total=total),
                 key_limits=Limits(concurrency=2),
                 windows=calendar.windows,
-                valid_from=calendar.valid_from,
-                valid_until=calendar.valid_until,
+                valid_from_us=calendar.valid_from_us,
+                valid_until_us=calendar.valid_until_us,
                 bound_in=10,
                 wanted=10,
                 estimated_input=1,
@@ -116,9 +116,9 @@ async def test_nobody_is_admitted_before(loss: Loss) -> None:
     await loss.read_to_the_end(*NODES)
     assert isinstance(await loss.admit(), Admitted)
     await loss.mark()
-    assert Unfit("lost", loss.now) == await loss.admit()
+    assert NotDecided("lost", loss.now) == await loss.admit()
     assert await loss.rebuilder._step(loss.tenant) is not None
-    assert Unfit("lost", loss.now) == await loss.admit()
+    assert NotDecided("lost", loss.now) == await loss.admit()
     await loss.read_to_the_end(*NODES)
     assert await loss.rebuilder._step(loss.tenant) is None
     assert isinstance(await loss.admit(), Admitted)
@@ -170,9 +170,11 @@ async def test_counters_say_what_postgres_says(loss: Loss) -> None:
     assert standing is not None
     assert (55, 20, 2) == (standing[0].total.used, standing[0].total.held, standing[0].running)
     assert [b"%b" % str(closed).encode()] == await loss.redis.zrange(f"nz:{{{loss.tenant}}}:closed", 0, -1)
-    held = Refused("held_total", "tenant", used=55, value=94, wait_us=0, held=20)
+    held = LimitReached("held_total", "tenant", used=55, value=94, wait_us=0, held=20)
     assert held == await loss.admit(total=94)
-    assert Refused("concurrency", "key", used=2, value=2, wait_us=0, held=0) == await loss.admit(total=95)
+    assert LimitReached("concurrency", "key", used=2, value=2, wait_us=0, held=0) == await loss.admit(
+        total=95
+    )
 
 
 async def test_revoked_key_stays_revoked(loss: Loss, key: CreatedKey) -> None:
@@ -181,7 +183,7 @@ async def test_revoked_key_stays_revoked(loss: Loss, key: CreatedKey) -> None:
     await loss.mark()
     await loss.read_to_the_end(NODES[0])
     assert await loss.rebuilder._step(loss.tenant) is None
-    assert Unfit("stale", loss.now) == await loss.admit()
+    assert NotDecided("stale", loss.now) == await loss.admit()
 
 
 async def test_unpublished_version_is_published(loss: Loss) -> None:
@@ -189,7 +191,7 @@ async def test_unpublished_version_is_published(loss: Loss) -> None:
     await loss.execute("UPDATE keys SET version = 2 WHERE id = $1", loss.identity.key)
     assert isinstance(await loss.admit(), Admitted)
     assert 1 == await publish(loss.session.store, loss.session.limiter)
-    assert Unfit("stale", loss.now) == await loss.admit()
+    assert NotDecided("stale", loss.now) == await loss.admit()
     assert 0 == await publish(loss.session.store, loss.session.limiter)
 
 
@@ -236,7 +238,7 @@ async def test_failure_ends_the_attempt_alone(loss: Loss) -> None:
     failing = Rebuilder(away, loss.session.limiter)
     failing.notice(loss.tenant)
     await finish(failing)
-    assert Unfit("lost", loss.now) == await loss.admit()
+    assert NotDecided("lost", loss.now) == await loss.admit()
     await loss.read_to_the_end(NODES[0])
     loss.rebuilder.notice(loss.tenant)
     await finish(loss.rebuilder)

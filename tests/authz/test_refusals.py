@@ -8,13 +8,13 @@ from uuid import UUID
 
 import pytest
 
-from authz.decision.refusals import REASONS, Refusal, word
+from authz.decision.refusals import WORDINGS, Refusal, word
 from authz.types import Dialect
 
 ID = UUID("019ab5c0-1c00-7000-8000-000000000001")
 WORDS = {
     "model": "m",
-    "whose": "This key's",
+    "owner": "This key's",
     "limit": "1,000",
     "used": "990",
     "held": "10",
@@ -22,33 +22,33 @@ WORDS = {
     "seconds": "1",
     "remedy": "it starts again at midnight",
 }
-UNAUTHENTICATED = [reason for reason, entry in REASONS.items() if entry.status == 401]
+UNAUTHENTICATED = [reason for reason, entry in WORDINGS.items() if entry.status == 401]
 
 
 def _error(reason: str, dialect: Dialect) -> object:
     return json.loads(word(Refusal(reason, words=WORDS), dialect=dialect, request_id=ID).body)
 
 
-@pytest.mark.parametrize("reason", REASONS)
+@pytest.mark.parametrize("reason", WORDINGS)
 def test_shapes(reason: str) -> None:
     """Every refusal has the shape of its reader's SDK, with one sentence for all of them."""
-    sentence = REASONS[reason].sentence.format(**WORDS)
+    sentence = WORDINGS[reason].sentence.format(**WORDS)
     assert {"error": sentence} == _error(reason, Dialect.OLLAMA)
     openai = {
         "message": sentence,
-        "type": REASONS[reason].openai_type,
+        "type": WORDINGS[reason].openai_type,
         "param": None,
-        "code": REASONS[reason].openai_code,
+        "code": WORDINGS[reason].openai_code,
     }
     assert {"error": openai} == _error(reason, Dialect.OPENAI)
-    anthropic = {"type": REASONS[reason].anthropic_type, "message": sentence}
+    anthropic = {"type": WORDINGS[reason].anthropic_type, "message": sentence}
     assert {"type": "error", "error": anthropic, "request_id": str(ID)} == _error(reason, Dialect.ANTHROPIC)
 
 
-@pytest.mark.parametrize("reason", [reason for reason in REASONS if reason != "model_unknown"])
+@pytest.mark.parametrize("reason", [reason for reason in WORDINGS if reason != "model_unknown"])
 def test_one_sentence_that_says_what_to_do(reason: str) -> None:
     """A refusal is one sentence: what is wrong, a colon or comma, what to do."""
-    assert re.fullmatch(r"[A-Z][^\n]+[:,] [^\n]+\.", REASONS[reason].sentence.format(**WORDS))
+    assert re.fullmatch(r"[A-Z][^\n]+[:,] [^\n]+\.", WORDINGS[reason].sentence.format(**WORDS))
 
 
 @pytest.mark.parametrize("dialect", Dialect)
@@ -67,7 +67,7 @@ def test_401_has_a_challenge(reason: str) -> None:
     )
 
 
-@pytest.mark.parametrize("reason", [reason for reason, entry in REASONS.items() if entry.status == 503])
+@pytest.mark.parametrize("reason", [reason for reason, entry in WORDINGS.items() if entry.status == 503])
 def test_503_says_when_to_retry(reason: str) -> None:
     """Whatever passes by itself says so."""
     assert "1" == word(Refusal(reason), dialect=Dialect.OPENAI, request_id=ID).headers["retry-after"]

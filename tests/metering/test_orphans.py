@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from authz.limiter import keyspace
+from authz.limiter import keyspace, wire
 from authz.limiter.admission import Admission, Admitted
 from authz.limiter.limiter import Limiter
 from authz.types import TOTAL_START, Limits, Windows
@@ -202,8 +202,8 @@ def admission(request_id: UUID) -> Admission:
         tenant_limits=Limits(tokens_per_day=10_000),
         key_limits=Limits(),
         windows=Windows("2026-11-25", "2026-11"),
-        valid_from=START - timedelta(days=1),
-        valid_until=START + timedelta(days=1),
+        valid_from_us=wire.us(START - timedelta(days=1)),
+        valid_until_us=wire.us(START + timedelta(days=1)),
         bound_in=100,
         wanted=200,
         estimated_input=100,

@@ -1,0 +1,46 @@
+"""How far a newcomer must read: the files that one decision enters."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import authz
+from authz.accounts.keys import create_key
+from authz.accounts.limits import set_tenant_limits
+from authz.accounts.scope import Scope
+from authz.accounts.session import Session
+from authz.types import Limits
+from tests.authz.asking import NODE, Guard
+
+HOME: Final = Path(authz.__file__).parent
+
+EVERY: Final = Limits(1000, 10**6, 8, 10**6, 10**7, 10**8)
+
+
+async def test_a_decision_enters_few_files(guard: Guard, session: Session) -> None:
+    """A warm decision under limits of every kind enters 13 files of authz, which the README names."""
+    await session.limiter.vouch(NODE, lag_ms=0)
+    await set_tenant_limits(session, "acme", limits=lambda _: EVERY)
+    key = await create_key(
+        session, tenant="acme", name="limited", limits=EVERY, scope=Scope(models=("de*",), max_output=100)
+    )
+    await guard.ask(key=key.key)
+    entered: set[str] = set()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        path = Path(frame.f_code.co_filename)
+        if event == "call" and path.is_relative_to(HOME):
+            entered.add(str(path.relative_to(HOME)))
+
+    sys.setprofile(note)
+    try:
+        answer = await guard.ask(key=key.key)
+    finally:
+        sys.setprofile(None)
+    assert 204 == answer.status_code
+    readme = (HOME.parent / "README.md").read_text(encoding="utf-8")
+    assert not [name for name in sorted(entered) if f"(authz/{name})" not in readme]
+    assert 13 >= len(entered)
