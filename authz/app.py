@@ -23,7 +23,7 @@ from litestar.enums import HttpMethod
 from prometheus_client import CollectorRegistry
 
 from authz import log as logging
-from authz import messages
+from authz import messages, prometheus
 from authz import settings as settings_
 from authz.backends.inventory import Inventory
 from authz.decision import metrics, refusals, routes
@@ -172,7 +172,7 @@ class Gate:
 
     async def scrape(self) -> Response[bytes]:
         """Answer a Prometheus; Caddy never passes a client's request for /metrics on."""
-        return _response(Answer(200, {"content-type": metrics.CONTENT_TYPE}, self._metrics.text()))
+        return _response(Answer(200, {"content-type": prometheus.CONTENT_TYPE}, self._metrics.text()))
 
     def _observe(self, decision: object, seconds: float) -> None:
         """Count a decision by its reason, and the time that it took."""

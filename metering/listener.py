@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from authz.decision.metrics import CONTENT_TYPE
+from authz.prometheus import CONTENT_TYPE
 
 if TYPE_CHECKING:
     from asyncio import StreamReader, StreamWriter

@@ -10,7 +10,7 @@ from prometheus_client import Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
-from authz.decision.metrics import add_process
+from authz.prometheus import add_process
 from metering.cost import Source
 
 if TYPE_CHECKING:

@@ -8,18 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from prometheus_client import (
-    Counter,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
-)
+from prometheus_client import Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from authz.decision.refusals import Reason
 from authz.errors import LimiterUnavailable
+from authz.prometheus import add_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,19 +25,11 @@ if TYPE_CHECKING:
     from authz.decision.verify import Verifier
     from authz.limiter.limiter import Limiter
 
-CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-
 GRANTED: Final = "granted"
 DENIED: Final = "denied"
 
 _BUCKETS_S: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 """Up to what Caddy waits for a decision."""
-
-
-def add_process(registry: CollectorRegistry) -> None:
-    """Add what every process reports of itself: memory, processor time, open files."""
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # when a series began is of no use
-    ProcessCollector(namespace="gateway", registry=registry)
 
 
 class Metrics:

@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 from attrs import frozen
 
-from authz.decision.refusals import WORDINGS
+from authz.decision.refusals import WORDINGS, Reason
 from authz.decision.routes import ROUTES, Class
 from authz.types import Dialect
 from tests.gateway import Gateway
@@ -57,7 +57,7 @@ def test_attack_gets_one_clear_sentence(trials: dict[str, Trial], name: str) -> 
     if not attack.line.startswith("HEAD "):
         said = sentence(reply, dialect)
         assert SENTENCE.fullmatch(said) or attack.reason == "model_unknown"
-        assert said.startswith(WORDINGS[attack.reason].sentence.partition("{")[0])
+        assert said.startswith(WORDINGS[Reason(attack.reason)].sentence.partition("{")[0])
     assert ("Bearer" if reply.status == 401 else None) == reply.headers.get("www-authenticate")
     assert (reply.status == 405) == ("allow" in reply.headers)
     assert [] == [header for header in reply.headers if header.startswith("x-nz-")]
