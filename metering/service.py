@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from uuid import UUID
 
 import structlog
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 from prometheus_client import CollectorRegistry
 
 from authz.errors import LimiterUnavailable, StoreUnavailable
@@ -60,7 +60,9 @@ class Surroundings:
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     ticks: Callable[[], float] = time.monotonic
     jitter: Callable[[], float] = random.random
-    metrics: Metrics = field(factory=lambda: Metrics(CollectorRegistry()))
+    metrics: Metrics = field(
+        default=Factory(lambda self: Metrics(CollectorRegistry(), clock=self.clock), takes_self=True)
+    )
 
 
 @define

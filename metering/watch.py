@@ -6,7 +6,6 @@ It has connections of its own and no part in the bill: when it fails it begins a
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -50,14 +49,14 @@ async def _look(around: Surroundings, limiter: Limiter) -> NoReturn:
         books = await Books.connect(around.database_url)
         stack.push_async_callback(books.close)
         await books.stay_serial()
-        reconciler = Reconciler(books, limiter, around.metrics, time.monotonic, around.ledger_days)
-        due = time.monotonic()
+        reconciler = Reconciler(books, limiter, around.metrics, around.ticks, around.ledger_days)
+        due = around.ticks()
         while True:
             around.metrics.counted(await books.tally(node_of(around.journal)))
-            if time.monotonic() >= due:
-                began = time.monotonic()
+            if around.ticks() >= due:
+                began = around.ticks()
                 await _reconcile(reconciler, around)
-                ended = time.monotonic()
+                ended = around.ticks()
                 due = max(began + RECONCILE_EVERY_S, ended + RESTS * (ended - began))
             await asyncio.sleep(TALLY_EVERY_S)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import date
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -17,7 +17,7 @@ from authz.limiter.limiter import Limiter
 from authz.store import Store as Versions
 from metering.service import Metering, Surroundings
 from metering.store import Store
-from tests.metering.writing import NODE, TENANT, JournalFile
+from tests.metering.writing import DAY_MS, NODE, START, TENANT, JournalFile
 
 
 @pytest.fixture
@@ -28,11 +28,26 @@ def journal(tmp_path: Path) -> JournalFile:
     return written
 
 
+@pytest.fixture
+async def limiter(limiter: Limiter) -> Limiter:
+    """A Limiter whose Redis's clock stands at the moment the journal's requests begin."""
+    limiter.clock_us = DAY_MS * 1000
+    return limiter
+
+
 @define
 class Clock:
-    """A monotonic clock that passes when told to."""
+    """Metering's own clocks, monotonic and of the wall: they move together, when a test moves them."""
 
     seconds: float = 1.0
+
+    def ticks(self) -> float:
+        """Return the monotonic time in seconds."""
+        return self.seconds
+
+    def now(self) -> datetime:
+        """Return the time of the wall clock, which began with the journal."""
+        return START + timedelta(seconds=self.seconds)
 
 
 @define
@@ -97,7 +112,7 @@ async def begin(
 
     async def start(reach: Callable[[str], None] = lambda _step: None) -> Life:
         clock = Clock()
-        around = Surroundings(journal.path, database, "", reach=reach, ticks=lambda: clock.seconds)
+        around = Surroundings(journal.path, database, "", reach=reach, clock=clock.now, ticks=clock.ticks)
         store = await Store.connect(database)
         metering = await Metering.begin(NODE, around, store=store, versions=versions, limiter=limiter)
         lives.append(Life(metering, store, ledger, redis, clock))

@@ -31,7 +31,7 @@ from metering.files import rotated
 from metering.service import Metering, Surroundings
 from metering.settle import MarkMovedError
 from metering.store import Store
-from tests.metering.writing import JournalFile
+from tests.metering.writing import START, JournalFile
 
 STEPS = ["mark_moved", "ledger_written", "windows_raised", "committed", "settled", "published"]
 TOKENS = 30
@@ -65,7 +65,12 @@ class Process:
         """Go on, from the start after a failure."""
         if self.metering is None:
             around = Surroundings(
-                self.machine.journal.path, self.machine.url, "", reach=self.reach, ticks=self.machine.tick
+                self.machine.journal.path,
+                self.machine.url,
+                "",
+                reach=self.reach,
+                clock=lambda: START,
+                ticks=self.machine.tick,
             )
             self.store = await Store.connect(self.machine.url)
             self.metering = await Metering.begin(
@@ -122,6 +127,7 @@ class Machine(RuleBasedStateMachine):
         self.journal.ids = example << 16
         self.journal.start()
         self.limiter = self.do(Limiter.connect(self.redis_url))
+        self.limiter.clock_us = self.journal.begun_ms * 1000
         self.do(self.limiter.create(tenant, 1))
         self.versions = Versions(self.url, connections=1)
         self.processes = [Process(self), Process(self)]

@@ -20,7 +20,7 @@ from metering.listener import listening
 from metering.metrics import Metrics
 from metering.service import Surroundings
 from tests.metering.conftest import Begin
-from tests.metering.writing import JournalFile
+from tests.metering.writing import START, JournalFile
 
 LINES = "gateway_lines_total"
 
@@ -99,7 +99,7 @@ async def test_what_postgres_counts(
     journal.append(journal.opened(journal.new_id()))
     life = await begin()
     await life.drain()
-    around = Surroundings(journal.path, database, redis_url)
+    around = Surroundings(journal.path, database, redis_url, clock=lambda: START)
     monkeypatch.setattr(watch, "TALLY_EVERY_S", 0.01)
     watching = asyncio.create_task(watch.watch(around))
     async with asyncio.timeout(10):
@@ -119,7 +119,7 @@ async def test_watching_outlives_postgres(
 ) -> None:
     """Thrown out by Postgres, the watch begins again."""
     monkeypatch.setattr(watch, "TALLY_EVERY_S", 0.01)
-    around = Surroundings(journal.path, database, redis_url)
+    around = Surroundings(journal.path, database, redis_url, clock=lambda: START)
     watching = asyncio.create_task(watch.watch(around))
     ours = await asyncpg.connect(database)
     others = "pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"

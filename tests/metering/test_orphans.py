@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from uuid import UUID
 
 import pytest
@@ -12,17 +12,15 @@ from authz.limiter.admission import Admission, Admitted
 from authz.limiter.limiter import Limiter
 from authz.types import TOTAL_START, Limits, Windows
 from tests.metering.conftest import Begin, Life
-from tests.metering.writing import DAY_MS, KEY, LOOKUP, TENANT, JournalFile
+from tests.metering.writing import KEY, LOOKUP, START, TENANT, JournalFile
 
 RESERVED = 300
 DEADLINE_S = 1800
-START = datetime.fromtimestamp(DAY_MS / 1000, UTC)
 
 
 @pytest.fixture
 async def at_noon(limiter: Limiter) -> Limiter:
-    """Redis's clock stands at the moment the journal's requests began."""
-    limiter.clock_us = DAY_MS * 1000
+    """Redis knows the tenant and its key; its clock stands."""
     await limiter.create(TENANT, 1)
     await limiter.raise_versions(TENANT, {None: 1, KEY: 1})
     return limiter

@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -133,6 +134,21 @@ class World:
         )
         cached = await self.limiter._pipeline.link.send("HGET", keyspace.tenant(TENANT), f"u:{KEY}:t")
         assert (len(self.ids) * TOKENS, len(self.ids) * TOKENS) == (used, int(cached))
+
+
+@pytest.fixture
+async def limiter(limiter: Limiter) -> Limiter:
+    """A Limiter on Redis's own clock: a process can be given no other."""
+    limiter.clock_us = 0
+    return limiter
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> JournalFile:
+    """A journal whose requests begin now, because the processes that read it know no other time."""
+    written = JournalFile(tmp_path / "journal" / "journal.log", begun_ms=time.time_ns() // 1_000_000)
+    written.start()
+    return written
 
 
 @pytest.fixture

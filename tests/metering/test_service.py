@@ -135,7 +135,6 @@ async def test_an_earlier_boot_or_end_takes_nothing_back(
     begin: Begin, journal: JournalFile, limiter: Limiter
 ) -> None:
     """A node's boot and its known end of file only ever rise, whoever commits last."""
-    limiter.clock_us = DAY_MS * 1000
     old = journal.path.read_bytes()
     journal.start()
     life = await begin()
@@ -151,7 +150,6 @@ async def test_a_journal_that_is_not_read_to_its_end_lags(
     begin: Begin, journal: JournalFile, limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Until the end is reached the lag grows, and the end that is committed is the one asked for first."""
-    limiter.clock_us = DAY_MS * 1000
     life = await begin()
     await life.drain()
     monkeypatch.setattr(tail, "CHUNK_LINES", 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -14,6 +15,7 @@ KEY = UUID("b2b1f9a0-52a5-4c2a-9f0f-1c8ad6a3b8a1")
 NODE = UUID("7c9e6679-7425-40de-944b-e07fc1f90ae7")
 LOOKUP = "nz_3bVSxmba"
 DAY_MS = 1_795_600_000_000  # 2026-11-25
+START = datetime.fromtimestamp(DAY_MS / 1000, UTC)
 
 
 def uuid7(at_ms: int, number: int) -> UUID:
@@ -29,12 +31,13 @@ def encoded(msg: str, gateway: dict[str, object], *, at: float = DAY_MS / 1000) 
 
 @define
 class JournalFile:
-    """Writes and rotates a journal as Caddy does."""
+    """Writes and rotates a journal as Caddy does; its requests begin at one moment, a millisecond apart."""
 
     path: Path
     node: UUID = NODE
     tenant: UUID = TENANT
     key: UUID = KEY
+    begun_ms: int = DAY_MS
     boot: UUID = field(init=False)
     seq: int = 0
     ids: int = 0
@@ -43,7 +46,13 @@ class JournalFile:
     def __attrs_post_init__(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.with_name("node").write_text(f"{self.node}\n")
-        self.boot = uuid7(DAY_MS, 1 << 40)
+        self.boot = uuid7(self.begun_ms, 1 << 40)
+
+    @property
+    def windows(self) -> dict[str, str]:
+        """The day and the month, in UTC, that pay for the requests."""
+        day = datetime.fromtimestamp(self.begun_ms / 1000, UTC).date().isoformat()
+        return {"day": day, "month": day[:7]}
 
     def start(self) -> None:
         """A Caddy process starts."""
@@ -51,16 +60,16 @@ class JournalFile:
         self.seq = 0
         self.append(self.line("boot", {}))
 
-    def new_id(self, *, at_ms: int = DAY_MS) -> UUID:
+    def new_id(self, *, at_ms: int | None = None) -> UUID:
         """The id of a new request."""
         self.ids += 1
-        return uuid7(at_ms + self.ids, self.ids)
+        return uuid7((self.begun_ms if at_ms is None else at_ms) + self.ids, self.ids)
 
     def line(self, msg: str, fields: dict[str, object]) -> bytes:
         """The next line, numbered."""
         head: dict[str, object] = {"v": 1, "node": str(self.node), "boot": str(self.boot), "seq": self.seq}
         self.seq += 1
-        return encoded(msg, head | fields)
+        return encoded(msg, head | fields, at=self.begun_ms / 1000)
 
     def opened(self, request_id: UUID, **fields: object) -> bytes:
         """An open line."""
@@ -71,8 +80,8 @@ class JournalFile:
                 "tenant": str(self.tenant),
                 "key": str(self.key),
                 "reserved": {"input": 100, "output": 200},
-                "deadline": DAY_MS // 1000 + 1800,
-                "windows": {"day": "2026-11-25", "month": "2026-11"},
+                "deadline": self.begun_ms // 1000 + 1800,
+                "windows": self.windows,
             }
             | fields,
         )
@@ -96,7 +105,7 @@ class JournalFile:
                 "status": 200,
                 "upstream_status": 200,
                 "reserved": {"input": 100, "output": 200},
-                "windows": {"day": "2026-11-25", "month": "2026-11"},
+                "windows": self.windows,
                 "max_output": 200,
                 "terminal": True,
                 "input_tokens": 10,
