@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Final, Self
 from attrs import define
 
 from authz.errors import CommandError
+from authz.stack import machine
 from authz.stack.folder import make_run_folder
-from authz.stack.launch import NOBODY
 from authz.stack.program import Layer, Program, last_lines
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ def _postgres_tool(state: Path, tool: str, *arguments: str) -> Program:
         layer=Layer.STORE,
         environ=_ENVIRON,
         stop_signal=SIGINT,  # the fast shutdown: it does not wait for clients to leave
-        user=NOBODY if os.geteuid() == 0 else None,
+        user=machine.unprivileged_user(),
     )
 
 
@@ -193,8 +193,9 @@ def _initialise(state: Path, data: Path) -> None:
     attempt = state / "postgres.new"
     shutil.rmtree(attempt, ignore_errors=True)
     attempt.mkdir(mode=0o700)
-    if os.geteuid() == 0:
-        os.chown(attempt, NOBODY, NOBODY)
+    user = machine.unprivileged_user()
+    if user is not None:
+        os.chown(attempt, user, user)
     locale = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
     where = ("-D", str(attempt), "-U", "postgres", "--auth=trust", "-E", "UTF8")
     program = _postgres_tool(state, "initdb", *where, *locale, "--no-instructions")

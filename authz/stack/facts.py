@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 from attrs import field, frozen
 
 from authz.errors import CommandError
+from authz.stack import machine
 from authz.stack.folder import write_atomically
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ _POLL_S: Final = 0.02
 
 @frozen
 class Process:
-    """One process of this machine; `started` is in clock ticks since boot (man 5 proc, stat)."""
+    """One process of this machine; `started` is what its system calls its start."""
 
     name: str
     pid: int
@@ -61,13 +61,8 @@ def load_facts(folder: StateFolder) -> Facts | None:
 
 def observe(name: str, pid: int) -> Process | None:
     """This process as it is now, or nothing when it has ended."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    # The second field is the program's name in brackets and may hold anything.
-    fields = stat.rpartition(")")[2].split()
-    return None if fields[0] in "ZX" else Process(name, pid, int(fields[19]))
+    started = machine.started(pid)
+    return None if started is None else Process(name, pid, started)
 
 
 def is_alive(process: Process) -> bool:

@@ -12,7 +12,7 @@ import msgspec
 from attrs import frozen
 
 from authz.errors import CommandError
-from authz.stack.launch import NOBODY
+from authz.stack import machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,9 +145,10 @@ def make_run_folder(state: Path) -> Path:
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     state.chmod(0o700)
     run.mkdir(exist_ok=True)
-    if os.geteuid() == 0:
-        # PostgreSQL refuses root and runs as nobody, who must be able to make its socket here.
-        os.chown(run, 0, NOBODY)
+    user = machine.unprivileged_user()
+    if user is not None:
+        # PostgreSQL refuses root and runs as this user, who must be able to make its socket here.
+        os.chown(run, 0, user)
     run.chmod(0o770)
     (state / "logs").mkdir(exist_ok=True)
     return run

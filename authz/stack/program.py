@@ -6,16 +6,18 @@ import os
 import subprocess
 import sys
 from enum import IntEnum
-from pathlib import Path
 from signal import SIGTERM, Signals
 from typing import TYPE_CHECKING, Final
 
 from attrs import field, frozen
 
+from authz.stack import machine
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-_LAUNCH: Final = Path(__file__).with_name("launch.py")
+_LAUNCH: Final = machine.__file__
 
 
 class Layer(IntEnum):
@@ -45,7 +47,7 @@ class Program:
     def command(self) -> list[str]:
         """The argument vector that runs the program bound to the life of this very process."""
         user = "-" if self.user is None else str(self.user)
-        launcher = [sys.executable, "-I", "-S", str(_LAUNCH)]
+        launcher = [sys.executable, "-I", "-S", _LAUNCH]
         return [*launcher, str(int(self.stop_signal)), str(os.getpid()), user, *self.argv]
 
     def spawn(self) -> subprocess.Popen[bytes]:

@@ -107,7 +107,7 @@ def myself() -> Process:
     """The supervisor's own process."""
     process = observe("supervisor", os.getpid())
     if process is None:  # pragma: no cover - /proc is missing
-        message = "/proc is not mounted, so processes can't be told apart: mount it."
+        message = "There is no /proc: mount it, or use Linux, the one system that `up` supports."
         raise CommandError(message)
     return process
 
