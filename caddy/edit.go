@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"strconv"
 	"strings"
+
+	"neuronetz-gateway/caddy/internal/jsonstream"
 )
 
 // change is what becomes of one member of an object: another value, or none.
@@ -67,19 +69,19 @@ func capChanges(kind api, limit []byte, top, options []change) (newTop, newOptio
 }
 
 // rewritten is the object of that name with changes, or a new one if there is none.
-func (q *request) rewritten(name string, members []member, changes []change) []byte {
+func (q *request) rewritten(name string, members []jsonstream.Member, changes []change) []byte {
 	m, ok := find(q.members, name)
-	if !ok || q.body[m.value] != '{' {
+	if !ok || q.body[m.Value] != '{' {
 		return rewrite(nil, nil, changes)
 	}
 	return rewrite(q.body, members, changes)
 }
 
 // differs says whether changes change anything.
-func (q *request) differs(members []member, changes []change) bool {
+func (q *request) differs(members []jsonstream.Member, changes []change) bool {
 	for _, c := range changes {
 		m, ok := findFold(members, c.name)
-		if ok != (c.value != nil) || (ok && !bytes.Equal(q.body[m.value:m.end], c.value)) {
+		if ok != (c.value != nil) || (ok && !bytes.Equal(q.body[m.Value:m.End], c.value)) {
 			return true
 		}
 	}
@@ -96,19 +98,19 @@ func hasValue(changes []change) bool {
 }
 
 // rewrite writes the object of these members anew, with changes.
-func rewrite(b []byte, members []member, changes []change) []byte {
+func rewrite(b []byte, members []jsonstream.Member, changes []change) []byte {
 	size := 2 + 64*len(changes)
 	if len(members) > 0 {
-		size += members[len(members)-1].end - members[0].start
+		size += members[len(members)-1].End - members[0].Start
 	}
 	out := append(make([]byte, 0, size), '{')
 	for _, m := range members {
-		value := b[m.value:m.end]
-		if c := changeOf(changes, m.name); c != nil {
+		value := b[m.Value:m.End]
+		if c := changeOf(changes, m.Name); c != nil {
 			value = c.value
 		}
 		if value != nil {
-			out = append(append(out, b[m.start:m.value]...), value...)
+			out = append(append(out, b[m.Start:m.Value]...), value...)
 			out = append(out, ',')
 		}
 	}
@@ -134,11 +136,11 @@ func changeOf(changes []change, name []byte) *change {
 	return nil
 }
 
-func findFold(members []member, name string) (member, bool) {
+func findFold(members []jsonstream.Member, name string) (jsonstream.Member, bool) {
 	for _, m := range members {
-		if bytes.EqualFold(m.name, []byte(name)) {
+		if bytes.EqualFold(m.Name, []byte(name)) {
 			return m, true
 		}
 	}
-	return member{}, false
+	return jsonstream.Member{}, false
 }

@@ -1,6 +1,10 @@
 package gateway
 
-import "bytes"
+import (
+	"bytes"
+
+	"neuronetz-gateway/caddy/internal/jsonstream"
+)
 
 // prompt is what of a request a model would have to read, bounded from above: a token is
 // never less than one byte of it.
@@ -10,10 +14,10 @@ type prompt struct {
 
 // countPrompt counts the members of a request body, which has been checked. What it does
 // not know it counts as text, so that a field a later Ollama learns is never free.
-func countPrompt(body []byte, members []member) prompt {
+func countPrompt(body []byte, members []jsonstream.Member) prompt {
 	var p prompt
 	for _, m := range members {
-		p.member(body[m.value:m.end], string(m.name))
+		p.member(body[m.Value:m.End], string(m.Name))
 	}
 	return p
 }
@@ -38,12 +42,12 @@ func (p *prompt) member(v []byte, name string) {
 		p.bytes += elements(v)
 	case "tools":
 		p.tools += elements(v)
-		p.bytes += marshalledBytes(v)
+		p.bytes += jsonstream.MarshalledBytes(v)
 	case "suffix", "template":
 		p.text(v, 0)
 	default:
 		if v[0] == '{' || v[0] == '[' || v[0] == '"' {
-			p.bytes += marshalledBytes(v)
+			p.bytes += jsonstream.MarshalledBytes(v)
 		}
 	}
 }
@@ -54,7 +58,7 @@ func (p *prompt) list(v []byte) {
 		p.text(v, 0)
 		return
 	}
-	for i := skipSpace(v, 1); v[i] != ']'; {
+	for i := jsonstream.SkipSpace(v, 1); v[i] != ']'; {
 		before := p.bytes
 		var isSystem bool
 		i, isSystem = p.text(v, i)
@@ -70,30 +74,30 @@ func (p *prompt) list(v []byte) {
 func (p *prompt) text(v []byte, i int) (end int, isSystem bool) {
 	switch v[i] {
 	case '"':
-		end, _ = skipString(v, i)
-		p.bytes += decodedBytes(v[i+1 : end-1])
+		end, _ = jsonstream.SkipString(v, i)
+		p.bytes += jsonstream.DecodedBytes(v[i+1 : end-1])
 		return end, false
 	case '[':
-		for i = skipSpace(v, i+1); v[i] != ']'; i = skipComma(v, i) {
+		for i = jsonstream.SkipSpace(v, i+1); v[i] != ']'; i = skipComma(v, i) {
 			i, _ = p.text(v, i)
 		}
 		return i + 1, false
 	case '{':
 		return p.object(v, i)
 	}
-	end, _ = skipValue(v, i, 0)
+	end, _ = jsonstream.SkipValue(v, i, 0)
 	return end, false
 }
 
 func (p *prompt) object(v []byte, i int) (end int, isSystem bool) {
-	for i = skipSpace(v, i+1); v[i] != '}'; i = skipComma(v, i) {
-		name, at, _ := scanName(v, i)
+	for i = jsonstream.SkipSpace(v, i+1); v[i] != '}'; i = skipComma(v, i) {
+		name, at, _ := jsonstream.ScanName(v, i)
 		kind := part(name)
 		if kind == partText {
 			i, _ = p.text(v, at)
 			continue
 		}
-		i, _ = skipValue(v, at, 0)
+		i, _ = jsonstream.SkipValue(v, at, 0)
 		value := v[at:i]
 		switch kind {
 		case partRole:
@@ -103,7 +107,7 @@ func (p *prompt) object(v []byte, i int) (end int, isSystem bool) {
 		case partImage:
 			p.images++
 		case partArguments:
-			p.bytes += marshalledBytes(value)
+			p.bytes += jsonstream.MarshalledBytes(value)
 		}
 	}
 	return i + 1, isSystem
@@ -132,7 +136,7 @@ func part(name []byte) int {
 	}
 	decoded := name
 	if bytes.IndexByte(name, '\\') >= 0 {
-		decoded = appendDecoded(nil, name)
+		decoded = jsonstream.AppendDecoded(nil, name)
 	}
 	for known, kind := range partNames {
 		if len(decoded) <= 3*len(known) && bytes.EqualFold(decoded, []byte(known)) {
@@ -148,8 +152,8 @@ func elements(v []byte) int {
 		return 0
 	}
 	n := 0
-	for i := skipSpace(v, 1); v[i] != ']'; i = skipComma(v, i) {
-		i, _ = skipValue(v, i, 0)
+	for i := jsonstream.SkipSpace(v, 1); v[i] != ']'; i = skipComma(v, i) {
+		i, _ = jsonstream.SkipValue(v, i, 0)
 		n++
 	}
 	return n
@@ -157,9 +161,9 @@ func elements(v []byte) int {
 
 // skipComma passes the comma at v[i], if there is one, in JSON that has been checked.
 func skipComma(v []byte, i int) int {
-	i = skipSpace(v, i)
+	i = jsonstream.SkipSpace(v, i)
 	if v[i] == ',' {
-		i = skipSpace(v, i+1)
+		i = jsonstream.SkipSpace(v, i+1)
 	}
 	return i
 }

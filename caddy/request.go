@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"neuronetz-gateway/caddy/internal/jsonstream"
 )
 
 // Problems the guard finds in a request; authz words the refusals.
@@ -53,9 +55,9 @@ var capFields = map[api][]string{
 // request is what the guard understood of a body.
 type request struct {
 	body      []byte
-	members   []member // of the body
-	options   []member // of its options, by their places in the body
-	streamOp  []member // of its stream_options, likewise
+	members   []jsonstream.Member // of the body
+	options   []jsonstream.Member // of its options, by their places in the body
+	streamOp  []jsonstream.Member // of its stream_options, likewise
 	model     *string
 	stream    *bool // effective: the API's default if the client said nothing
 	maxOutput *int64
@@ -98,15 +100,15 @@ func effectiveStream(asked *bool, kind api) *bool {
 // scan checks the form of the body and of the objects in it whose members decide something.
 func (q *request) scan() string {
 	b := q.body
-	start := skipSpace(b, 0)
+	start := jsonstream.SkipSpace(b, 0)
 	if start >= len(b) || b[start] != '{' {
 		return problemNotJSON
 	}
-	members, end, err := appendMembers(nil, b, start, 0)
+	members, end, err := jsonstream.AppendMembers(nil, b, start, 0)
 	switch {
-	case err == errDepth:
+	case err == jsonstream.ErrDepth:
 		return problemTooDeep
-	case err != nil || skipSpace(b, end) != len(b) || !utf8.Valid(b):
+	case err != nil || jsonstream.SkipSpace(b, end) != len(b) || !utf8.Valid(b):
 		return problemNotJSON
 	}
 	q.members = members
@@ -115,7 +117,7 @@ func (q *request) scan() string {
 	}
 	for _, m := range members {
 		var problem string
-		switch string(m.name) {
+		switch string(m.Name) {
 		case fieldOptions:
 			q.options, problem = nested(b, m, fieldPredict)
 		case fieldStreamOp:
@@ -129,34 +131,34 @@ func (q *request) scan() string {
 }
 
 // nested are the members of an object in the body; null has none.
-func nested(b []byte, m member, known string) ([]member, string) {
+func nested(b []byte, m jsonstream.Member, known string) ([]jsonstream.Member, string) {
 	switch {
-	case b[m.value] == 'n':
+	case b[m.Value] == 'n':
 		return nil, ""
-	case b[m.value] != '{':
+	case b[m.Value] != '{':
 		return nil, problemField
 	}
-	members, _, _ := appendMembers(nil, b, m.value, 0)
+	members, _, _ := jsonstream.AppendMembers(nil, b, m.Value, 0)
 	return members, checkNames(members, []string{known})
 }
 
 // checkNames refuses names of which Ollama would read another than we do: written twice,
 // with escapes, or as a case variant of one that decides something.
-func checkNames(members []member, known []string) string {
+func checkNames(members []jsonstream.Member, known []string) string {
 	if len(members) > maxMembers {
 		return problemField
 	}
 	for i, m := range members {
-		if bytes.IndexByte(m.name, '\\') >= 0 {
+		if bytes.IndexByte(m.Name, '\\') >= 0 {
 			return problemField
 		}
 		for _, earlier := range members[:i] {
-			if bytes.EqualFold(earlier.name, m.name) {
+			if bytes.EqualFold(earlier.Name, m.Name) {
 				return problemDuplicate
 			}
 		}
 		for _, name := range known {
-			if string(m.name) != name && strings.EqualFold(string(m.name), name) {
+			if string(m.Name) != name && strings.EqualFold(string(m.Name), name) {
 				return problemField
 			}
 		}
@@ -165,9 +167,9 @@ func checkNames(members []member, known []string) string {
 }
 
 // field takes what one member says; false if it has the wrong type.
-func (q *request) field(m member, kind api) bool {
-	v := q.body[m.value:m.end]
-	switch string(m.name) {
+func (q *request) field(m jsonstream.Member, kind api) bool {
+	v := q.body[m.Value:m.End]
+	switch string(m.Name) {
 	case fieldModel:
 		return q.readModel(v)
 	case "name": // what /api/show called the model before
@@ -194,7 +196,7 @@ func (q *request) readModel(v []byte) bool {
 	if v[0] != '"' || len(v) > 6*maxModelBytes+2 {
 		return false
 	}
-	model := string(appendDecoded(nil, v[1:len(v)-1]))
+	model := string(jsonstream.AppendDecoded(nil, v[1:len(v)-1]))
 	if model != "" {
 		q.model = &model
 	}
@@ -204,8 +206,8 @@ func (q *request) readModel(v []byte) bool {
 // readCaps finds the smallest output cap of the client, and whether it wants usage.
 func (q *request) readCaps(kind api) bool {
 	for _, m := range q.streamOp {
-		if string(m.name) == fieldUsage {
-			q.hasUsage = q.body[m.value] == 't'
+		if string(m.Name) == fieldUsage {
+			q.hasUsage = q.body[m.Value] == 't'
 		}
 	}
 	if kind == apiChat || kind == apiGenerate {
@@ -219,12 +221,12 @@ func (q *request) readCaps(kind api) bool {
 	return true
 }
 
-func (q *request) readCap(members []member, name string, isWhole bool) bool {
+func (q *request) readCap(members []jsonstream.Member, name string, isWhole bool) bool {
 	m, ok := find(members, name)
 	if !ok {
 		return true
 	}
-	n, ok := parseCap(q.body[m.value:m.end], isWhole)
+	n, ok := parseCap(q.body[m.Value:m.End], isWhole)
 	if n > 0 && (q.maxOutput == nil || n < *q.maxOutput) {
 		q.maxOutput = &n
 	}
@@ -237,7 +239,7 @@ func parseCap(v []byte, isWhole bool) (n int64, ok bool) {
 	if v[0] == 'n' {
 		return 0, true
 	}
-	if v[0] != '-' && !isDigit(v[0]) {
+	if v[0] != '-' && (v[0] < '0' || v[0] > '9') {
 		return 0, false
 	}
 	f, _ := strconv.ParseFloat(string(v), 64)
@@ -247,11 +249,11 @@ func parseCap(v []byte, isWhole bool) (n int64, ok bool) {
 	return int64(max(-1, min(f, maxCap))), true
 }
 
-func find(members []member, name string) (member, bool) {
+func find(members []jsonstream.Member, name string) (jsonstream.Member, bool) {
 	for _, m := range members {
-		if string(m.name) == name {
+		if string(m.Name) == name {
 			return m, true
 		}
 	}
-	return member{}, false
+	return jsonstream.Member{}, false
 }

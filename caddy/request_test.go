@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"neuronetz-gateway/caddy/internal/jsonstream"
 )
 
 // TestProblems: every body that Ollama could read in another way than we do is a problem.
 func TestProblems(t *testing.T) {
-	deep := strings.Repeat("[", maxDepth) + strings.Repeat("]", maxDepth)
+	deep := strings.Repeat("[", jsonstream.MaxDepth) + strings.Repeat("]", jsonstream.MaxDepth)
 	for body, want := range map[string]string{
 		`{"model":"a"}`:                   "",
 		` {"model" : "a" } `:              "",
@@ -195,8 +197,16 @@ func TestEdits(t *testing.T) {
 	}
 }
 
+// requestSeeds are valid and broken bodies, as seeds of the fuzzer.
+var requestSeeds = []string{
+	`{}`, `[]`, `{"a":1}`, ` { "a" : [ 1 , 2 ] , "b" : { "c" : null } } `, `{"a":1,}`, `{"a":"\u0000"}`,
+	"{\"a\":\"\xff\"}", `{"a":1.0E-2,"b":-1}`, `{"a":[{"b":[{}]}]}`, `{"model":"x","Model":"y"}`,
+	`{"ſtream":true}`, `{"usage":{"input_tokens":1}}`, `{"stream":true,"stream_options":{"include_usage":false}}`,
+	`{"model":"x","options":{"num_predict":3.5,"num_ctx":1},"keep_alive":-1}`, `{"max_tokens":9,"prompt":["a","b"]}`,
+}
+
 func FuzzRequest(f *testing.F) {
-	for _, text := range documents {
+	for _, text := range requestSeeds {
 		f.Add([]byte(text))
 	}
 	f.Add([]byte(`{"messages":[{"role":"system","content":[{"type":"text","text":"a"}]}],"tools":[1],"input":{"a":"b"}}`))

@@ -3,6 +3,8 @@ package gateway
 import (
 	"bytes"
 	"strconv"
+
+	"neuronetz-gateway/caddy/internal/jsonstream"
 )
 
 // count is a number that an answer may have said.
@@ -43,7 +45,7 @@ type usage struct {
 	// outputBytes is the decoded length of the content.
 	outputBytes              int64
 	load, promptEval, eval   count
-	leaves                   leaves
+	leaves                   jsonstream.Reader
 	frame                    frame
 	id, model                []byte // as they stand in the JSON, for a last frame of ours
 	sequence                 int64  // of the last event (Responses)
@@ -65,7 +67,7 @@ type frame struct {
 
 // shape is how the answers of an API are read, and ended.
 type shape struct {
-	leaf  func(u *usage, path *[pathDepth]word, depth int, v leaf)
+	leaf  func(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf)
 	end   func(u *usage)
 	final func(u *usage, isCap bool) []byte
 }
@@ -84,11 +86,11 @@ func shapeOf(kind api) *shape {
 
 func newUsage(kind api, isStream bool) *usage {
 	u := &usage{api: kind, isStream: isStream, shape: shapeOf(kind)}
-	u.leaves.visitor = u
+	u.leaves.Visitor, u.leaves.Vocabulary = u, words
 	return u
 }
 
-func (u *usage) visit(path *[pathDepth]word, depth int, v leaf) {
+func (u *usage) Visit(path *jsonstream.Path, depth int, v jsonstream.Leaf) {
 	u.shape.leaf(u, path, depth, v)
 }
 
@@ -117,18 +119,18 @@ func (u *usage) readEvent(event []byte) {
 
 func (u *usage) readDocument(data []byte) {
 	u.frame = frame{}
-	u.leaves.reset()
-	u.leaves.feed(data)
+	u.leaves.Reset()
+	u.leaves.Feed(data)
 	u.endFrame()
 }
 
 // feed reads a piece of a single answer; endSingle says that it is over.
 func (u *usage) feed(p []byte) {
-	u.leaves.feed(p)
+	u.leaves.Feed(p)
 }
 
 func (u *usage) endSingle() {
-	if u.leaves.hasValue && !u.leaves.isBroken {
+	if u.leaves.IsWhole() {
 		u.endFrame()
 		return
 	}
@@ -165,11 +167,11 @@ func (u *usage) finish() {
 }
 
 // number reads a count of tokens or nanoseconds; what is no whole number is not said.
-func number(v leaf) count {
-	if v.isString {
+func number(v jsonstream.Leaf) count {
+	if v.IsString {
 		return count{}
 	}
-	n, err := strconv.ParseInt(string(v.text), 10, 64)
+	n, err := strconv.ParseInt(string(v.Text), 10, 64)
 	if err != nil || n < 0 || n > maxCap {
 		return count{}
 	}
@@ -177,16 +179,8 @@ func number(v leaf) count {
 }
 
 // keep copies a scalar for a last frame of ours, once.
-func keepText(into *[]byte, v leaf) {
-	if *into == nil && v.isString && len(v.text) < leafBytes {
-		*into = append([]byte{}, v.text...)
+func keepText(into *[]byte, v jsonstream.Leaf) {
+	if *into == nil && v.IsString && len(v.Text) < jsonstream.LeafBytes {
+		*into = append([]byte{}, v.Text...)
 	}
-}
-
-// isSaid says whether a leaf is anything but null or an empty string.
-func (v leaf) isSaid() bool {
-	if v.isString {
-		return len(v.text) > 0
-	}
-	return string(v.text) != "null"
 }

@@ -1,36 +1,40 @@
 package gateway
 
-import "fmt"
+import (
+	"fmt"
+
+	"neuronetz-gateway/caddy/internal/jsonstream"
+)
 
 // messagesShape reads /v1/messages: typed events, of which message_delta has the usage and
 // message_stop is the last, or one message. Its input excludes what was cached; the usage
 // of message_start is a guess.
 var messagesShape = shape{leaf: messagesLeaf, end: messagesEnd, final: messagesFinal}
 
-func messagesLeaf(u *usage, path *[pathDepth]word, depth int, v leaf) {
+func messagesLeaf(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf) {
 	f := &u.frame
 	switch path[0] {
 	case wType:
-		f.kind = messagesKind(v.text)
+		f.kind = messagesKind(v.Text)
 	case wIndex:
 		f.index = number(v).n
 	case wDelta:
 		if depth == 2 && (path[1] == wText || path[1] == wThinking || path[1] == wPartialJSON) {
-			f.content += v.size
+			f.content += v.Size
 		}
 	case wUsage:
 		messagesUsage(f, path, depth, v)
 	case wContent:
 		isText := depth == 3 && (path[2] == wText || path[2] == wThinking)
 		if isText || depth > 3 && path[2] == wInput {
-			f.content += v.textSize()
+			f.content += v.TextSize()
 		}
 	case wStopReason:
-		f.isDone = v.isSaid()
+		f.isDone = v.IsPresent()
 	case wMessage:
 		messageStart(u, path, depth, v)
 	case wError:
-		f.isError = f.isError || v.isSaid()
+		f.isError = f.isError || v.IsPresent()
 	}
 }
 
@@ -52,7 +56,7 @@ func messagesKind(name []byte) eventKind {
 	return eventOther
 }
 
-func messagesUsage(f *frame, path *[pathDepth]word, depth int, v leaf) {
+func messagesUsage(f *frame, path *jsonstream.Path, depth int, v jsonstream.Leaf) {
 	if depth != 2 {
 		return
 	}
@@ -66,7 +70,7 @@ func messagesUsage(f *frame, path *[pathDepth]word, depth int, v leaf) {
 	}
 }
 
-func messageStart(u *usage, path *[pathDepth]word, depth int, v leaf) {
+func messageStart(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf) {
 	switch {
 	case depth == 2 && path[1] == wID:
 		keepText(&u.id, v)

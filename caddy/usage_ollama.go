@@ -3,13 +3,15 @@ package gateway
 import (
 	"fmt"
 	"time"
+
+	"neuronetz-gateway/caddy/internal/jsonstream"
 )
 
 // ollamaShape reads /api/chat, /api/generate, /api/embed and /api/embeddings: one object
 // per line or in all, and the counts in the one that says done. Counts of 0 are left out.
 var ollamaShape = shape{leaf: ollamaLeaf, end: ollamaEnd, final: ollamaFinal}
 
-func ollamaLeaf(u *usage, path *[pathDepth]word, depth int, v leaf) {
+func ollamaLeaf(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf) {
 	if depth == 1 {
 		ollamaField(u, path[0], v)
 		return
@@ -19,20 +21,20 @@ func ollamaLeaf(u *usage, path *[pathDepth]word, depth int, v leaf) {
 	case wMessage:
 		isText := depth == 2 && (path[1] == wContent || path[1] == wThinking)
 		if isText || path[1] == wToolCalls && path[3] == wFunction {
-			f.content += v.size
+			f.content += v.Size
 		}
 	case wError:
 		f.isError = true
 	}
 }
 
-func ollamaField(u *usage, name word, v leaf) {
+func ollamaField(u *usage, name jsonstream.Word, v jsonstream.Leaf) {
 	f := &u.frame
 	switch name {
 	case wResponse, wThinking:
-		f.content += v.size
+		f.content += v.Size
 	case wDone:
-		f.isDone = string(v.text) == "true"
+		f.isDone = string(v.Text) == "true"
 	case wPromptEvalCount:
 		f.input = number(v)
 	case wEvalCount:
@@ -46,7 +48,7 @@ func ollamaField(u *usage, name word, v leaf) {
 	case wEvalDuration:
 		u.eval = number(v)
 	case wError:
-		f.isError = v.isSaid()
+		f.isError = v.IsPresent()
 	case wModel:
 		keepText(&u.model, v)
 	}

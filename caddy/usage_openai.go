@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"time"
+
+	"neuronetz-gateway/caddy/internal/jsonstream"
 )
 
 // openaiShape reads /v1/chat/completions, /v1/completions and /v1/embeddings. A stream
@@ -11,7 +13,7 @@ import (
 // says zeros. It is whole when it says [DONE], a single answer when it has a finish reason.
 var openaiShape = shape{leaf: openaiLeaf, end: openaiEnd, final: openaiFinal}
 
-func openaiLeaf(u *usage, path *[pathDepth]word, depth int, v leaf) {
+func openaiLeaf(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf) {
 	f := &u.frame
 	switch path[0] {
 	case wChoices:
@@ -20,32 +22,32 @@ func openaiLeaf(u *usage, path *[pathDepth]word, depth int, v leaf) {
 	case wUsage:
 		openaiUsage(f, path, depth, v)
 	case wError:
-		f.isError = f.isError || v.isSaid()
+		f.isError = f.isError || v.IsPresent()
 	case wID:
 		keepText(&u.id, v)
 	case wModel:
-		f.hasModel = v.isSaid()
+		f.hasModel = v.IsPresent()
 		if f.hasModel {
 			keepText(&u.model, v)
 		}
 	}
 }
 
-func openaiChoice(u *usage, path *[pathDepth]word, depth int, v leaf) {
+func openaiChoice(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf) {
 	f := &u.frame
 	switch {
 	case depth == 3 && path[2] == wFinishReason:
-		f.isDone = v.isSaid()
+		f.isDone = v.IsPresent()
 	case depth == 3 && path[2] == wText:
-		f.content += v.size
+		f.content += v.Size
 	case depth == 4 && path[3] != wRole && (path[2] == wDelta || path[2] == wMessage):
-		f.content += v.textSize()
+		f.content += v.TextSize()
 	case depth > 6 && path[3] == wToolCalls && path[5] == wFunction:
-		f.content += v.textSize()
+		f.content += v.TextSize()
 	}
 }
 
-func openaiUsage(f *frame, path *[pathDepth]word, depth int, v leaf) {
+func openaiUsage(f *frame, path *jsonstream.Path, depth int, v jsonstream.Leaf) {
 	f.hasUsage = true
 	switch {
 	case depth == 2 && path[1] == wPromptTokens:
@@ -99,35 +101,27 @@ func openaiFinal(u *usage, isCap bool) []byte {
 		u.id, object, time.Now().Unix(), u.model, choice, stopReason(isCap))
 }
 
-// textSize is the decoded length of a string, 0 of any other scalar.
-func (v leaf) textSize() int64 {
-	if v.isString {
-		return v.size
-	}
-	return 0
-}
-
 // withoutUsage is an event without the usage member of its data.
 func withoutUsage(event []byte) []byte {
 	start := bytes.IndexByte(event, '{')
 	if start < 0 {
 		return event
 	}
-	var room [16]member
-	members, _, err := appendMembers(room[:0], event, start, 0)
+	var room [16]jsonstream.Member
+	members, _, err := jsonstream.AppendMembers(room[:0], event, start, 0)
 	if err != nil {
 		return event
 	}
 	for i, m := range members {
-		if string(m.name) != "usage" {
+		if string(m.Name) != "usage" {
 			continue
 		}
-		from, to := m.start, m.end
+		from, to := m.Start, m.End
 		switch {
 		case i > 0:
-			from = members[i-1].end
+			from = members[i-1].End
 		case len(members) > 1:
-			to = members[1].start
+			to = members[1].Start
 		}
 		return append(append(make([]byte, 0, len(event)), event[:from]...), event[to:]...)
 	}

@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"time"
+
+	"neuronetz-gateway/caddy/internal/jsonstream"
 )
 
 // eventKind is what an event of /v1/responses or /v1/messages is.
@@ -24,7 +26,7 @@ const (
 // the whole response with its usage, or that response alone.
 var responsesShape = shape{leaf: responsesLeaf, end: responsesEnd, final: responsesFinal}
 
-func responsesLeaf(u *usage, path *[pathDepth]word, depth int, v leaf) {
+func responsesLeaf(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf) {
 	f := &u.frame
 	if !u.isStream {
 		responseField(u, path[:], depth, v)
@@ -35,9 +37,9 @@ func responsesLeaf(u *usage, path *[pathDepth]word, depth int, v leaf) {
 		responseField(u, path[1:], depth-1, v)
 	case depth != 1:
 	case path[0] == wType:
-		f.kind = responsesKind(v.text)
+		f.kind = responsesKind(v.Text)
 	case path[0] == wDelta:
-		f.content += v.textSize()
+		f.content += v.TextSize()
 	case path[0] == wSequence:
 		u.sequence = number(v).n
 	}
@@ -57,7 +59,7 @@ func responsesKind(name []byte) eventKind {
 }
 
 // responseField reads a leaf of the response object.
-func responseField(u *usage, path []word, depth int, v leaf) {
+func responseField(u *usage, path []jsonstream.Word, depth int, v jsonstream.Leaf) {
 	f := &u.frame
 	switch path[0] {
 	case wUsage:
@@ -65,12 +67,12 @@ func responseField(u *usage, path []word, depth int, v leaf) {
 	case wOutput:
 		isText := depth == 5 && path[4] == wText || depth == 3 && path[2] == wArguments
 		if isText && !u.isStream {
-			f.content += v.textSize()
+			f.content += v.TextSize()
 		}
 	case wError:
-		f.isError = f.isError || v.isSaid()
+		f.isError = f.isError || v.IsPresent()
 	case wStatus:
-		f.isDone = string(v.text) == "completed" || string(v.text) == "incomplete"
+		f.isDone = string(v.Text) == "completed" || string(v.Text) == "incomplete"
 	case wID:
 		keepText(&u.id, v)
 	case wModel:
@@ -78,7 +80,7 @@ func responseField(u *usage, path []word, depth int, v leaf) {
 	}
 }
 
-func responseUsage(f *frame, path []word, depth int, v leaf) {
+func responseUsage(f *frame, path []jsonstream.Word, depth int, v jsonstream.Leaf) {
 	switch {
 	case depth == 2 && path[1] == wInputTokens:
 		f.input, f.hasUsage = number(v), true

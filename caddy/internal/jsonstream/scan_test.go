@@ -1,4 +1,4 @@
-package gateway
+package jsonstream
 
 import (
 	"bytes"
@@ -20,12 +20,12 @@ var documents = []string{
 
 // checkJSON takes what encoding/json takes, in UTF-8 and of bounded depth.
 func checkJSON(b []byte) error {
-	end, err := skipValue(b, skipSpace(b, 0), 0)
+	end, err := SkipValue(b, SkipSpace(b, 0), 0)
 	if err != nil {
 		return err
 	}
-	if skipSpace(b, end) != len(b) || !utf8.Valid(b) {
-		return errSyntax
+	if SkipSpace(b, end) != len(b) || !utf8.Valid(b) {
+		return ErrSyntax
 	}
 	return nil
 }
@@ -33,7 +33,7 @@ func checkJSON(b []byte) error {
 func agree(t *testing.T, text []byte) {
 	t.Helper()
 	err := checkJSON(text)
-	if err == errDepth {
+	if err == ErrDepth {
 		return
 	}
 	if want := json.Valid(text) && utf8.Valid(text); want != (err == nil) {
@@ -67,7 +67,7 @@ func sameMembers(t *testing.T, text []byte) {
 	if checkJSON(text) != nil || bytes.TrimSpace(text)[0] != '{' {
 		return
 	}
-	members, _, err := appendMembers(nil, text, skipSpace(text, 0), 0)
+	members, _, err := AppendMembers(nil, text, SkipSpace(text, 0), 0)
 	if err != nil {
 		t.Fatalf("%q: %v", text, err)
 	}
@@ -77,7 +77,7 @@ func sameMembers(t *testing.T, text []byte) {
 	}
 	got := map[string]json.RawMessage{}
 	for _, m := range members {
-		got[string(appendDecoded(nil, m.name))] = text[m.value:m.end]
+		got[string(AppendDecoded(nil, m.Name))] = text[m.Value:m.End]
 	}
 	equal(t, len(want), len(got), "members")
 	for name, value := range want {
@@ -89,7 +89,7 @@ func sameMembers(t *testing.T, text []byte) {
 func TestScanDepth(t *testing.T) {
 	for _, level := range []string{"[|]", `{"a":|}`} {
 		open, shut, _ := strings.Cut(level, "|")
-		for depth, want := range map[int]error{maxDepth: nil, maxDepth + 1: errDepth} {
+		for depth, want := range map[int]error{MaxDepth: nil, MaxDepth + 1: ErrDepth} {
 			text := strings.Repeat(open, depth) + "1" + strings.Repeat(shut, depth)
 			equal(t, want, checkJSON([]byte(text)), text[:20])
 		}
@@ -114,8 +114,8 @@ func sameString(t *testing.T, text []byte) {
 	}
 	raw := bytes.TrimSpace(text)
 	raw = raw[1 : len(raw)-1]
-	equal(t, len(want), decodedBytes(raw), "decoded "+string(raw))
-	equal(t, want, string(appendDecoded(nil, raw)), "text "+string(raw))
+	equal(t, len(want), DecodedBytes(raw), "decoded "+string(raw))
+	equal(t, want, string(AppendDecoded(nil, raw)), "text "+string(raw))
 	if again, _ := json.Marshal(want); escapedBytes(raw)+2 < len(again) {
 		t.Errorf("%q is marshalled to %d bytes, the bound is %d", text, len(again), escapedBytes(raw)+2)
 	}
@@ -141,8 +141,8 @@ func bounded(t *testing.T, text []byte) {
 	if checkJSON(text) != nil || json.Unmarshal(text, &v) != nil {
 		return
 	}
-	if again, _ := json.Marshal(v); marshalledBytes(text) < len(again) {
-		t.Errorf("%q is marshalled to %d bytes, the bound is %d", text, len(again), marshalledBytes(text))
+	if again, _ := json.Marshal(v); MarshalledBytes(text) < len(again) {
+		t.Errorf("%q is marshalled to %d bytes, the bound is %d", text, len(again), MarshalledBytes(text))
 	}
 }
 
@@ -151,4 +151,11 @@ func FuzzMarshalled(f *testing.F) {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) { bounded(t, text) })
+}
+
+func equal[T comparable](t testing.TB, want, got T, what string) {
+	t.Helper()
+	if want != got {
+		t.Errorf("%s: want %v, got %v", what, want, got)
+	}
 }

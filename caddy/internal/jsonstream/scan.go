@@ -1,32 +1,44 @@
-package gateway
+// Package jsonstream reads JSON where encoding/json would do too much: it finds the members
+// of an object by their places in the source, so that an edit keeps every other byte, and it
+// reads the scalars of an answer that arrives in pieces without holding or allocating
+// anything. What it accepts is exactly what encoding/json accepts, in UTF-8 and nested at
+// most MaxDepth levels deep; the tests compare the two.
+//
+// It knows nothing of Caddy, HTTP or Ollama.
+package jsonstream
 
 import (
 	"bytes"
 	"errors"
 )
 
-// maxDepth is how deep the values of a request may nest. Deeper JSON is of no use to a
-// model, and encoding/json behind us would recurse for it.
-const maxDepth = 128
+// MaxDepth is how deep values may nest. Deeper JSON is of no use to a model, and the
+// encoding/json of the backend would recurse for it (a denial of service: RFC 8259, 9).
+const MaxDepth = 128
 
 var (
-	errSyntax = errors.New("not one JSON value")
-	errDepth  = errors.New("nested too deeply")
+	// ErrSyntax reports text that is not JSON.
+	ErrSyntax = errors.New("not one JSON value")
+	// ErrDepth reports values that nest deeper than MaxDepth.
+	ErrDepth = errors.New("nested too deeply")
 )
 
-// member is one name and value of an object, by their places in the source.
-type member struct {
-	name              []byte // between the quotes, as sent
-	start, value, end int    // of the name's quote, of the value, behind the value
+// Member is one name and value of an object, by their places in the source.
+type Member struct {
+	Name  []byte // between the quotes, as sent
+	Start int    // of the name's first quote
+	Value int    // of the value
+	End   int    // behind the value
 }
 
-// appendMembers appends the members of the object that begins at b[i], and returns the
-// place behind it.
-func appendMembers(list []member, b []byte, i, depth int) ([]member, int, error) {
-	if depth >= maxDepth {
-		return list, i, errDepth
+// AppendMembers appends the members of the object that begins at b[i], and returns the
+// place behind it. The object counts as standing depth levels deep. It returns ErrSyntax or
+// ErrDepth for what it does not accept; what has been appended is then of no use.
+func AppendMembers(list []Member, b []byte, i, depth int) ([]Member, int, error) {
+	if depth >= MaxDepth {
+		return list, i, ErrDepth
 	}
-	i = skipSpace(b, i+1)
+	i = SkipSpace(b, i+1)
 	if i < len(b) && b[i] == '}' {
 		return list, i + 1, nil
 	}
@@ -45,54 +57,56 @@ func appendMembers(list []member, b []byte, i, depth int) ([]member, int, error)
 }
 
 // scanMember reads the name, the colon and the value at b[i].
-func scanMember(b []byte, i, depth int) (member, int, error) {
-	name, value, err := scanName(b, i)
+func scanMember(b []byte, i, depth int) (Member, int, error) {
+	name, value, err := ScanName(b, i)
 	if err != nil {
-		return member{}, i, err
+		return Member{}, i, err
 	}
-	end, err := skipValue(b, value, depth)
-	return member{name: name, start: i, value: value, end: end}, end, err
+	end, err := SkipValue(b, value, depth)
+	return Member{Name: name, Start: i, Value: value, End: end}, end, err
 }
 
-// scanName reads the name and the colon at b[i], and returns the place of the value.
-func scanName(b []byte, i int) (name []byte, value int, err error) {
+// ScanName reads the name and the colon at b[i], and returns the name between its quotes and
+// the place of the value.
+func ScanName(b []byte, i int) (name []byte, value int, err error) {
 	if i >= len(b) || b[i] != '"' {
-		return nil, i, errSyntax
+		return nil, i, ErrSyntax
 	}
-	end, err := skipString(b, i)
+	end, err := SkipString(b, i)
 	if err != nil {
 		return nil, i, err
 	}
-	colon := skipSpace(b, end)
+	colon := SkipSpace(b, end)
 	if colon >= len(b) || b[colon] != ':' {
-		return nil, i, errSyntax
+		return nil, i, ErrSyntax
 	}
-	return b[i+1 : end-1], skipSpace(b, colon+1), nil
+	return b[i+1 : end-1], SkipSpace(b, colon+1), nil
 }
 
 // skipSeparator passes the comma behind a value, or the end of its object or array.
 func skipSeparator(b []byte, i int, end byte) (next int, closed bool, err error) {
-	i = skipSpace(b, i)
+	i = SkipSpace(b, i)
 	if i >= len(b) {
-		return i, false, errSyntax
+		return i, false, ErrSyntax
 	}
 	switch b[i] {
 	case end:
 		return i + 1, true, nil
 	case ',':
-		return skipSpace(b, i+1), false, nil
+		return SkipSpace(b, i+1), false, nil
 	}
-	return i, false, errSyntax
+	return i, false, ErrSyntax
 }
 
-// skipValue returns the place behind the JSON value that begins at b[i].
-func skipValue(b []byte, i, depth int) (int, error) {
+// SkipValue returns the place behind the JSON value that begins at b[i], which counts as
+// standing depth levels deep.
+func SkipValue(b []byte, i, depth int) (int, error) {
 	if i >= len(b) {
-		return i, errSyntax
+		return i, ErrSyntax
 	}
 	switch c := b[i]; {
 	case c == '"':
-		return skipString(b, i)
+		return SkipString(b, i)
 	case c == '{':
 		return skipObject(b, i, depth)
 	case c == '[':
@@ -106,14 +120,14 @@ func skipValue(b []byte, i, depth int) (int, error) {
 	case c == 'n':
 		return skipLiteral(b, i, "null")
 	}
-	return i, errSyntax
+	return i, ErrSyntax
 }
 
 func skipObject(b []byte, i, depth int) (int, error) {
-	if depth >= maxDepth {
-		return i, errDepth
+	if depth >= MaxDepth {
+		return i, ErrDepth
 	}
-	i = skipSpace(b, i+1)
+	i = SkipSpace(b, i+1)
 	if i < len(b) && b[i] == '}' {
 		return i + 1, nil
 	}
@@ -131,15 +145,15 @@ func skipObject(b []byte, i, depth int) (int, error) {
 }
 
 func skipArray(b []byte, i, depth int) (int, error) {
-	if depth >= maxDepth {
-		return i, errDepth
+	if depth >= MaxDepth {
+		return i, ErrDepth
 	}
-	i = skipSpace(b, i+1)
+	i = SkipSpace(b, i+1)
 	if i < len(b) && b[i] == ']' {
 		return i + 1, nil
 	}
 	for {
-		end, err := skipValue(b, i, depth+1)
+		end, err := SkipValue(b, i, depth+1)
 		if err != nil {
 			return i, err
 		}
@@ -151,22 +165,23 @@ func skipArray(b []byte, i, depth int) (int, error) {
 	}
 }
 
-func skipString(b []byte, i int) (int, error) {
+// SkipString returns the place behind the string whose opening quote is b[i].
+func SkipString(b []byte, i int) (int, error) {
 	for i++; i < len(b); i++ {
 		switch c := b[i]; {
 		case c == '"':
 			return i + 1, nil
 		case c < 0x20:
-			return i, errSyntax
+			return i, ErrSyntax
 		case c == '\\':
 			n := escapeLength(b[i:])
 			if n == 0 {
-				return i, errSyntax
+				return i, ErrSyntax
 			}
 			i += n - 1
 		}
 	}
-	return i, errSyntax
+	return i, ErrSyntax
 }
 
 // escapeLength is the length of the escape sequence that b begins with, 0 if it is none.
@@ -195,13 +210,13 @@ func skipNumber(b []byte, i int) (int, error) {
 	default:
 		var ok bool
 		if i, ok = skipDigits(b, i); !ok {
-			return i, errSyntax
+			return i, ErrSyntax
 		}
 	}
 	if i < len(b) && b[i] == '.' {
 		var ok bool
 		if i, ok = skipDigits(b, i+1); !ok {
-			return i, errSyntax
+			return i, ErrSyntax
 		}
 	}
 	if i < len(b) && (b[i] == 'e' || b[i] == 'E') {
@@ -211,7 +226,7 @@ func skipNumber(b []byte, i int) (int, error) {
 		}
 		var ok bool
 		if i, ok = skipDigits(b, i); !ok {
-			return i, errSyntax
+			return i, ErrSyntax
 		}
 	}
 	return i, nil
@@ -227,12 +242,13 @@ func skipDigits(b []byte, i int) (int, bool) {
 
 func skipLiteral(b []byte, i int, word string) (int, error) {
 	if !bytes.HasPrefix(b[i:], []byte(word)) {
-		return i, errSyntax
+		return i, ErrSyntax
 	}
 	return i + len(word), nil
 }
 
-func skipSpace(b []byte, i int) int {
+// SkipSpace returns the place of the first byte from b[i] on that is not whitespace.
+func SkipSpace(b []byte, i int) int {
 	for i < len(b) && (b[i] == ' ' || b[i] == '\n' || b[i] == '\t' || b[i] == '\r') {
 		i++
 	}

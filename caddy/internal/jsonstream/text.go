@@ -1,4 +1,4 @@
-package gateway
+package jsonstream
 
 import (
 	"bytes"
@@ -9,13 +9,14 @@ import (
 // marshalledNumberBytes bounds a number as encoding/json writes it: -1.7976931348623157e+308.
 const marshalledNumberBytes = 25
 
-// marshalledBytes bounds the length of v after encoding/json has read and rewritten it.
-func marshalledBytes(v []byte) int {
+// MarshalledBytes bounds the length of v after encoding/json has read and rewritten it. v must
+// be valid JSON.
+func MarshalledBytes(v []byte) int {
 	n := 0
-	for i := skipSpace(v, 0); i < len(v); i = skipSpace(v, i) {
+	for i := SkipSpace(v, 0); i < len(v); i = SkipSpace(v, i) {
 		switch c := v[i]; {
 		case c == '"':
-			end, _ := skipString(v, i)
+			end, _ := SkipString(v, i)
 			n += 2 + escapedBytes(v[i+1:end-1])
 			i = end
 		case c == '-' || isDigit(c):
@@ -50,8 +51,8 @@ func escapedBytes(s []byte) int {
 	return n
 }
 
-// decodedBytes is the length in UTF-8 of a string, given as it stands between its quotes.
-func decodedBytes(s []byte) int {
+// DecodedBytes returns the length in UTF-8 of a string, given as it stands between its quotes.
+func DecodedBytes(s []byte) int {
 	n := len(s)
 	for i := bytes.IndexByte(s, '\\'); i >= 0 && i < len(s); i++ {
 		if s[i] != '\\' {
@@ -64,8 +65,9 @@ func decodedBytes(s []byte) int {
 	return n
 }
 
-// appendDecoded appends the text of a string, given as it stands between its quotes.
-func appendDecoded(text, s []byte) []byte {
+// AppendDecoded appends the text of a string, given as it stands between its quotes. A lone
+// surrogate reads as U+FFFD, as encoding/json reads it.
+func AppendDecoded(text, s []byte) []byte {
 	for i := 0; i < len(s); i++ {
 		if s[i] != '\\' {
 			text = append(text, s[i])

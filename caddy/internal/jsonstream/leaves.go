@@ -1,85 +1,55 @@
-package gateway
+package jsonstream
 
-// word is a member name that an answer's usage or content stands under.
-type word uint8
-
-const (
-	other word = iota
-	item       // an element of an array
-	wArguments
-	wCacheRead
-	wCachedTokens
-	wChoices
-	wCompletionTokens
-	wContent
-	wDelta
-	wDone
-	wError
-	wEvalCount
-	wEvalDuration
-	wFinishReason
-	wFunction
-	wID
-	wIndex
-	wInput
-	wInputDetails
-	wInputTokens
-	wLoadDuration
-	wMessage
-	wModel
-	wOutput
-	wOutputTokens
-	wPartialJSON
-	wPromptCached
-	wPromptDetails
-	wPromptEvalCount
-	wPromptEvalDuration
-	wPromptTokens
-	wResponse
-	wRole
-	wSequence
-	wStatus
-	wStopReason
-	wText
-	wThinking
-	wToolCalls
-	wType
-	wUsage
-)
-
-var words = map[string]word{
-	"arguments": wArguments, "cache_read_input_tokens": wCacheRead,
-	"cached_tokens": wCachedTokens, "choices": wChoices, "completion_tokens": wCompletionTokens,
-	"content": wContent, "delta": wDelta, "done": wDone, "error": wError,
-	"eval_count": wEvalCount, "eval_duration": wEvalDuration, "finish_reason": wFinishReason,
-	"function": wFunction, "id": wID, "index": wIndex, "input": wInput,
-	"input_tokens_details": wInputDetails, "input_tokens": wInputTokens,
-	"load_duration": wLoadDuration, "message": wMessage, "model": wModel, "output": wOutput,
-	"output_tokens": wOutputTokens, "partial_json": wPartialJSON,
-	"prompt_eval_cached_count": wPromptCached, "prompt_tokens_details": wPromptDetails,
-	"prompt_eval_count": wPromptEvalCount, "prompt_eval_duration": wPromptEvalDuration,
-	"prompt_tokens": wPromptTokens, "response": wResponse, "role": wRole,
-	"sequence_number": wSequence, "status": wStatus, "stop_reason": wStopReason, "text": wText,
-	"thinking": wThinking, "tool_calls": wToolCalls, "type": wType, "usage": wUsage,
-}
+// Word is a member name as a number, so that visitors compare paths without strings. The
+// numbers from FirstWord on belong to the vocabulary that the Reader was given.
+type Word uint8
 
 const (
-	pathDepth  = 6   // deeper than all that is looked for
-	leafBytes  = 128 // of a scalar that are kept
-	nameBytes  = 32
-	levelBytes = 1024 // deeper JSON is not understood
+	Other     Word = iota // a name that the vocabulary does not have
+	Item                  // an element of an array
+	FirstWord             // the first number of a vocabulary
 )
 
-// leaf is a scalar of an answer: its first bytes as they stand in the JSON, without quotes.
-type leaf struct {
-	isString bool
-	text     []byte
-	size     int64 // of a string, decoded
+const (
+	// PathDepth is how many names of a path are kept; deeper ones are only counted.
+	PathDepth = 6
+	// LeafBytes is how many bytes of a scalar are kept; Leaf.Size counts all of them.
+	LeafBytes = 128
+
+	nameBytes  = 32   // of a member name; a longer one is Other
+	levelBytes = 1024 // levels of nesting; deeper JSON is not understood
+)
+
+// Path holds the outermost names that lead to a scalar.
+type Path [PathDepth]Word
+
+// Leaf is a scalar: its first bytes as they stand in the JSON, without quotes.
+type Leaf struct {
+	IsString bool
+	Text     []byte // valid until the visitor returns
+	Size     int64  // of a string: bytes of UTF-8 when decoded
 }
 
-// leafVisitor is told every scalar, with the names that lead to it.
-type leafVisitor interface {
-	visit(path *[pathDepth]word, depth int, v leaf)
+// IsPresent reports whether the scalar is anything but null or an empty string.
+func (v Leaf) IsPresent() bool {
+	if v.IsString {
+		return len(v.Text) > 0
+	}
+	return string(v.Text) != "null"
+}
+
+// TextSize returns the decoded length of a string, and 0 for any other scalar.
+func (v Leaf) TextSize() int64 {
+	if v.IsString {
+		return v.Size
+	}
+	return 0
+}
+
+// Visitor receives every scalar of a document, in order.
+type Visitor interface {
+	// Visit receives a scalar that stands depth levels deep, under the names in path.
+	Visit(path *Path, depth int, v Leaf)
 }
 
 type leafState uint8
@@ -92,19 +62,21 @@ const (
 	inScalar // a number or a literal
 )
 
-// leaves reads JSON in pieces of any size, in constant memory, and tells its scalars. It
+// Reader reads JSON in pieces of any size, in constant memory, and tells its scalars. It
 // takes everything that is valid and tells it right; what is not valid ends in isBroken,
 // or in nonsense that no path matches.
-type leaves struct {
-	visitor  leafVisitor
+type Reader struct {
+	Visitor    Visitor
+	Vocabulary map[string]Word // of the names that the Visitor looks for
+
 	state    leafState
 	isName   bool // the string being read is the name of a member
 	hasValue bool // a whole value has been read
 	isBroken bool
 	depth    int
 	arrays   [levelBytes / 8]byte // a bit for each level that is an array
-	path     [pathDepth]word
-	buffer   [leafBytes]byte
+	path     Path
+	buffer   [LeafBytes]byte
 	kept     int
 	size     int64
 	hex      int    // digits read of an escape
@@ -112,13 +84,13 @@ type leaves struct {
 	high     bool   // the last escape was the first half of a surrogate pair
 }
 
-// reset begins a new document.
-func (l *leaves) reset() {
+// Reset begins a new document.
+func (l *Reader) Reset() {
 	l.state, l.depth, l.isName, l.hasValue, l.isBroken = atValue, 0, false, false, false
 }
 
-// feed reads on.
-func (l *leaves) feed(p []byte) {
+// Feed reads the next piece of the document.
+func (l *Reader) Feed(p []byte) {
 	for i := 0; i < len(p) && !l.isBroken; {
 		switch l.state {
 		case inString:
@@ -138,8 +110,11 @@ func (l *leaves) feed(p []byte) {
 	}
 }
 
+// IsWhole reports whether exactly one value has been read to its end.
+func (l *Reader) IsWhole() bool { return l.hasValue && !l.isBroken }
+
 // token reads a byte between strings and scalars.
-func (l *leaves) token(c byte) {
+func (l *Reader) token(c byte) {
 	switch c {
 	case ' ', '\n', '\t', '\r':
 	case '"':
@@ -158,7 +133,7 @@ func (l *leaves) token(c byte) {
 	}
 }
 
-func (l *leaves) open(isArray bool) {
+func (l *Reader) open(isArray bool) {
 	if l.depth >= levelBytes {
 		l.isBroken = true
 		return
@@ -169,17 +144,17 @@ func (l *leaves) open(isArray bool) {
 	} else {
 		l.arrays[l.depth>>3] &^= bit
 	}
-	if l.depth < pathDepth {
-		l.path[l.depth] = other
+	if l.depth < PathDepth {
+		l.path[l.depth] = Other
 		if isArray {
-			l.path[l.depth] = item
+			l.path[l.depth] = Item
 		}
 	}
 	l.depth++
 	l.isName = !isArray
 }
 
-func (l *leaves) shut() {
+func (l *Reader) shut() {
 	if l.depth == 0 {
 		l.isBroken = true
 		return
@@ -189,11 +164,11 @@ func (l *leaves) shut() {
 	l.hasValue = l.depth == 0
 }
 
-func (l *leaves) inArray() bool {
+func (l *Reader) inArray() bool {
 	return l.arrays[(l.depth-1)>>3]&(1<<((l.depth-1)&7)) != 0
 }
 
-func (l *leaves) readString(p []byte, i int) int {
+func (l *Reader) readString(p []byte, i int) int {
 	start := i
 	for i < len(p) && p[i] != '"' && p[i] != '\\' {
 		i++
@@ -216,21 +191,21 @@ func (l *leaves) readString(p []byte, i int) int {
 	return i + 1
 }
 
-func (l *leaves) endString() {
+func (l *Reader) endString() {
 	if !l.isName {
 		l.tell(true)
 		return
 	}
-	if l.depth <= pathDepth {
+	if l.depth <= PathDepth {
 		name := l.buffer[:l.kept]
-		l.path[l.depth-1] = other
+		l.path[l.depth-1] = Other
 		if l.kept <= nameBytes {
-			l.path[l.depth-1] = words[string(name)]
+			l.path[l.depth-1] = l.Vocabulary[string(name)]
 		}
 	}
 }
 
-func (l *leaves) escape(c byte) {
+func (l *Reader) escape(c byte) {
 	l.keep(c)
 	l.state = inString
 	if c == 'u' {
@@ -242,7 +217,7 @@ func (l *leaves) escape(c byte) {
 }
 
 // unicode reads a hex digit of an escape.
-func (l *leaves) unicode(c byte) {
+func (l *Reader) unicode(c byte) {
 	l.keep(c)
 	l.hex++
 	l.unit = l.unit<<4&0xffff | uint32(hexRune([]byte{c}))
@@ -254,7 +229,7 @@ func (l *leaves) unicode(c byte) {
 }
 
 // addUnit counts the UTF-8 bytes of a UTF-16 unit; a lone surrogate reads as U+FFFD.
-func (l *leaves) addUnit() {
+func (l *Reader) addUnit() {
 	switch u := l.unit; {
 	case u < 0x80:
 		l.size++
@@ -270,7 +245,7 @@ func (l *leaves) addUnit() {
 	l.high = l.unit >= 0xd800 && l.unit < 0xdc00
 }
 
-func (l *leaves) readScalar(p []byte, i int) int {
+func (l *Reader) readScalar(p []byte, i int) int {
 	for ; i < len(p); i++ {
 		switch p[i] {
 		case ',', '}', ']', ' ', '\n', '\t', '\r':
@@ -283,14 +258,14 @@ func (l *leaves) readScalar(p []byte, i int) int {
 	return i
 }
 
-func (l *leaves) keep(c byte) {
-	if l.kept < leafBytes {
+func (l *Reader) keep(c byte) {
+	if l.kept < LeafBytes {
 		l.buffer[l.kept] = c
 		l.kept++
 	}
 }
 
-func (l *leaves) tell(isString bool) {
-	l.visitor.visit(&l.path, l.depth, leaf{isString, l.buffer[:l.kept], l.size})
+func (l *Reader) tell(isString bool) {
+	l.Visitor.Visit(&l.path, l.depth, Leaf{isString, l.buffer[:l.kept], l.size})
 	l.hasValue = l.depth == 0
 }

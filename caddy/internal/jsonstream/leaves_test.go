@@ -1,29 +1,42 @@
-package gateway
+package jsonstream
 
 import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"os"
 	"sort"
 	"testing"
 )
+
+const (
+	wContent = FirstWord + iota
+	wDone
+	wMessage
+	wOutputTokens
+	wUsage
+)
+
+var vocabulary = map[string]Word{
+	"content": wContent, "done": wDone, "message": wMessage, "output_tokens": wOutputTokens, "usage": wUsage,
+}
 
 // collector keeps what leaves tells.
 type collector struct {
 	told []string
 }
 
-func (c *collector) visit(path *[pathDepth]word, depth int, v leaf) {
-	text := string(v.text)
-	if len(v.text) >= leafBytes {
+func (c *collector) Visit(path *Path, depth int, v Leaf) {
+	text := string(v.Text)
+	if len(v.Text) >= LeafBytes {
 		text = "long"
 	}
-	c.told = append(c.told, fmt.Sprintf("%v %t %s %d", path[:min(depth, pathDepth)], v.isString, text, sizeOf(v)))
+	c.told = append(c.told, fmt.Sprintf("%v %t %s %d", path[:min(depth, PathDepth)], v.IsString, text, sizeOf(v)))
 }
 
-func sizeOf(v leaf) int64 {
-	if v.isString {
-		return v.size
+func sizeOf(v Leaf) int64 {
+	if v.IsString {
+		return v.Size
 	}
 	return 0
 }
@@ -42,16 +55,16 @@ func expected(text []byte) []string {
 	return told
 }
 
-func walk(v any, path []word, told *[]string) {
-	shown := path[:min(len(path), pathDepth)]
+func walk(v any, path []Word, told *[]string) {
+	shown := path[:min(len(path), PathDepth)]
 	switch v := v.(type) {
 	case map[string]any:
 		for name, value := range v {
-			walk(value, append(path[:len(path):len(path)], words[name]), told)
+			walk(value, append(path[:len(path):len(path)], vocabulary[name]), told)
 		}
 	case []any:
 		for _, value := range v {
-			walk(value, append(path[:len(path):len(path)], item), told)
+			walk(value, append(path[:len(path):len(path)], Item), told)
 		}
 	case string:
 		*told = append(*told, fmt.Sprintf("%v true %d", shown, len(v)))
@@ -63,23 +76,23 @@ func walk(v any, path []word, told *[]string) {
 // sizes drops the text of what was told: encoding/json does not keep its spelling.
 func sizes(text []byte, split int) []string {
 	s := sizer{}
-	l := leaves{visitor: &s}
+	l := Reader{Visitor: &s, Vocabulary: vocabulary}
 	for len(text) > split {
-		l.feed(text[:split])
+		l.Feed(text[:split])
 		text = text[split:]
 	}
-	l.feed(text)
-	l.feed([]byte("\n"))
+	l.Feed(text)
+	l.Feed([]byte("\n"))
 	sort.Strings(s.told)
 	return s.told
 }
 
 type sizer struct{ told []string }
 
-func (s *sizer) visit(path *[pathDepth]word, depth int, v leaf) {
-	shown := path[:min(depth, pathDepth)]
-	if v.isString {
-		s.told = append(s.told, fmt.Sprintf("%v true %d", shown, v.size))
+func (s *sizer) Visit(path *Path, depth int, v Leaf) {
+	shown := path[:min(depth, PathDepth)]
+	if v.IsString {
+		s.told = append(s.told, fmt.Sprintf("%v true %d", shown, v.Size))
 		return
 	}
 	s.told = append(s.told, fmt.Sprintf("%v false", shown))
@@ -87,11 +100,11 @@ func (s *sizer) visit(path *[pathDepth]word, depth int, v leaf) {
 
 // hasTwice says whether an object names a member twice: encoding/json keeps the last.
 func hasTwice(text []byte, start int) bool {
-	members, _, err := appendMembers(nil, text, start, 0)
+	members, _, err := AppendMembers(nil, text, start, 0)
 	seen := map[string]bool{}
 	for _, m := range members {
-		name := string(appendDecoded(nil, m.name))
-		if seen[name] || bytes.IndexByte(m.name, '\\') >= 0 {
+		name := string(AppendDecoded(nil, m.Name))
+		if seen[name] || bytes.IndexByte(m.Name, '\\') >= 0 {
 			return true
 		}
 		seen[name] = true
@@ -102,8 +115,8 @@ func hasTwice(text []byte, start int) bool {
 func sameLeaves(t *testing.T, text []byte) {
 	t.Helper()
 	if checkJSON(text) != nil {
-		l := leaves{visitor: new(collector)}
-		l.feed(text) // must not crash
+		l := Reader{Visitor: new(collector), Vocabulary: vocabulary}
+		l.Feed(text) // must not crash
 		return
 	}
 	for i, c := range text {
@@ -126,7 +139,12 @@ func TestLeavesAgree(t *testing.T) {
 		sameLeaves(t, []byte(text))
 	}
 	for _, name := range []string{"chat", "v1-chat", "v1-messages", "v1-responses", "embed"} {
-		sameLeaves(t, []byte(readSample(t, name).body))
+		answer, err := os.ReadFile("../../testdata/samples/" + name + ".http")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, body, _ := bytes.Cut(bytes.ReplaceAll(answer, []byte("\r\n"), []byte("\n")), []byte("\n\n"))
+		sameLeaves(t, body)
 	}
 }
 
@@ -140,41 +158,9 @@ func FuzzLeaves(f *testing.F) {
 // TestLeavesText: short scalars are told as they are spelled.
 func TestLeavesText(t *testing.T) {
 	c := new(collector)
-	l := leaves{visitor: c}
-	l.feed([]byte(`{"done":true,"message":{"content":"a\"b"},"usage":{"output_tokens":12 }}`))
+	l := Reader{Visitor: c, Vocabulary: vocabulary}
+	l.Feed([]byte(`{"done":true,"message":{"content":"a\"b"},"usage":{"output_tokens":12 }}`))
 	want := fmt.Sprintf(`[[%d] false true 0 [%d %d] true a\"b 3 [%d %d] false 12 0]`,
 		wDone, wMessage, wContent, wUsage, wOutputTokens)
 	equal(t, want, fmt.Sprint(c.told), "leaves")
-}
-
-// TestLeavesAllocateNothing: reading a frame costs no allocation.
-func TestLeavesAllocateNothing(t *testing.T) {
-	for kind, frame := range benchFrames {
-		u := newUsage(kind, true)
-		read := func() { u.readLine([]byte(frame)) }
-		read()
-		if n := testing.AllocsPerRun(100, read); n > 0 {
-			t.Errorf("%v allocations in %s", n, frame)
-		}
-	}
-}
-
-var benchFrames = map[api]string{
-	apiChat: `{"model":"toy","created_at":"2026-11-23T06:25:23.065158915Z",` +
-		`"message":{"role":"assistant","content":"Rayleigh"},"done":false}` + "\n",
-	apiV1Chat: `{"id":"chatcmpl-309","object":"chat.completion.chunk","created":1795415123,` +
-		`"model":"toy","system_fingerprint":"fp_ollama","choices":[{"index":0,"delta":` +
-		`{"role":"assistant","content":"Rayleigh"},"finish_reason":null}]}`,
-}
-
-func BenchmarkFrame(b *testing.B) {
-	for kind, frame := range benchFrames {
-		b.Run(fmt.Sprint(kind), func(b *testing.B) {
-			u, text := newUsage(kind, true), []byte(frame)
-			b.SetBytes(int64(len(text)))
-			for b.Loop() {
-				u.readLine(text)
-			}
-		})
-	}
 }

@@ -1,0 +1,62 @@
+package gateway
+
+import "neuronetz-gateway/caddy/internal/jsonstream"
+
+// The member names that an answer's usage or content stands under.
+const (
+	wArguments = jsonstream.FirstWord + iota
+	wCacheRead
+	wCachedTokens
+	wChoices
+	wCompletionTokens
+	wContent
+	wDelta
+	wDone
+	wError
+	wEvalCount
+	wEvalDuration
+	wFinishReason
+	wFunction
+	wID
+	wIndex
+	wInput
+	wInputDetails
+	wInputTokens
+	wLoadDuration
+	wMessage
+	wModel
+	wOutput
+	wOutputTokens
+	wPartialJSON
+	wPromptCached
+	wPromptDetails
+	wPromptEvalCount
+	wPromptEvalDuration
+	wPromptTokens
+	wResponse
+	wRole
+	wSequence
+	wStatus
+	wStopReason
+	wText
+	wThinking
+	wToolCalls
+	wType
+	wUsage
+)
+
+var words = map[string]jsonstream.Word{
+	"arguments": wArguments, "cache_read_input_tokens": wCacheRead,
+	"cached_tokens": wCachedTokens, "choices": wChoices, "completion_tokens": wCompletionTokens,
+	"content": wContent, "delta": wDelta, "done": wDone, "error": wError,
+	"eval_count": wEvalCount, "eval_duration": wEvalDuration, "finish_reason": wFinishReason,
+	"function": wFunction, "id": wID, "index": wIndex, "input": wInput,
+	"input_tokens_details": wInputDetails, "input_tokens": wInputTokens,
+	"load_duration": wLoadDuration, "message": wMessage, "model": wModel, "output": wOutput,
+	"output_tokens": wOutputTokens, "partial_json": wPartialJSON,
+	"prompt_eval_cached_count": wPromptCached, "prompt_tokens_details": wPromptDetails,
+	"prompt_eval_count": wPromptEvalCount, "prompt_eval_duration": wPromptEvalDuration,
+	"prompt_tokens": wPromptTokens, "response": wResponse, "role": wRole,
+	"sequence_number": wSequence, "status": wStatus, "stop_reason": wStopReason, "text": wText,
+	"thinking": wThinking, "tool_calls": wToolCalls, "type": wType, "usage": wUsage,
+}
