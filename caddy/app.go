@@ -4,14 +4,15 @@ package gateway
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
-	"github.com/google/uuid"
 )
 
 func init() {
@@ -23,6 +24,7 @@ const (
 	defaultLargePool = 1 << 30
 	defaultSmallPool = 128 << 20
 	exitWait         = time.Second // for the last lines of what runs when Caddy exits
+	lookEvery        = 5 * time.Millisecond
 )
 
 // App opens the journal when Caddy starts, and sets the size of the pools.
@@ -60,6 +62,9 @@ func (a *App) Stop() error { return nil }
 
 // state is what one process has once, across reloads.
 type state struct {
+	clock  clock
+	random io.Reader
+
 	journal atomic.Pointer[journal]
 	node    string
 	boot    string
@@ -74,7 +79,9 @@ type state struct {
 	done         doneQueue
 }
 
-var process = &state{}
+var process = newState(systemClock{}, rand.Reader)
+
+func newState(c clock, random io.Reader) *state { return &state{clock: c, random: random} }
 
 // use makes j the journal of the process, which has one until it ends.
 func (s *state) use(j *journal) (*journal, error) {
@@ -87,7 +94,7 @@ func (s *state) use(j *journal) (*journal, error) {
 
 // begin takes the journal and writes the boot line; requests wait for it.
 func (s *state) begin() error {
-	s.once.Do(func() { s.fault = s.boots(time.Now()) })
+	s.once.Do(func() { s.fault = s.boots(s.clock.now()) })
 	return s.fault
 }
 
@@ -99,15 +106,15 @@ func (s *state) boots(now time.Time) error {
 	if err := j.own(); err != nil {
 		return err
 	}
-	node, err := j.nodeID()
+	node, err := j.nodeID(s.random)
 	if err != nil {
 		return err
 	}
-	boot, err := uuid.NewV7()
+	boot, err := newID(now, s.random)
 	if err != nil {
 		return err
 	}
-	s.node, s.boot = node, boot.String()
+	s.node, s.boot = node, boot
 	// A journal that takes nothing yet keeps the line, and the doors closed; ending instead would
 	// end the whole gateway, since the next process fares no better.
 	_ = j.line(now, "boot", bootLine{V: version, Node: s.node, Boot: s.boot})
@@ -126,14 +133,12 @@ func (s *state) shutdown(patience time.Duration) {
 		return
 	}
 	s.streams.kill(outcomeShutdown, func(*exchange) bool { return true })
-	deadline := time.After(patience)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
+	deadline := s.clock.after(patience)
 	for s.streams.count() > 0 || j.lines.Load() <= s.seq.Load() {
 		select {
 		case <-deadline:
 			return
-		case <-tick.C:
+		case <-s.clock.after(lookEvery):
 		}
 	}
 }

@@ -70,6 +70,7 @@ func sameLine[T any](t *testing.T, name string) {
 
 // TestGoldenRecord: the record has the fields of the contract, in their order.
 func TestGoldenRecord(t *testing.T) {
+	process, _ := replaceProcess(t)
 	var want struct {
 		Gateway json.RawMessage `json:"gateway"`
 	}
@@ -78,7 +79,7 @@ func TestGoldenRecord(t *testing.T) {
 
 	must(t, json.Unmarshal([]byte(golden(t, "record-denied")), &want))
 	x := &exchange{
-		id: "019ab5c0-1c00-7000-8000-000000000002", start: time.Now().Add(-2 * time.Millisecond),
+		id: "019ab5c0-1c00-7000-8000-000000000002", start: process.clock.now().Add(-2 * time.Millisecond),
 		method: "POST", path: "/api%2Fpull", ip: "2001:db8::9",
 		outcome: outcomeDenied, reason: "target_invalid", status: 400,
 	}
@@ -93,7 +94,7 @@ func goldenExchange(t *testing.T) *exchange {
 	must(t, err)
 	x := &exchange{
 		phase: phaseBackend,
-		id:    g.ID, start: time.Now().Add(-1210 * time.Millisecond), method: "POST",
+		id:    g.ID, start: process.clock.now().Add(-1210 * time.Millisecond), method: "POST",
 		path: "/v1/chat/completions", ip: "203.0.113.9", key: "nz_3bVSxmba", grant: g,
 		tenant: &g.Tenant, keyID: &g.Key, outcome: outcomeCompleted, status: 200, upstreamStatus: 200,
 		request: request{model: &model, stream: &isStream, prompt: prompt{bytes: 311}},
@@ -110,9 +111,7 @@ func goldenExchange(t *testing.T) *exchange {
 // encodeRecord writes a record as the node and boot of the golden files.
 func encodeRecord(t *testing.T, x *exchange) string {
 	t.Helper()
-	node, boot, seq := process.node, process.boot, process.seq.Load()
 	process.node, process.boot = "7c9e6679-7425-40de-944b-e07fc1f90ae7", "019ab5bf-0000-7000-8000-0000000000b0"
-	defer func() { process.node, process.boot = node, boot; process.seq.Store(seq) }()
 	encoder := zapcore.NewJSONEncoder(zapcore.EncoderConfig{SkipLineEnding: true})
 	must(t, encoder.AddObject("gateway", x.record()))
 	line, err := encoder.EncodeEntry(zapcore.Entry{}, nil)

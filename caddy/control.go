@@ -43,7 +43,7 @@ func (Control) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Han
 	case "GET /healthz":
 		return writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 	case "GET /streams":
-		return writeJSON(w, http.StatusOK, streamsNow(time.Now()))
+		return writeJSON(w, http.StatusOK, streamsNow(process.clock.now()))
 	case "POST /kill":
 		return kill(w, r)
 	}

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/google/uuid"
 	"go.uber.org/zap"
 )
 
@@ -87,7 +86,7 @@ func exchangeOf(r *http.Request) *exchange {
 func newExchange(r *http.Request, path string) *exchange {
 	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 	x := &exchange{
-		start:  time.Now(),
+		start:  process.clock.now(),
 		method: r.Method[:min(len(r.Method), maxMethodBytes)],
 		path:   path[:min(len(path), maxPathBytes)],
 		ip:     ip,
@@ -98,10 +97,11 @@ func newExchange(r *http.Request, path string) *exchange {
 	return x
 }
 
-// mint gives the exchange its id, now.
+// mint gives the exchange its id, now. The system's random numbers do not fail: crypto/rand
+// ends the process first.
 func (x *exchange) mint() {
 	if x.id == "" {
-		x.id = uuid.Must(uuid.NewV7()).String()
+		x.id, _ = newID(process.clock.now(), process.random)
 	}
 }
 
@@ -135,7 +135,7 @@ func (x *exchange) makeAsk(problem string) string {
 		Problem: optional(problem), Done: process.done.take(),
 	}
 	x.phase = phaseAuthz
-	x.asked = time.Now()
+	x.asked = process.clock.now()
 	return marshalASCII(x.ask)
 }
 

@@ -249,11 +249,9 @@ func TestDone(t *testing.T) {
 // TestClosedDoors: while the journal cannot be written nothing is asked and nothing
 // forwarded; what is public goes on.
 func TestClosedDoors(t *testing.T) {
-	previous := process
-	defer func() { process = previous }()
-	process = new(state)
+	process, c := replaceProcess(t)
 	process.once.Do(func() {})
-	j := &journal{file: new(sink), lock: os.Stdin}
+	j := &journal{file: new(sink), clock: c, lock: os.Stdin}
 	j.isClosed.Store(true)
 	process.journal.Store(j)
 	for target, want := range map[string]int{"/api/chat": 503, "/api/tags": 503, "/api/pull": 503, "/healthz": 200} {

@@ -77,7 +77,9 @@ func (w JournalWriter) OpenWriter() (io.WriteCloser, error) {
 	file := &timberjack.Logger{
 		Filename: w.Filename, FileMode: 0o600, Compression: "none", MaxSize: noRollMiB,
 	}
-	return process.use(&journal{path: w.Filename, file: file, rotate: file.Rotate, roll: w.RollBytes})
+	return process.use(&journal{
+		path: w.Filename, file: file, rotate: file.Rotate, roll: w.RollBytes, clock: process.clock,
+	})
 }
 
 // journal is the open file. A write that fails closes the doors; they open again when all
@@ -87,6 +89,7 @@ type journal struct {
 	file   io.WriteCloser
 	rotate func() error
 	roll   int64 // bytes
+	clock  clock
 
 	mu     sync.Mutex
 	lock   *os.File // nil until the process owns the journal
@@ -190,7 +193,8 @@ func (j *journal) hold(line []byte) {
 
 // reopen tries until the journal can be written again, and opens the doors.
 func (j *journal) reopen() {
-	for range time.Tick(reopenEvery) {
+	for {
+		<-j.clock.after(reopenEvery)
 		if j.probe() {
 			return
 		}
@@ -237,15 +241,11 @@ func (j *journal) line(now time.Time, msg string, content any) error {
 }
 
 // nodeID is the id of the node, which lives in a file beside its journal.
-func (j *journal) nodeID() (string, error) {
+func (j *journal) nodeID(random io.Reader) (string, error) {
 	path := filepath.Join(filepath.Dir(j.path), "node")
 	text, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
-		text = []byte(uuid.NewString())
-		err = os.WriteFile(path+".new", append(text, '\n'), 0o600)
-		if err == nil {
-			err = os.Rename(path+".new", path)
-		}
+		text, err = newNode(path, random)
 	}
 	if err != nil {
 		return "", err
@@ -255,6 +255,19 @@ func (j *journal) nodeID() (string, error) {
 		return "", fmt.Errorf("%s does not hold the id of a node: %w", path, err)
 	}
 	return id.String(), nil
+}
+
+// newNode writes a new id into the file of the node.
+func newNode(path string, random io.Reader) ([]byte, error) {
+	id, err := uuid.NewRandomFromReader(random)
+	if err != nil {
+		return nil, err
+	}
+	text := []byte(id.String())
+	if err := os.WriteFile(path+".new", append(text, '\n'), 0o600); err != nil {
+		return nil, err
+	}
+	return text, os.Rename(path+".new", path)
 }
 
 // Interface guards

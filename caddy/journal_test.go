@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
@@ -35,7 +36,7 @@ func (s *sink) Close() error { return nil }
 // room, and nothing that was written meanwhile is lost.
 func TestFullJournal(t *testing.T) {
 	out := &sink{isFull: true, room: 5}
-	j := &journal{file: out, lock: os.Stdin}
+	j := &journal{clock: systemClock{}, file: out, lock: os.Stdin}
 	if err := j.put([]byte("first\n")); err == nil {
 		t.Fatal("wrote on a full disk")
 	}
@@ -65,7 +66,7 @@ func TestTornEnd(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal.log")
 	must(t, os.WriteFile(path, []byte("whole\ntor"), 0o600))
 	out := new(sink)
-	j := &journal{path: path, file: out}
+	j := &journal{clock: systemClock{}, path: path, file: out}
 	must(t, j.own())
 	_, err := j.Write([]byte("next\n"))
 	must(t, err)
@@ -74,7 +75,7 @@ func TestTornEnd(t *testing.T) {
 
 // TestHeldIsBounded: a journal that stays full does not fill the memory.
 func TestHeldIsBounded(t *testing.T) {
-	j := &journal{file: &sink{isFull: true}, lock: os.Stdin}
+	j := &journal{clock: systemClock{}, file: &sink{isFull: true}, lock: os.Stdin}
 	j.isClosed.Store(true)
 	line := bytes.Repeat([]byte("x"), 1<<20)
 	for range 10 {
@@ -91,7 +92,7 @@ func TestHeldIsBounded(t *testing.T) {
 // TestDoorsOpenThemselves: nobody has to ask for the probe.
 func TestDoorsOpenThemselves(t *testing.T) {
 	out := &sink{isFull: true}
-	j := &journal{file: out, lock: os.Stdin}
+	j := &journal{clock: systemClock{}, file: out, lock: os.Stdin}
 	if _, err := j.Write([]byte("line\n")); err == nil {
 		t.Fatal("wrote on a full disk")
 	}
@@ -106,8 +107,8 @@ func TestDoorsOpenThemselves(t *testing.T) {
 // doors, and writes that it has started as soon as it can.
 func TestStartOnAFullDisk(t *testing.T) {
 	out := &sink{isFull: true}
-	j := &journal{path: filepath.Join(t.TempDir(), "journal.log"), file: out}
-	s := new(state)
+	j := &journal{clock: systemClock{}, path: filepath.Join(t.TempDir(), "journal.log"), file: out}
+	s := newState(systemClock{}, rand.Reader)
 	s.journal.Store(j)
 	must(t, s.begin())
 	equal(t, false, s.isOpen(), "doors open")
@@ -121,7 +122,7 @@ func TestStartOnAFullDisk(t *testing.T) {
 // TestJournalHasOneOwner: nothing is written without the lock, which is held once.
 func TestJournalHasOneOwner(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal.log")
-	first, second := &journal{path: path, file: new(sink)}, &journal{path: path, file: new(sink)}
+	first, second := &journal{clock: systemClock{}, path: path, file: new(sink)}, &journal{clock: systemClock{}, path: path, file: new(sink)}
 	if _, err := first.Write([]byte("line\n")); !errors.Is(err, errNotOwned) {
 		t.Errorf("wrote without owning: %v", err)
 	}
@@ -129,13 +130,13 @@ func TestJournalHasOneOwner(t *testing.T) {
 	if second.own() == nil {
 		t.Error("two own the journal")
 	}
-	id, err := first.nodeID()
+	id, err := first.nodeID(rand.Reader)
 	must(t, err)
-	again, err := second.nodeID()
+	again, err := second.nodeID(rand.Reader)
 	must(t, err)
 	equal(t, id, again, "node")
 	must(t, os.WriteFile(filepath.Join(filepath.Dir(path), "node"), []byte("nobody"), 0o600))
-	if _, err := first.nodeID(); err == nil {
+	if _, err := first.nodeID(rand.Reader); err == nil {
 		t.Error("took a node without an id")
 	}
 }
@@ -145,9 +146,7 @@ func TestRotation(t *testing.T) {
 	dir := t.TempDir()
 	w := &JournalWriter{Filename: filepath.Join(dir, "journal.log"), RollBytes: 1000}
 	must(t, w.Provision(caddy.Context{}))
-	previous := process
-	process = new(state)
-	defer func() { process = previous }()
+	process, _ := replaceProcess(t)
 	opened, err := w.OpenWriter()
 	must(t, err)
 	must(t, process.journal.Load().own())

@@ -9,7 +9,7 @@ import (
 // record is the exchange as the journal keeps it.
 func (x *exchange) record() zapcore.ObjectMarshalerFunc {
 	seq := process.seq.Add(1)
-	duration := time.Since(x.start)
+	duration := process.clock.now().Sub(x.start)
 	return func(e zapcore.ObjectEncoder) error {
 		e.AddInt("v", version)
 		e.AddString("id", x.id)

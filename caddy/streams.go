@@ -69,19 +69,20 @@ type run struct {
 	isOver  bool   // its handler is leaving: the connection is no longer ours
 	cancel  func(error)
 	client  *http.ResponseController
-	timer   *time.Timer
+	stop    func() bool // the deadline
+	clock   clock
 	bound   time.Time // of the write in progress, once it is ending
 	// isWriting: the handler waits for the client, not for the backend.
 	isWriting bool
 }
 
 // start begins a run, which is over after the deadline at the latest.
-func (r *run) start(client *http.ResponseController, cancel func(error), deadline time.Duration) {
+func (r *run) start(c clock, client *http.ResponseController, cancel func(error), deadline time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.client, r.cancel = client, cancel
+	r.clock, r.client, r.cancel = c, client, cancel
 	if deadline > 0 {
-		r.timer = time.AfterFunc(deadline, func() { r.end(outcomeDeadline) })
+		r.stop = c.afterFunc(deadline, func() { r.end(outcomeDeadline) })
 	}
 }
 
@@ -110,7 +111,7 @@ func (r *run) end(outcome string) bool {
 	}
 	r.outcome = outcome
 	r.cancel(errEnded)
-	r.bound = time.Now().Add(unblockAfter)
+	r.bound = r.clock.now().Add(unblockAfter)
 	r.enforce()
 	return true
 }
@@ -122,7 +123,7 @@ func (r *run) enforce() {
 		return
 	}
 	_ = r.client.SetWriteDeadline(r.bound)
-	time.AfterFunc(enforceEvery, func() {
+	r.clock.afterFunc(enforceEvery, func() {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.enforce()
@@ -133,7 +134,7 @@ func (r *run) enforce() {
 func (r *run) lastWrite() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	_ = r.client.SetWriteDeadline(time.Now().Add(unblockAfter))
+	_ = r.client.SetWriteDeadline(r.clock.now().Add(unblockAfter))
 }
 
 // ended is why the run was ended by us, "" if it was not.
@@ -147,8 +148,8 @@ func (r *run) ended() string {
 func (r *run) over() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.timer != nil {
-		r.timer.Stop()
+	if r.stop != nil {
+		r.stop()
 	}
 	if r.outcome != "" {
 		_ = r.client.SetWriteDeadline(time.Time{})

@@ -38,7 +38,7 @@ func (Tap) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Hand
 	if x == nil {
 		return caddyhttp.Error(http.StatusServiceUnavailable, errors.New("gateway_tap without gateway_guard"))
 	}
-	if reason := x.accept(r.Header.Get(grantHeader), time.Now()); reason != "" {
+	if reason := x.accept(r.Header.Get(grantHeader), process.clock.now()); reason != "" {
 		return x.refuse(http.StatusServiceUnavailable, reason)
 	}
 	x.prepare(r)
@@ -46,7 +46,7 @@ func (Tap) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Hand
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	deadline := time.Duration(x.grant.DeadlineS) * time.Second
-	x.run.start(http.NewResponseController(w), cancel, deadline)
+	x.run.start(process.clock, http.NewResponseController(w), cancel, deadline)
 	process.streams.add(x)
 	t := newTapWriter(ctx, w, x)
 	defer func() { err = t.leave(recover(), err) }()
@@ -72,7 +72,7 @@ func (x *exchange) accept(text string, now time.Time) (reason string) {
 	switch {
 	case err != nil:
 		return "journal_unwritable"
-	case time.Since(x.asked) > maxGrantAge:
+	case process.clock.now().Sub(x.asked) > maxGrantAge:
 		return "grant_stale"
 	case x.request.body == nil || x.ask.Problem != nil:
 		return "grant_invalid"

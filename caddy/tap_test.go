@@ -278,16 +278,17 @@ func TestGrantApplied(t *testing.T) {
 
 // TestStaleGrant: a Grant that is two seconds old is one of another time.
 func TestStaleGrant(t *testing.T) {
-	x := &exchange{id: "a", route: route{class: metered}, asked: time.Now().Add(-maxGrantAge - time.Second)}
+	process, c := replaceProcess(t)
+	x := &exchange{id: "a", route: route{class: metered}, asked: c.now()}
 	x.request.body = []byte(`{}`)
 	out := new(sink)
-	process.journal.Store(&journal{file: out, lock: os.Stdin})
-	defer process.journal.Store(nil)
+	process.journal.Store(&journal{file: out, lock: os.Stdin, clock: c})
 	g := newGrant(ask{ID: "a"})
-	equal(t, "grant_stale", x.accept(marshalASCII(g), time.Now()), "reason")
+	c.advance(maxGrantAge + 1)
+	equal(t, "grant_stale", x.accept(marshalASCII(g), c.now()), "reason")
 	equal(t, true, strings.Contains(out.String(), `"msg":"open"`), "it is journaled all the same")
-	x.asked = time.Now()
-	equal(t, "", x.accept(marshalASCII(g), time.Now()), "reason in time")
+	x.asked = c.now().Add(-maxGrantAge)
+	equal(t, "", x.accept(marshalASCII(g), c.now()), "reason in time")
 	out.isFull = true
-	equal(t, "journal_unwritable", x.accept(marshalASCII(g), time.Now()), "reason on a full disk")
+	equal(t, "journal_unwritable", x.accept(marshalASCII(g), c.now()), "reason on a full disk")
 }

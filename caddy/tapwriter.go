@@ -5,7 +5,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -138,7 +137,7 @@ func (t *tapWriter) writeFrames(p []byte) (int, error) {
 // notice takes the time of the first content.
 func (t *tapWriter) notice() {
 	if t.x.firstContent.IsZero() && (t.x.usage.deltas > 0 || t.x.usage.frame.content > 0) {
-		t.x.firstContent = time.Now()
+		t.x.firstContent = process.clock.now()
 	}
 }
 
@@ -191,7 +190,7 @@ func (t *tapWriter) end() bool {
 	outcome := x.run.ended()
 	isCap := outcome == outcomeCap || outcome == outcomeDeadline
 	client := clientOf(t.ResponseWriter)
-	if _, err := client.Write(x.usage.shape.final(x.usage, isCap)); err != nil {
+	if _, err := client.Write(x.usage.shape.final(x.usage, isCap, process.clock.now())); err != nil {
 		return false
 	}
 	return http.NewResponseController(client).Flush() == nil

@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"strconv"
+	"time"
 
 	"neuronetz-gateway/caddy/internal/jsonstream"
 )
@@ -69,7 +70,7 @@ type frame struct {
 type shape struct {
 	leaf  func(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf)
 	end   func(u *usage)
-	final func(u *usage, isCap bool) []byte
+	final func(u *usage, isCap bool, now time.Time) []byte
 }
 
 func shapeOf(kind api) *shape {

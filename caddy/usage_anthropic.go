@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"time"
 
 	"neuronetz-gateway/caddy/internal/jsonstream"
 )
@@ -108,7 +109,7 @@ func messagesEnd(u *usage) {
 }
 
 // messagesFinal ends the block that is open, and the message.
-func messagesFinal(u *usage, isCap bool) []byte {
+func messagesFinal(u *usage, isCap bool, _ time.Time) []byte {
 	var out []byte
 	if !u.hasBegun {
 		out = fmt.Appendf(out, "event: message_start\ndata: {\"type\":\"message_start\","+

@@ -73,14 +73,14 @@ func ollamaEnd(u *usage) {
 }
 
 // ollamaFinal is the line that ends a stream of /api/chat or /api/generate.
-func ollamaFinal(u *usage, isCap bool) []byte {
+func ollamaFinal(u *usage, isCap bool, now time.Time) []byte {
 	content := `"response":""`
 	if u.api == apiChat {
 		content = `"message":{"role":"assistant","content":""}`
 	}
 	return fmt.Appendf(nil,
 		`{"model":"%s","created_at":"%s",%s,"done":true,"done_reason":"%s","eval_count":%d}`+"\n",
-		u.model, time.Now().UTC().Format(time.RFC3339Nano), content, stopReason(isCap), u.deltas)
+		u.model, now.UTC().Format(time.RFC3339Nano), content, stopReason(isCap), u.deltas)
 }
 
 // stopReason is why a stream that we end has ended, in the words of Ollama and OpenAI.

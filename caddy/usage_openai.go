@@ -88,7 +88,7 @@ func (u *usage) isUsageChunk() bool {
 }
 
 // openaiFinal is a last chunk with a finish reason, if there was none, and the end.
-func openaiFinal(u *usage, isCap bool) []byte {
+func openaiFinal(u *usage, isCap bool, now time.Time) []byte {
 	if u.hasFinishFrame {
 		return []byte("data: [DONE]\n\n")
 	}
@@ -98,7 +98,7 @@ func openaiFinal(u *usage, isCap bool) []byte {
 	}
 	return fmt.Appendf(nil, `data: {"id":"%s","object":"%s","created":%d,"model":"%s",`+
 		`"choices":[{"index":0,%s,"finish_reason":"%s"}]}`+"\n\ndata: [DONE]\n\n",
-		u.id, object, time.Now().Unix(), u.model, choice, stopReason(isCap))
+		u.id, object, now.Unix(), u.model, choice, stopReason(isCap))
 }
 
 // withoutUsage is an event without the usage member of its data.

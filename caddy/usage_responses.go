@@ -107,7 +107,7 @@ func responsesEnd(u *usage) {
 }
 
 // responsesFinal is the event that ends a response early.
-func responsesFinal(u *usage, isCap bool) []byte {
+func responsesFinal(u *usage, isCap bool, now time.Time) []byte {
 	reason := "content_filter"
 	if isCap {
 		reason = "max_output_tokens"
@@ -117,5 +117,5 @@ func responsesFinal(u *usage, isCap bool) []byte {
 		`"status":"incomplete","error":null,"incomplete_details":{"reason":"%s"},`+
 		`"instructions":null,"metadata":{},"output":[],"parallel_tool_calls":true,`+
 		`"tool_choice":"auto","tools":[]},"sequence_number":%d,"type":"response.incomplete"}`+"\n\n",
-		u.id, time.Now().Unix(), u.model, reason, u.sequence+1)
+		u.id, now.Unix(), u.model, reason, u.sequence+1)
 }
