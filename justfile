@@ -4,6 +4,7 @@ set dotenv-load
 
 go := "python -m authz.stack.build go"
 caddy := "python -m authz.stack.build caddy"
+go_tool := go + " tool -modfile=tools/go.mod"
 lock := "uv export --quiet --no-emit-project --no-annotate --no-header --all-groups --extra embedded"
 
 # List the recipes
@@ -26,6 +27,17 @@ test *arguments: test-go
 # Run the tests of the Caddy modules
 test-go *arguments:
     {{ go }} test -timeout 300s ./... {{ arguments }}
+
+# Run them with the race detector, which needs a C compiler: gcc, or Zig's where there is none
+test-go-race *arguments:
+    eval "$({{ go }} env | sed 's/^/export /')" && cd caddy && command -v gcc > /dev/null || \
+        export CC="uvx --quiet --from ziglang==0.17.1 python-zig cc"; \
+        CGO_ENABLED=1 "$GOROOT/bin/go" test -race -timeout 600s ./... {{ arguments }}
+
+# Feed every fuzz target with random input for a while
+fuzz time="10s":
+    cd caddy && grep -rHoP '^func \KFuzz\w+' --include='*_test.go' . | while IFS=: read -r file target; do \
+        {{ go }} test -run '^$' -fuzz "^$target\$" -fuzztime {{ time }} "$(dirname "$file")" || exit 1; done
 
 # Break a whole gateway under load for 7 minutes, and compare every book afterwards
 chaos *arguments:
@@ -54,8 +66,23 @@ check-python:
 # Check the Go code and the Caddyfile
 check-go:
     {{ go }} vet ./...
-    python -m authz.stack.build gofmt -l . | (! grep .)
-    {{ caddy }} fmt Caddyfile > /dev/null
+    {{ go_tool }} golangci-lint run
+    {{ caddy }} fmt Caddyfile 2> /dev/null | diff --unified caddy/Caddyfile -
+
+# Check that the Caddy modules compile for another machine, such as darwin/arm64
+check-cross os="linux" arch="arm64":
+    GOOS={{ os }} GOARCH={{ arch }} {{ go }} build -o /dev/null ./cmd/caddy
+
+# Check the Go code for known vulnerabilities; GATEWAY_CHECKS_STRICT=1 makes a check that can't be made fail
+check-vuln:
+    #!/usr/bin/env bash
+    report=$({{ go_tool }} govulncheck ./... 2>&1) && code=0 || code=$?
+    echo "$report"
+    if [[ $code = 1 && $report == *"fetching vulnerabilities"* ]]; then
+        echo "govulncheck: NOTHING WAS CHECKED, no advisory database could be reached" >&2
+        exit "${GATEWAY_CHECKS_STRICT:-0}"
+    fi
+    exit $code
 
 # Check that requirements.lock says what pyproject.toml asks for
 check-lock:
@@ -70,5 +97,5 @@ lock:
 fmt:
     ruff check --fix
     ruff format
-    python -m authz.stack.build gofmt -w .
+    {{ go_tool }} golangci-lint fmt
     {{ caddy }} fmt --overwrite Caddyfile

@@ -58,8 +58,7 @@ func (w *guardWriter) finish(err error, isCancelled bool) {
 }
 
 func statusOf(err error) int {
-	var failure caddyhttp.HandlerError
-	if errors.As(err, &failure) {
+	if failure, ok := errors.AsType[caddyhttp.HandlerError](err); ok {
 		return failure.StatusCode
 	}
 	return 0
@@ -69,8 +68,7 @@ func statusOf(err error) int {
 const reasonNoBackend = "backend_unknown"
 
 func causeOf(err error) string {
-	var failure caddyhttp.HandlerError
-	if errors.As(err, &failure) && failure.Err != nil {
+	if failure, ok := errors.AsType[caddyhttp.HandlerError](err); ok && failure.Err != nil {
 		return failure.Err.Error()
 	}
 	return ""
@@ -164,22 +162,30 @@ func (w *guardWriter) answer(status int, reason string) {
 	w.note(err)
 }
 
+// errorBody returns an error in the shape that the clients of a dialect parse.
 func errorBody(d dialect, status int, message, id string) []byte {
-	var v any
+	var shape any
 	switch d {
 	case openai:
-		v = struct {
-			Error openaiError `json:"error"`
-		}{openaiError{Message: message, Type: openaiType(status)}}
+		shape = openaiBody{openaiError{Message: message, Type: openaiType(status)}}
 	case anthropic:
-		v = anthropicError{"error", anthropicDetail{anthropicType(status), message}, id}
+		shape = anthropicBody{"error", anthropicError{anthropicType(status), message}, id}
 	default:
-		v = struct {
-			Error string `json:"error"`
-		}{message}
+		shape = ollamaBody{message}
 	}
-	body, _ := json.Marshal(v)
+	body, err := json.Marshal(shape)
+	if err != nil {
+		return nil // cannot be: the shapes are made of strings
+	}
 	return append(body, '\n')
+}
+
+type ollamaBody struct {
+	Error string `json:"error"`
+}
+
+type openaiBody struct {
+	Error openaiError `json:"error"`
 }
 
 type openaiError struct {
@@ -189,13 +195,13 @@ type openaiError struct {
 	Code    *string `json:"code"`
 }
 
-type anthropicError struct {
-	Type      string          `json:"type"`
-	Error     anthropicDetail `json:"error"`
-	RequestID string          `json:"request_id"`
+type anthropicBody struct {
+	Type      string         `json:"type"`
+	Error     anthropicError `json:"error"`
+	RequestID string         `json:"request_id"`
 }
 
-type anthropicDetail struct {
+type anthropicError struct {
 	Type    string `json:"type"`
 	Message string `json:"message"`
 }

@@ -173,7 +173,7 @@ func (q *doneQueue) take() []ended {
 	return taken
 }
 
-// Interface guards
+// Interface guards.
 var (
 	_ caddy.App         = (*App)(nil)
 	_ caddy.Provisioner = (*App)(nil)

@@ -48,12 +48,13 @@ func BenchmarkRequest(b *testing.B) {
 }
 
 func (s *stack) measure(b *testing.B, body string) {
+	b.Helper()
 	before := s.cpu(b)
 	b.ResetTimer()
 	b.SetParallelism(8)
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
-			request, _ := http.NewRequest("POST", s.url+"/api/chat", strings.NewReader(body))
+			request, _ := http.NewRequestWithContext(b.Context(), "POST", s.url+"/api/chat", strings.NewReader(body))
 			request.Header.Set("X-Api-Key", testKey())
 			response, err := http.DefaultTransport.RoundTrip(request)
 			if err != nil {
@@ -90,7 +91,7 @@ func BenchmarkKill(b *testing.B) {
 	defer s.stop()
 	var took []time.Duration
 	for b.Loop() {
-		response, reader := s.running(b, "/api/chat", `{"model":"toy"}`, newScripted(100, chatFrame), 3)
+		response, reader := s.running(b, newScripted(100, chatFrame), 3)
 		start := time.Now()
 		s.kill(b, "id="+response.Header.Get("X-Request-Id"))
 		_, err := io.ReadAll(reader)

@@ -79,7 +79,7 @@ func readBody(r *http.Request, limit int64, s *share) ([]byte, error) {
 		switch {
 		case int64(len(body)) > limit:
 			return nil, errTooLarge
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return body, nil
 		case err != nil:
 			return nil, err

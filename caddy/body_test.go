@@ -1,8 +1,9 @@
 package gateway
 
 import (
-	"fmt"
+	"errors"
 	"net/http"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -13,7 +14,7 @@ func TestPools(t *testing.T) {
 	p := new(pool)
 	p.size.Store(20 << 10)
 	request := func(n int) *http.Request {
-		r, _ := http.NewRequest("POST", "/", strings.NewReader(strings.Repeat("x", n)))
+		r, _ := http.NewRequestWithContext(t.Context(), "POST", "/", strings.NewReader(strings.Repeat("x", n)))
 		return r
 	}
 	one := share{pool: p}
@@ -22,16 +23,16 @@ func TestPools(t *testing.T) {
 	equal(t, 100, len(body), "read")
 	equal(t, 101, p.used.Load(), "taken")
 	two := share{pool: p}
-	if _, err := readBody(request(30<<10), 1<<20, &two); err != errPoolFull {
+	if _, err := readBody(request(30<<10), 1<<20, &two); !errors.Is(err, errPoolFull) {
 		t.Errorf("a full pool says %v", err)
 	}
 	two.release()
-	if _, err := readBody(request(30<<10), 10<<10, &two); err != errTooLarge {
+	if _, err := readBody(request(30<<10), 10<<10, &two); !errors.Is(err, errTooLarge) {
 		t.Errorf("a large body says %v", err)
 	}
 	chunked := request(30 << 10)
 	chunked.ContentLength = -1
-	if _, err := readBody(chunked, 10<<10, &share{pool: p}); err != errTooLarge {
+	if _, err := readBody(chunked, 10<<10, &share{pool: p}); !errors.Is(err, errTooLarge) {
 		t.Errorf("a large chunked body says %v", err)
 	}
 	one.release()
@@ -46,7 +47,7 @@ func TestKnownKeys(t *testing.T) {
 	equal(t, true, k.has("a", now.Add(knownFor-1)), "known")
 	equal(t, false, k.has("a", now.Add(knownFor)), "forgotten")
 	for i := range maxKnown + 10 {
-		k.add(fmt.Sprint(i), now)
+		k.add(strconv.Itoa(i), now)
 	}
 	if len(k.until) > maxKnown {
 		t.Errorf("remembers %d keys", len(k.until))

@@ -40,9 +40,9 @@ func newID(now time.Time, random io.Reader) (string, error) {
 	ms := now.UnixMilli()
 	fraction := (now.UnixNano() - ms*int64(time.Millisecond)) * 4096 / int64(time.Millisecond)
 	for i := range 6 {
-		id[i] = byte(ms >> (40 - 8*i))
+		id[i] = byte(ms >> (40 - 8*i)) //nolint:gosec // cut to a byte on purpose, here and below
 	}
-	id[6] = 0x70 | byte(fraction>>8)
-	id[7] = byte(fraction)
+	id[6] = 0x70 | byte(fraction>>8) //nolint:gosec // of 12 bits
+	id[7] = byte(fraction)           //nolint:gosec // the lower 8
 	return id.String(), nil
 }

@@ -123,7 +123,10 @@ func encodeRecord(t *testing.T, x *exchange) string {
 func TestGoldenRoutes(t *testing.T) {
 	var table struct {
 		Routes []struct {
-			Method, Path, Class, Dialect string
+			Method  string `json:"method"`
+			Path    string `json:"path"`
+			Class   string `json:"class"`
+			Dialect string `json:"dialect"`
 		} `json:"routes"`
 		Mutations []string `json:"mutations"`
 	}

@@ -53,8 +53,9 @@ func (Control) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Han
 }
 
 func streamsNow(now time.Time) []stream {
-	list := []stream{}
-	for _, x := range process.streams.list() {
+	running := process.streams.list()
+	list := make([]stream, 0, len(running))
+	for _, x := range running {
 		list = append(list, stream{
 			ID: x.id, Tenant: x.grant.Tenant, Key: x.grant.Key, Model: x.request.model,
 			Backend: x.grant.Backends[0], Path: x.path,
@@ -90,5 +91,5 @@ func writeJSON(w http.ResponseWriter, status int, v any) error {
 	return json.NewEncoder(w).Encode(v)
 }
 
-// Interface guards
+// Interface guards.
 var _ caddyhttp.MiddlewareHandler = (*Control)(nil)

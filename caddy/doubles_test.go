@@ -21,8 +21,9 @@ type authz struct {
 }
 
 func newAuthz(t testing.TB, socket string) *authz {
+	t.Helper()
 	a := new(authz)
-	listener, err := net.Listen("unix", socket)
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "unix", socket)
 	must(t, err)
 	a.server = httptest.NewUnstartedServer(a)
 	a.server.Listener = listener
@@ -46,6 +47,7 @@ func (a *authz) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // set makes authz behave until the end of the test.
 func (a *authz) set(t testing.TB, verify func(http.ResponseWriter, *http.Request, ask)) {
+	t.Helper()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.verify = verify
@@ -146,6 +148,7 @@ func (u *upstream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (u *upstream) set(t testing.TB, serve http.HandlerFunc) {
+	t.Helper()
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.serve, u.hits = serve, nil

@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -58,7 +59,7 @@ func said(e entry) string {
 		if n == nil {
 			return "-"
 		}
-		return fmt.Sprint(*n)
+		return strconv.FormatInt(*n, 10)
 	}
 	return fmt.Sprintf("%s terminal=%t in=%s out=%s cached=%s deltas=%d bytes=%d", e.Outcome,
 		e.Terminal, number(e.InputTokens), number(e.OutputTokens), number(e.CachedTokens),
@@ -67,10 +68,15 @@ func said(e entry) string {
 
 // samplePaths are the routes that the samples were recorded on.
 var samplePaths = []struct{ prefix, path string }{
-	{"chat", "/api/chat"}, {"generate", "/api/generate"}, {"embeddings", "/api/embeddings"},
-	{"embed", "/api/embed"}, {"v1-chat", "/v1/chat/completions"},
-	{"v1-completions", "/v1/completions"}, {"v1-embeddings", "/v1/embeddings"},
-	{"v1-messages", "/v1/messages"}, {"v1-responses", "/v1/responses"},
+	{"chat", "/api/chat"},
+	{"generate", "/api/generate"},
+	{"embeddings", "/api/embeddings"},
+	{"embed", "/api/embed"},
+	{"v1-chat", "/v1/chat/completions"},
+	{"v1-completions", "/v1/completions"},
+	{"v1-embeddings", "/v1/embeddings"},
+	{"v1-messages", "/v1/messages"},
+	{"v1-responses", "/v1/responses"},
 }
 
 func samplePath(name string) string {
@@ -88,7 +94,7 @@ func TestSamples(t *testing.T) {
 	s := sharedStack(t)
 	text, err := os.ReadFile("testdata/samples-said.txt")
 	must(t, err)
-	for _, row := range strings.Split(strings.TrimSpace(string(text)), "\n") {
+	for row := range strings.SplitSeq(strings.TrimSpace(string(text)), "\n") {
 		name, want, _ := strings.Cut(row, " ")
 		sm := readSample(t, name)
 		s.upstream.set(t, sm.serve)

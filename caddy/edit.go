@@ -64,8 +64,9 @@ func capChanges(kind api, limit []byte, top, options []change) (newTop, newOptio
 		return append(top, change{fieldTokens, limit}), options
 	case apiResponses:
 		return append(top, change{fieldRespCap, limit}), options
+	default:
+		return top, options
 	}
-	return top, options
 }
 
 // rewritten is the object of that name with changes, or a new one if there is none.

@@ -55,19 +55,21 @@ func TestGrants(t *testing.T) {
 	}
 }
 
+// hijacked is an authz that writes bytes of its own and hangs up.
+func hijacked(text string) func(http.ResponseWriter, *http.Request, ask) {
+	return func(w http.ResponseWriter, _ *http.Request, _ ask) {
+		connection, _, err := http.NewResponseController(w).Hijack()
+		if err == nil {
+			_, _ = connection.Write([]byte(text))
+			_ = connection.Close()
+		}
+	}
+}
+
 // TestAuthzFails: however authz fails, the client gets JSON in its dialect that says
 // nothing of what is inside, and no backend is reached (G2).
 func TestAuthzFails(t *testing.T) {
 	s := sharedStack(t)
-	hijacked := func(text string) func(http.ResponseWriter, *http.Request, ask) {
-		return func(w http.ResponseWriter, _ *http.Request, _ ask) {
-			connection, _, err := w.(http.Hijacker).Hijack()
-			if err == nil {
-				_, _ = connection.Write([]byte(text))
-				_ = connection.Close()
-			}
-		}
-	}
 	status := func(code int) func(http.ResponseWriter, *http.Request, ask) {
 		return func(w http.ResponseWriter, _ *http.Request, _ ask) { w.WriteHeader(code) }
 	}

@@ -50,12 +50,12 @@ func (g *Guard) Provision(ctx caddy.Context) error {
 
 // ServeHTTP lets a request through to the handlers that the Caddyfile names, and makes
 // sure that it is answered and recorded whatever they do.
-func (g Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	path, _, _ := strings.Cut(r.RequestURI, "?")
 	x := newExchange(r, path)
 	gw := &guardWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, x: x}
-	isWhole := false
-	defer func() { x.close(r.Context(), isWhole) }()
+	ctx, isWhole := r.Context(), false
+	defer func() { x.close(ctx, isWhole) }()
 
 	if r.ProtoMajor == 1 && r.ContentLength != 0 {
 		// Else net/http would wait for the rest of the body before it sends a refusal.
@@ -74,9 +74,10 @@ func (g Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.
 
 // understand finds the route, the key and what the body says, and makes the Ask. An error
 // is a refusal of our own.
-func (g Guard) understand(w *guardWriter, r *http.Request, path string, isPreflight bool) error {
+func (g *Guard) understand(w *guardWriter, r *http.Request, path string, isPreflight bool) error {
 	x := w.x
-	if !process.isOpen() && !(isTarget(path) && findRoute(r.Method, path).class == public) {
+	isPublic := isTarget(path) && findRoute(r.Method, path).class == public
+	if !process.isOpen() && !isPublic {
 		x.route = route{dialect: dialectOf(path)}
 		return x.refuse(http.StatusServiceUnavailable, "journal_unwritable")
 	}
@@ -121,7 +122,7 @@ func (x *exchange) setRoute(r *http.Request, problem string) {
 }
 
 // inspect reads the credentials, and the body if they are well-formed and it matters.
-func (g Guard) inspect(w *guardWriter, r *http.Request) (problem string, err error) {
+func (g *Guard) inspect(w *guardWriter, r *http.Request) (problem string, err error) {
 	x := w.x
 	key, ok := findKey(r.Header)
 	if !ok {
@@ -193,7 +194,7 @@ func stripOurs(h http.Header) {
 	}
 }
 
-// Interface guards
+// Interface guards.
 var (
 	_ caddy.Provisioner           = (*Guard)(nil)
 	_ caddyhttp.MiddlewareHandler = (*Guard)(nil)

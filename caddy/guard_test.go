@@ -266,8 +266,9 @@ func TestClosedDoors(t *testing.T) {
 			method = http.MethodGet
 		}
 		out := httptest.NewRecorder()
-		request := caddyhttp.PrepareRequest(httptest.NewRequest(method, target, nil), caddy.NewReplacer(), out, nil)
-		must(t, Guard{MaxBodyBytes: defaultMaxBody}.ServeHTTP(out, request, next))
+		request := caddyhttp.PrepareRequest(httptest.NewRequestWithContext(t.Context(), method, target, nil), caddy.NewReplacer(), out, nil)
+		guard := &Guard{MaxBodyBytes: defaultMaxBody}
+		must(t, guard.ServeHTTP(out, request, next))
 		equal(t, want, out.Code, target)
 		equal(t, want == 200, reached, target)
 	}

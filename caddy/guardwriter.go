@@ -12,6 +12,7 @@ import (
 // request, or what the gateway itself says.
 type guardWriter struct {
 	*caddyhttp.ResponseWriterWrapper
+
 	x *exchange
 	// isUnfounded: what authz answered is not an answer to this request.
 	isUnfounded bool

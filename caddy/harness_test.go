@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -81,17 +80,17 @@ type stack struct {
 	exited         chan error
 }
 
-func startStack(t testing.TB, extra ...string) *stack {
+func startStack(t testing.TB) *stack {
 	t.Helper()
 	s := newStack(t, freeAddr(t))
-	s.run(t, extra...)
+	s.run(t)
 	return s
 }
 
 // newStack is everything but Caddy.
 func newStack(t testing.TB, addr string) *stack {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "nz")
+	dir, err := os.MkdirTemp("", "nz") //nolint:usetesting // the path of a socket must be short
 	must(t, err)
 	s := &stack{dir: dir, addr: addr, url: "http://" + addr, client: http.DefaultClient, upstream: newUpstream()}
 	s.caddyfile, err = filepath.Abs("Caddyfile")
@@ -116,7 +115,8 @@ func (s *stack) command(t testing.TB, extra ...string) *exec.Cmd {
 	t.Helper()
 	executable, err := os.Executable()
 	must(t, err)
-	command := exec.Command(executable, "run", "--config", s.caddyfile, "--adapter", "caddyfile")
+	// Its end is the stack's business: a stack may outlive the test that starts it.
+	command := exec.CommandContext(context.Background(), executable, "run", "--config", s.caddyfile, "--adapter", "caddyfile")
 	command.Env = append(os.Environ(), asCaddy+"=1", "HOME="+s.dir, "XDG_DATA_HOME="+s.dir,
 		"XDG_CONFIG_HOME="+s.dir, "GATEWAY_SITE=http://:"+s.addr[strings.LastIndexByte(s.addr, ':')+1:],
 		"GATEWAY_BIND=127.0.0.1", "GATEWAY_AUTHZ=unix/"+s.path("authz.sock"),
@@ -140,7 +140,9 @@ func (s *stack) run(t testing.TB, extra ...string) {
 			t.Fatalf("Caddy ended: %v\n%s", err, s.stderr.String())
 		default:
 		}
-		response, err := s.client.Get(s.url + "/healthz")
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, s.url+"/healthz", nil)
+		must(t, err)
+		response, err := s.client.Do(request)
 		if err != nil {
 			return false
 		}
@@ -159,9 +161,12 @@ func (s *stack) transport() http.RoundTripper {
 
 func (s *stack) path(name string) string { return filepath.Join(s.dir, name) }
 
+// wait returns how Caddy ended.
+func (s *stack) wait() error { return <-s.exited }
+
 func (s *stack) stop() {
 	_ = s.cmd.Process.Kill()
-	<-s.exited
+	_ = s.wait()
 	if strings.Contains(s.stderr.String(), "DATA RACE") {
 		panic(s.stderr.String())
 	}
@@ -196,7 +201,7 @@ func stopShared() {
 
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	must(t, err)
 	defer func() { _ = listener.Close() }()
 	return listener.Addr().String()
@@ -233,7 +238,7 @@ func (s *stack) send(t testing.TB, method, path, body string, headers ...string)
 // try posts on a connection of its own, which a reload may reset.
 func (s *stack) try(t testing.TB, path, body string) (answer, bool) {
 	t.Helper()
-	request, err := http.NewRequest(http.MethodPost, s.url+path, strings.NewReader(body))
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, s.url+path, strings.NewReader(body))
 	must(t, err)
 	request.Header.Set("X-Api-Key", testKey())
 	request.Close = true
@@ -251,14 +256,21 @@ func readAnswer(t testing.TB, response *http.Response) answer {
 	return answer{response.StatusCode, response.Header, string(body), response.Header.Get("X-Request-Id")}
 }
 
+// dial connects to Caddy as a client that writes its own bytes.
+func (s *stack) dial(t testing.TB) net.Conn {
+	t.Helper()
+	connection, err := new(net.Dialer).DialContext(t.Context(), "tcp", s.addr)
+	must(t, err)
+	return connection
+}
+
 // raw sends bytes and returns what comes back.
 func (s *stack) raw(t testing.TB, text string) answer {
 	t.Helper()
-	connection, err := net.Dial("tcp", s.addr)
-	must(t, err)
+	connection := s.dial(t)
 	defer func() { _ = connection.Close() }()
 	must(t, connection.SetDeadline(time.Now().Add(patience)))
-	_, err = io.WriteString(connection, text)
+	_, err := io.WriteString(connection, text)
 	must(t, err)
 	response, err := http.ReadResponse(bufio.NewReader(connection), nil)
 	must(t, err)
@@ -293,10 +305,13 @@ func equal[T comparable](t testing.TB, want, got T, what string) {
 
 func equalJSON(t testing.TB, want, got any, what string) {
 	t.Helper()
-	equal(t, fmt.Sprint(toJSON(want)), toJSON(got), what)
+	equal(t, toJSON(want), toJSON(got), what)
 }
 
 func toJSON(v any) string {
-	text, _ := json.Marshal(v)
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err.Error()
+	}
 	return string(text)
 }

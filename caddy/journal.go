@@ -63,14 +63,14 @@ func (w *JournalWriter) Provision(caddy.Context) (err error) {
 	return err
 }
 
-func (w JournalWriter) String() string { return w.Filename }
+func (w *JournalWriter) String() string { return w.Filename }
 
 // WriterKey makes all loggers of one path, and all configurations, share one writer.
-func (w JournalWriter) WriterKey() string { return "gateway_journal:" + w.Filename }
+func (w *JournalWriter) WriterKey() string { return "gateway_journal:" + w.Filename }
 
 // OpenWriter opens the file. Nothing is written to it before the app has taken its lock:
 // `caddy validate` opens writers too.
-func (w JournalWriter) OpenWriter() (io.WriteCloser, error) {
+func (w *JournalWriter) OpenWriter() (io.WriteCloser, error) {
 	if err := os.MkdirAll(filepath.Dir(w.Filename), 0o700); err != nil {
 		return nil, err
 	}
@@ -122,7 +122,7 @@ func (j *journal) own() error {
 // lookAt returns the size of the journal as another process left it, and whether that one
 // died in the middle of a line.
 func lookAt(path string) (size int64, isTorn bool, err error) {
-	file, err := os.Open(path)
+	file, err := os.Open(path) //nolint:gosec // the operator names the journal
 	if errors.Is(err, os.ErrNotExist) {
 		return 0, false, nil
 	}
@@ -243,7 +243,7 @@ func (j *journal) line(now time.Time, msg string, content any) error {
 // nodeID is the id of the node, which lives in a file beside its journal.
 func (j *journal) nodeID(random io.Reader) (string, error) {
 	path := filepath.Join(filepath.Dir(j.path), "node")
-	text, err := os.ReadFile(path)
+	text, err := os.ReadFile(path) //nolint:gosec // beside the journal
 	if errors.Is(err, os.ErrNotExist) {
 		text, err = newNode(path, random)
 	}
@@ -270,7 +270,7 @@ func newNode(path string, random io.Reader) ([]byte, error) {
 	return text, os.Rename(path+".new", path)
 }
 
-// Interface guards
+// Interface guards.
 var (
 	_ caddy.Provisioner  = (*JournalWriter)(nil)
 	_ caddy.WriterOpener = (*JournalWriter)(nil)

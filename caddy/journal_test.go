@@ -16,6 +16,7 @@ import (
 // sink is a file that can be full.
 type sink struct {
 	bytes.Buffer
+
 	room int // bytes that still fit, if isFull
 	// isFull: what does not fit is cut off, as on a full disk.
 	isFull bool
@@ -53,7 +54,7 @@ func TestFullJournal(t *testing.T) {
 	_, err := j.Write([]byte("third\n"))
 	must(t, err)
 	var lines []string
-	for _, line := range strings.Split(out.String(), "\n") {
+	for line := range strings.SplitSeq(out.String(), "\n") {
 		if strings.TrimSpace(line) != "" {
 			lines = append(lines, line)
 		}
@@ -122,7 +123,8 @@ func TestStartOnAFullDisk(t *testing.T) {
 // TestJournalHasOneOwner: nothing is written without the lock, which is held once.
 func TestJournalHasOneOwner(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal.log")
-	first, second := &journal{clock: systemClock{}, path: path, file: new(sink)}, &journal{clock: systemClock{}, path: path, file: new(sink)}
+	first := &journal{clock: systemClock{}, path: path, file: new(sink)}
+	second := &journal{clock: systemClock{}, path: path, file: new(sink)}
 	if _, err := first.Write([]byte("line\n")); !errors.Is(err, errNotOwned) {
 		t.Errorf("wrote without owning: %v", err)
 	}
@@ -162,7 +164,7 @@ func TestRotation(t *testing.T) {
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		must(t, err)
-		for _, line := range strings.Split(strings.TrimSpace(string(text)), "\n") {
+		for line := range strings.SplitSeq(strings.TrimSpace(string(text)), "\n") {
 			equal(t, 99, len(line), line)
 			seen[line] = true
 		}

@@ -13,7 +13,7 @@ func (s *stack) lines(t testing.TB) []line {
 	text, err := os.ReadFile(s.path("journal/journal.log"))
 	must(t, err)
 	var list []line
-	for _, text := range bytes.Split(text, []byte{'\n'}) {
+	for text := range bytes.SplitSeq(text, []byte{'\n'}) {
 		if len(bytes.TrimSpace(text)) == 0 {
 			continue
 		}

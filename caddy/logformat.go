@@ -40,13 +40,14 @@ func (e *LogEncoder) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 }
 
 // Clone returns an encoder with the same fields.
-func (e LogEncoder) Clone() zapcore.Encoder {
-	e.Encoder = e.Encoder.Clone()
-	return e
+func (e *LogEncoder) Clone() zapcore.Encoder {
+	clone := *e
+	clone.Encoder = e.Encoder.Clone()
+	return &clone
 }
 
 // AddObject adds a field of a logger.
-func (e LogEncoder) AddObject(name string, value zapcore.ObjectMarshaler) error {
+func (e *LogEncoder) AddObject(name string, value zapcore.ObjectMarshaler) error {
 	if short, isKept := shorten(name, value); isKept {
 		return e.Encoder.AddObject(name, short)
 	}
@@ -54,7 +55,7 @@ func (e LogEncoder) AddObject(name string, value zapcore.ObjectMarshaler) error 
 }
 
 // EncodeEntry writes one line.
-func (e LogEncoder) EncodeEntry(entry zapcore.Entry, fields []zapcore.Field) (*buffer.Buffer, error) {
+func (e *LogEncoder) EncodeEntry(entry zapcore.Entry, fields []zapcore.Field) (*buffer.Buffer, error) {
 	kept := make([]zapcore.Field, 0, len(fields))
 	for _, field := range fields {
 		if value, ok := field.Interface.(zapcore.ObjectMarshaler); ok && field.Type == zapcore.ObjectMarshalerType {
@@ -97,7 +98,7 @@ func (r loggedRequest) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	return nil
 }
 
-// Interface guards
+// Interface guards.
 var (
 	_ zapcore.Encoder       = (*LogEncoder)(nil)
 	_ caddyfile.Unmarshaler = (*LogEncoder)(nil)

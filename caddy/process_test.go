@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,12 +16,12 @@ import (
 func TestShutdown(t *testing.T) {
 	s := startStack(t)
 	defer s.stop()
-	response, reader := s.running(t, "/api/chat", `{"model":"toy"}`, newScripted(100, chatFrame), 2)
+	response, reader := s.running(t, newScripted(100, chatFrame), 2)
 	must(t, s.cmd.Process.Signal(syscall.SIGTERM))
 	rest, err := io.ReadAll(reader)
 	must(t, err)
 	equal(t, true, strings.Contains(string(rest), `"done":true`), string(rest))
-	if err := <-s.exited; err != nil {
+	if err := s.wait(); err != nil {
 		t.Errorf("Caddy exits with %v", err)
 	}
 	e := s.record(t, response.Header.Get("X-Request-Id"))
@@ -45,9 +46,9 @@ func TestShutdown(t *testing.T) {
 func TestCrash(t *testing.T) {
 	s := startStack(t)
 	defer s.stop()
-	response, _ := s.running(t, "/api/chat", `{"model":"toy"}`, newScripted(100, chatFrame), 2)
+	response, _ := s.running(t, newScripted(100, chatFrame), 2)
 	must(t, s.cmd.Process.Kill())
-	<-s.exited
+	_ = s.wait()
 	_ = response.Body.Close()
 	s.upstream.set(t, nil)
 	s.run(t)
@@ -117,7 +118,7 @@ func TestReload(t *testing.T) {
 	s := startStack(t)
 	defer s.stop()
 	b := newScripted(100, chatFrame)
-	response, reader := s.running(t, "/api/chat", `{"model":"toy"}`, b, 2)
+	response, reader := s.running(t, b, 2)
 	s.snippets(t, "import gateway_backend_open local "+s.upstream.server.URL,
 		"import gateway_backend_open other http://127.0.0.1:1")
 	must(t, s.cmd.Process.Signal(syscall.SIGUSR1))
@@ -147,8 +148,9 @@ func TestOneOwner(t *testing.T) {
 	s := startStack(t)
 	defer s.stop()
 	run := func(command string) (string, error) {
-		second := exec.Command(s.cmd.Path, command, "--config", s.cmd.Args[3], "--adapter", "caddyfile")
-		second.Env = append(append([]string{}, s.cmd.Env...), "GATEWAY_SITE=http://"+freeAddr(t), "GATEWAY_CONTROL="+s.path("c2"))
+		second := exec.CommandContext(t.Context(), s.cmd.Path, command, "--config", s.cmd.Args[3], "--adapter", "caddyfile")
+		second.Env = slices.Concat(s.cmd.Env,
+			[]string{"GATEWAY_SITE=http://" + freeAddr(t), "GATEWAY_CONTROL=" + s.path("c2")})
 		out, err := second.CombinedOutput()
 		return string(out), err
 	}

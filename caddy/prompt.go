@@ -124,9 +124,9 @@ const (
 )
 
 var partNames = map[string]int{
-	"content": partText, "text": partText, "role": partRole, "type": partType, "images": partImages, "image_url": partImage,
-	"input_audio": partImage, "source": partImage, "arguments": partArguments,
-	"input": partArguments,
+	"content": partText, "text": partText, "role": partRole, "type": partType,
+	"images": partImages, "image_url": partImage, "input_audio": partImage, "source": partImage,
+	"arguments": partArguments, "input": partArguments,
 }
 
 // part tells what a member of a message is, in any spelling that encoding/json accepts.

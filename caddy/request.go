@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"errors"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -106,7 +107,7 @@ func (q *request) scan() string {
 	}
 	members, end, err := jsonstream.AppendMembers(nil, b, start, 0)
 	switch {
-	case err == jsonstream.ErrDepth:
+	case errors.Is(err, jsonstream.ErrDepth):
 		return problemTooDeep
 	case err != nil || jsonstream.SkipSpace(b, end) != len(b) || !utf8.Valid(b):
 		return problemNotJSON

@@ -106,9 +106,15 @@ func TestStream(t *testing.T) {
 		body string
 		want bool
 	}{
-		{apiChat, `{}`, true}, {apiGenerate, `{"stream":null}`, true}, {apiChat, `{"stream":false}`, false},
-		{apiV1Chat, `{}`, false}, {apiV1Chat, `{"stream":true}`, true}, {apiMessages, `{}`, false},
-		{apiEmbed, `{}`, false}, {apiV1Embeddings, `{"stream":true}`, false}, {apiResponses, `{"stream":null}`, false},
+		{apiChat, `{}`, true},
+		{apiGenerate, `{"stream":null}`, true},
+		{apiChat, `{"stream":false}`, false},
+		{apiV1Chat, `{}`, false},
+		{apiV1Chat, `{"stream":true}`, true},
+		{apiMessages, `{}`, false},
+		{apiEmbed, `{}`, false},
+		{apiV1Embeddings, `{"stream":true}`, false},
+		{apiResponses, `{"stream":null}`, false},
 	} {
 		q, _ := readRequest([]byte(c.body), c.kind)
 		equal(t, c.want, *q.stream, c.body)
@@ -128,17 +134,23 @@ func TestPrompt(t *testing.T) {
 		{apiChat, `{"messages":[{"content":"abc","role":"system"}]}`, prompt{6, 0, 1, 0}},
 		{apiChat, `{"messages":[{"role":"user","content":"a","images":["xxxx","yyyy"]}]}`, prompt{1, 2, 1, 0}},
 		{apiChat, `{"messages":[{"role":"user","Im\u0061ges":["xxxx"]}]}`, prompt{0, 1, 1, 0}},
-		{apiChat, `{"messages":[{"thinking":"ab","tool_calls":[{"function":{"name":"f","arguments":{"images":["x"]}}}]}]}`,
-			prompt{2 + 1 + len(`{"images":["x"]}`), 0, 1, 0}},
+		{
+			apiChat, `{"messages":[{"thinking":"ab","tool_calls":[{"function":{"name":"f","arguments":{"images":["x"]}}}]}]}`,
+			prompt{2 + 1 + len(`{"images":["x"]}`), 0, 1, 0},
+		},
 		{apiChat, `{"tools":[{"type":"function"},{"a":"<"}]}`, prompt{31 + 5, 0, 0, 2}},
 		{apiChat, `{"format":{"type":"object"}}`, prompt{17, 0, 0, 0}},
 		{apiChat, `{"format":"json"}`, prompt{6, 0, 0, 0}},
 		{apiGenerate, `{"prompt":"abc","system":"xy","suffix":"z","template":"tt"}`, prompt{3 + 4 + 1 + 2, 0, 2, 0}},
 		{apiGenerate, `{"prompt":"","context":[1,2,3],"images":["x"]}`, prompt{3, 1, 1, 0}},
-		{apiV1Chat, `{"messages":[{"role":"user","content":[{"type":"text","text":"ab"},{"type":"image_url","image_url":{"url":"data:xxxxxxxx"}}]}]}`,
-			prompt{2, 1, 1, 0}},
-		{apiMessages, `{"system":[{"type":"text","text":"ab"}],"messages":[{"role":"user","content":[{"type":"image","source":{"data":"xxxx"}}]}]}`,
-			prompt{4, 1, 2, 0}},
+		{
+			apiV1Chat, `{"messages":[{"role":"user","content":[{"type":"text","text":"ab"},{"type":"image_url","image_url":{"url":"data:xxxxxxxx"}}]}]}`,
+			prompt{2, 1, 1, 0},
+		},
+		{
+			apiMessages, `{"system":[{"type":"text","text":"ab"}],"messages":[{"role":"user","content":[{"type":"image","source":{"data":"xxxx"}}]}]}`,
+			prompt{4, 1, 2, 0},
+		},
 		{apiResponses, `{"input":"abc","instructions":"x"}`, prompt{5, 0, 2, 0}},
 		{apiResponses, `{"input":[{"role":"developer","content":"abc"}]}`, prompt{6, 0, 1, 0}},
 		{apiEmbed, `{"input":["ab","c"]}`, prompt{3, 0, 2, 0}},
@@ -180,10 +192,14 @@ func TestEdits(t *testing.T) {
 		{apiV1Chat, `{"max_tokens":9}`, 7, nil, `{"max_tokens":7}`},
 		{apiV1Chat, `{"stream":true}`, 0, nil, `{"stream":true,"stream_options":{"include_usage":true}}`},
 		{apiV1Chat, `{"stream":true,"stream_options":null}`, 0, nil, `{"stream":true,"stream_options":{"include_usage":true}}`},
-		{apiV1Chat, `{"stream":true,"stream_options":{"a":1,"include_usage": false}}`, 0, nil,
-			`{"stream":true,"stream_options":{"a":1,"include_usage": true}}`},
-		{apiV1Chat, `{"stream":true, "stream_options":{"include_usage": true}}`, 0, nil,
-			`{"stream":true, "stream_options":{"include_usage": true}}`},
+		{
+			apiV1Chat, `{"stream":true,"stream_options":{"a":1,"include_usage": false}}`, 0, nil,
+			`{"stream":true,"stream_options":{"a":1,"include_usage": true}}`,
+		},
+		{
+			apiV1Chat, `{"stream":true, "stream_options":{"include_usage": true}}`, 0, nil,
+			`{"stream":true, "stream_options":{"include_usage": true}}`,
+		},
 		{apiV1Chat, `{"stream":false}`, 0, nil, `{"stream":false}`},
 		{apiV1Completions, `{"stream":true}`, 3, nil, `{"stream":true,"max_tokens":3,"stream_options":{"include_usage":true}}`},
 		{apiResponses, `{"stream":true}`, 3, nil, `{"stream":true,"max_output_tokens":3}`},

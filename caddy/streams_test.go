@@ -17,11 +17,11 @@ func (s *stack) control(t testing.TB, method, target string, into any) int {
 	t.Helper()
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
-		DialContext: func(context.Context, string, string) (net.Conn, error) {
-			return net.Dial("unix", s.path("control.sock"))
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", s.path("control.sock"))
 		},
 	}}
-	request, err := http.NewRequest(method, "http://control"+target, nil)
+	request, err := http.NewRequestWithContext(t.Context(), method, "http://control"+target, nil)
 	must(t, err)
 	response, err := client.Do(request)
 	must(t, err)
@@ -32,17 +32,19 @@ func (s *stack) control(t testing.TB, method, target string, into any) int {
 
 func (s *stack) kill(t testing.TB, query string) int {
 	t.Helper()
-	var got struct{ Killed int }
+	var got struct {
+		Killed int `json:"killed"`
+	}
 	equal(t, 200, s.control(t, "POST", "/kill?"+query, &got), "kill")
 	return got.Killed
 }
 
-// running starts a stream of the backend's frames and reads the first k.
-func (s *stack) running(t testing.TB, path, body string, b *scripted, k int) (*http.Response, *bufio.Reader) {
+// running starts a chat that streams the backend's frames, and reads the first k.
+func (s *stack) running(t testing.TB, b *scripted, k int) (*http.Response, *bufio.Reader) {
 	t.Helper()
 	s.upstream.set(t, b.serve)
 	b.allow(k)
-	response := s.open(t, path, body)
+	response := s.open(t, "/api/chat", `{"model":"toy"}`)
 	reader := bufio.NewReader(response.Body)
 	if response.StatusCode != http.StatusOK {
 		t.Fatal(readAnswer(t, response))
@@ -60,13 +62,15 @@ func TestKill(t *testing.T) {
 	s := sharedStack(t)
 	for _, by := range []string{"id", "key", "tenant"} {
 		b := newScripted(100, chatFrame)
-		response, reader := s.running(t, "/api/chat", `{"model":"toy"}`, b, 3)
+		response, reader := s.running(t, b, 3)
 		id := response.Header.Get("X-Request-Id")
 		var list []stream
 		equal(t, 200, s.control(t, "GET", "/streams", &list), "streams")
 		equal(t, 1, len(list), "streams")
-		equal(t, stream{ID: id, Tenant: testTenant, Key: testKeyID, Model: list[0].Model, Backend: "local",
-			Path: "/api/chat", AgeMS: list[0].AgeMS, OutputTokens: 3}, list[0], "stream")
+		equal(t, stream{
+			ID: id, Tenant: testTenant, Key: testKeyID, Model: list[0].Model, Backend: "local",
+			Path: "/api/chat", AgeMS: list[0].AgeMS, OutputTokens: 3,
+		}, list[0], "stream")
 		start := time.Now()
 		equal(t, 1, s.kill(t, by+"="+map[string]string{"id": id, "key": testKeyID, "tenant": testTenant}[by]), by)
 		rest, err := io.ReadAll(reader)
@@ -75,7 +79,7 @@ func TestKill(t *testing.T) {
 			t.Errorf("killed by %s in %v", by, took)
 		}
 		var last struct {
-			Done   bool
+			Done   bool   `json:"done"`
 			Reason string `json:"done_reason"`
 		}
 		must(t, json.Unmarshal(rest, &last))
@@ -223,7 +227,7 @@ func TestDeadline(t *testing.T) {
 		g.DeadlineS = 1
 		giveGrant(w, r, g)
 	})
-	response, reader := s.running(t, "/api/chat", `{"model":"toy"}`, newScripted(100, chatFrame), 2)
+	response, reader := s.running(t, newScripted(100, chatFrame), 2)
 	rest, err := io.ReadAll(reader)
 	must(t, err)
 	equal(t, true, strings.Contains(string(rest), `"done_reason":"length"`), string(rest))

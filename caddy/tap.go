@@ -107,5 +107,5 @@ func (x *exchange) prepare(r *http.Request) {
 	r.Header.Set("Content-Length", strconv.Itoa(len(body)))
 }
 
-// Interface guards
+// Interface guards.
 var _ caddyhttp.MiddlewareHandler = (*Tap)(nil)

@@ -4,9 +4,9 @@ import (
 	"bufio"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -64,7 +64,7 @@ func sseFrame(i int) string {
 // open starts a streaming request and returns the response, whose body is still to come.
 func (s *stack) open(t testing.TB, path, body string) *http.Response {
 	t.Helper()
-	request, err := http.NewRequest("POST", s.url+path, strings.NewReader(body))
+	request, err := http.NewRequestWithContext(t.Context(), "POST", s.url+path, strings.NewReader(body))
 	must(t, err)
 	request.Header.Set("X-Api-Key", testKey())
 	response, err := s.transport().RoundTrip(request)
@@ -128,10 +128,9 @@ func TestHangupEarly(t *testing.T) {
 	s := sharedStack(t)
 	b := newScripted(1, chatFrame)
 	s.upstream.set(t, b.serve)
-	connection, err := net.Dial("tcp", s.addr)
-	must(t, err)
+	connection := s.dial(t)
 	body := `{"model":"toy"}`
-	_, err = fmt.Fprintf(connection, "POST /api/chat HTTP/1.1\r\nHost: a\r\nX-Api-Key: %s\r\nContent-Length: %d\r\n\r\n%s",
+	_, err := fmt.Fprintf(connection, "POST /api/chat HTTP/1.1\r\nHost: a\r\nX-Api-Key: %s\r\nContent-Length: %d\r\n\r\n%s",
 		testKey(), len(body), body)
 	must(t, err)
 	eventually(t, "the backend is reached", func() bool { return s.upstream.count() == 1 })
@@ -150,10 +149,9 @@ func TestHangupInAuthz(t *testing.T) {
 		reached <- a
 		<-r.Context().Done()
 	})
-	connection, err := net.Dial("tcp", s.addr)
-	must(t, err)
+	connection := s.dial(t)
 	body := `{"model":"toy"}`
-	_, err = fmt.Fprintf(connection, "POST /api/chat HTTP/1.1\r\nHost: a\r\nX-Api-Key: %s\r\nContent-Length: %d\r\n\r\n%s",
+	_, err := fmt.Fprintf(connection, "POST /api/chat HTTP/1.1\r\nHost: a\r\nX-Api-Key: %s\r\nContent-Length: %d\r\n\r\n%s",
 		testKey(), len(body), body)
 	must(t, err)
 	a := <-reached
@@ -189,7 +187,7 @@ func TestUpstreamFails(t *testing.T) {
 	s := sharedStack(t)
 	hijack := func(text string) http.HandlerFunc {
 		return func(w http.ResponseWriter, _ *http.Request) {
-			connection, _, err := w.(http.Hijacker).Hijack()
+			connection, _, err := http.NewResponseController(w).Hijack()
 			if err == nil {
 				_, _ = io.WriteString(connection, text)
 				_ = connection.Close()
@@ -228,7 +226,7 @@ func TestNeverTwice(t *testing.T) {
 		s.upstream.set(t, readSample(t, "chat-stream-length").serve)
 		s.post(t, "/api/chat", `{"model":"toy"}`) // only a connection that is kept is tried again
 		s.upstream.set(t, func(w http.ResponseWriter, _ *http.Request) {
-			if connection, _, err := w.(http.Hijacker).Hijack(); err == nil {
+			if connection, _, err := http.NewResponseController(w).Hijack(); err == nil {
 				_ = connection.Close()
 			}
 		})
@@ -249,7 +247,7 @@ func TestBackendStatus(t *testing.T) {
 		equal(t, status, a.status, "status")
 		equal(t, `{"error":"no"}`, a.body, "body")
 		e := s.record(t, a.id)
-		equal(t, outcomeUpstreamError, e.Outcome, fmt.Sprint(status))
+		equal(t, outcomeUpstreamError, e.Outcome, strconv.Itoa(status))
 		equal(t, status, *e.UpstreamStatus, "upstream status")
 	}
 }

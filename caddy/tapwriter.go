@@ -15,8 +15,9 @@ const maxFrameBytes = 8 << 20
 // are whole; the piece of one that is not waits, so that a stream can be ended between two.
 type tapWriter struct {
 	*caddyhttp.ResponseWriterWrapper
+
 	x       *exchange
-	ctx     context.Context // of the request
+	over    func() error // why the request is over, nil while it runs
 	framing framing
 	hides   bool  // the client has not asked for the usage that we asked for
 	limit   int64 // of deltas, 0 if there is none
@@ -27,7 +28,7 @@ type tapWriter struct {
 
 func newTapWriter(ctx context.Context, w http.ResponseWriter, x *exchange) *tapWriter {
 	t := &tapWriter{
-		ctx:                   ctx,
+		over:                  ctx.Err,
 		ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
 		x:                     x,
 	}
@@ -41,7 +42,7 @@ func newTapWriter(ctx context.Context, w http.ResponseWriter, x *exchange) *tapW
 func (t *tapWriter) WriteHeader(status int) {
 	x := t.x
 	// On a cancelled request the proxy itself says 499.
-	isProxys := status == statusClientGone && t.ctx.Err() != nil
+	isProxys := status == statusClientGone && t.over() != nil
 	if status < 200 || x.upstreamStatus != 0 || isProxys || x.run.ended() != "" {
 		return
 	}
@@ -96,7 +97,7 @@ func (t *tapWriter) pass(p []byte) (int, error) {
 		return 0, errEnded
 	}
 	defer t.x.run.exit()
-	return t.ResponseWriter.Write(p)
+	return t.ResponseWriter.Write(p) //nolint:gosec // passing the answer on is what we are for
 }
 
 // FlushError flushes to the client, unless we are ending the answer.

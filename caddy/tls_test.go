@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -63,7 +62,7 @@ func TestHTTP2(t *testing.T) {
 	defer transport.CloseIdleConnections()
 
 	b := newScripted(100, chatFrame)
-	response, reader := s.running(t, "/api/chat", `{"model":"toy"}`, b, 3)
+	response, reader := s.running(t, b, 3)
 	equal(t, 2, response.ProtoMajor, "protocol")
 	id := response.Header.Get("X-Request-Id")
 	start := time.Now()
@@ -84,8 +83,9 @@ func TestHTTP2(t *testing.T) {
 }
 
 func hangup2(t *testing.T, s *stack) {
+	t.Helper()
 	b := newScripted(100, chatFrame)
-	response, _ := s.running(t, "/api/chat", `{"model":"toy"}`, b, 5)
+	response, _ := s.running(t, b, 5)
 	_ = response.Body.Close()
 	<-b.gone
 	e := s.record(t, response.Header.Get("X-Request-Id"))
@@ -96,6 +96,7 @@ func hangup2(t *testing.T, s *stack) {
 // unread2: one stream that is not read is killed in time, and the others on the same
 // connection go on.
 func unread2(t *testing.T, s *stack) {
+	t.Helper()
 	long := strings.Repeat("x", 30_000)
 	s.upstream.set(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/x-ndjson")
@@ -121,9 +122,10 @@ func unread2(t *testing.T, s *stack) {
 }
 
 func refusals2(t *testing.T, s *stack) {
+	t.Helper()
 	a := s.send(t, "POST", "/api/chat", `{}`, "Authorization", "Bearer "+testKey(), "Authorization", "Bearer "+testKey())
 	equal(t, 400, a.status, "two keys")
-	request, err := http.NewRequestWithContext(context.Background(), "GET", s.url+"/api/tags", nil)
+	request, err := http.NewRequestWithContext(t.Context(), "GET", s.url+"/api/tags", nil)
 	must(t, err)
 	request.Host = "strange.example"
 	response, err := s.transport().RoundTrip(request)
@@ -133,7 +135,7 @@ func refusals2(t *testing.T, s *stack) {
 	}
 	body, writer := io.Pipe()
 	defer func() { _ = writer.Close() }()
-	request, err = http.NewRequestWithContext(context.Background(), "POST", s.url+"/api/chat", body)
+	request, err = http.NewRequestWithContext(t.Context(), "POST", s.url+"/api/chat", body)
 	must(t, err)
 	start := time.Now()
 	response, err = s.transport().RoundTrip(request)

@@ -81,8 +81,9 @@ func shapeOf(kind api) *shape {
 		return &responsesShape
 	case apiMessages:
 		return &messagesShape
+	default:
+		return &ollamaShape
 	}
-	return &ollamaShape
 }
 
 func newUsage(kind api, isStream bool) *usage {

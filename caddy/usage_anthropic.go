@@ -105,6 +105,7 @@ func messagesEnd(u *usage) {
 		u.finish()
 	case eventFailed:
 		u.isError = true
+	case eventOther, eventDone:
 	}
 }
 

@@ -56,8 +56,7 @@ func ollamaField(u *usage, name jsonstream.Word, v jsonstream.Leaf) {
 
 func ollamaEnd(u *usage) {
 	f := &u.frame
-	switch u.api {
-	case apiEmbed, apiEmbeddings:
+	if u.api == apiEmbed || u.api == apiEmbeddings {
 		u.terminal = !f.isError
 		if f.input.isSaid {
 			u.input, u.output = f.input, count{0, true}

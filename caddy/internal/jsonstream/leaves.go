@@ -4,6 +4,7 @@ package jsonstream
 // numbers from FirstWord on belong to the vocabulary that the Reader was given.
 type Word uint8
 
+// Names that no vocabulary holds.
 const (
 	Other     Word = iota // a name that the vocabulary does not have
 	Item                  // an element of an array
@@ -79,9 +80,9 @@ type Reader struct {
 	buffer   [LeafBytes]byte
 	kept     int
 	size     int64
-	hex      int    // digits read of an escape
-	unit     uint32 // what they say
-	high     bool   // the last escape was the first half of a surrogate pair
+	hex      int  // digits read of an escape
+	unit     rune // what they say
+	high     bool // the last escape was the first half of a surrogate pair
 }
 
 // Reset begins a new document.
@@ -220,7 +221,7 @@ func (l *Reader) escape(c byte) {
 func (l *Reader) unicode(c byte) {
 	l.keep(c)
 	l.hex++
-	l.unit = l.unit<<4&0xffff | uint32(hexRune([]byte{c}))
+	l.unit = l.unit<<4&0xffff | hexRune([]byte{c})
 	if l.hex < 4 {
 		return
 	}

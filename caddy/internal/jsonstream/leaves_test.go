@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"slices"
 	"sort"
 	"testing"
 )
@@ -60,11 +61,11 @@ func walk(v any, path []Word, told *[]string) {
 	switch v := v.(type) {
 	case map[string]any:
 		for name, value := range v {
-			walk(value, append(path[:len(path):len(path)], vocabulary[name]), told)
+			walk(value, append(slices.Clip(path), vocabulary[name]), told)
 		}
 	case []any:
 		for _, value := range v {
-			walk(value, append(path[:len(path):len(path)], Item), told)
+			walk(value, append(slices.Clip(path), Item), told)
 		}
 	case string:
 		*told = append(*told, fmt.Sprintf("%v true %d", shown, len(v)))

@@ -3,6 +3,7 @@ package jsonstream
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -33,7 +34,7 @@ func checkJSON(b []byte) error {
 func agree(t *testing.T, text []byte) {
 	t.Helper()
 	err := checkJSON(text)
-	if err == ErrDepth {
+	if errors.Is(err, ErrDepth) {
 		return
 	}
 	if want := json.Valid(text) && utf8.Valid(text); want != (err == nil) {
@@ -116,7 +117,8 @@ func sameString(t *testing.T, text []byte) {
 	raw = raw[1 : len(raw)-1]
 	equal(t, len(want), DecodedBytes(raw), "decoded "+string(raw))
 	equal(t, want, string(AppendDecoded(nil, raw)), "text "+string(raw))
-	if again, _ := json.Marshal(want); escapedBytes(raw)+2 < len(again) {
+	again, err := json.Marshal(want)
+	if err != nil || escapedBytes(raw)+2 < len(again) {
 		t.Errorf("%q is marshalled to %d bytes, the bound is %d", text, len(again), escapedBytes(raw)+2)
 	}
 }
@@ -141,7 +143,8 @@ func bounded(t *testing.T, text []byte) {
 	if checkJSON(text) != nil || json.Unmarshal(text, &v) != nil {
 		return
 	}
-	if again, _ := json.Marshal(v); MarshalledBytes(text) < len(again) {
+	again, err := json.Marshal(v)
+	if err != nil || MarshalledBytes(text) < len(again) {
 		t.Errorf("%q is marshalled to %d bytes, the bound is %d", text, len(again), MarshalledBytes(text))
 	}
 }
