@@ -7,7 +7,7 @@ import pytest
 from authz.accounts.keys import CreatedKey, create_key, list_keys, set_key_state
 from authz.accounts.session import Session
 from authz.accounts.tenants import create_tenant, list_tenants
-from authz.admin.usage import usage
+from authz.admin.usage import Usage, usage
 from authz.errors import CommandError
 
 
@@ -85,6 +85,4 @@ async def test_unknown_prefix_is_one_sentence(session: Session, key: CreatedKey,
 async def test_usage_of_an_unused_key_is_zero(session: Session, key: CreatedKey) -> None:
     """A key that was never used is on the list all the same."""
     rows = await usage(session, tenant=None, key=None, since=None)
-    assert [("acme", key.prefix, "first", 0, 0, 0)] == [
-        (row.tenant, row.key, row.name, row.requests, row.input_tokens, row.output_tokens) for row in rows
-    ]
+    assert [Usage("acme", key.prefix, "first", requests=0, input_tokens=0, output_tokens=0)] == rows

@@ -150,14 +150,15 @@ def peak_rss_mib(pid: int) -> float:
 async def check(database: asyncpg.Connection, redis: Redis, requests: int) -> None:
     """Ledger, windows and Redis must all say what was written."""
     expected = requests * (INPUT + OUTPUT)
-    ledger = await database.fetchrow("SELECT count(*), sum(input_tokens + output_tokens) FROM ledger")
+    billed = await database.fetchval("SELECT count(*) FROM ledger")
+    tokens = await database.fetchval("SELECT sum(input_tokens + output_tokens) FROM ledger")
     windows = await database.fetchval(
         "SELECT sum(used) FROM budget_windows WHERE period = 'total' AND scope_id = tenant_id"
     )
     cached = [await redis.hget(keyspace.tenant(tenant), "u:t:t") for tenant in TENANTS]
-    sums = {"ledger": ledger[1], "windows": windows, "redis": sum(int(used or 0) for used in cached)}
+    sums = {"ledger": tokens, "windows": windows, "redis": sum(int(used or 0) for used in cached)}
     open_rows = await database.fetchval("SELECT count(*) FROM open_requests")
-    if set(sums.values()) != {expected} or ledger[0] != requests or open_rows:
+    if set(sums.values()) != {expected} or billed != requests or open_rows:
         raise WrongSum(f"expected {expected} tokens of {requests} requests, found {sums}, open {open_rows}")
 
 
@@ -222,7 +223,7 @@ async def latency(
             async with redis.pipeline(transaction=False) as pipeline:
                 asked = list(pending)
                 for tenant, key in asked:
-                    pipeline.zscore(keyspace.closed(tenant), key)
+                    await pipeline.zscore(keyspace.closed(tenant), key)
                 for (tenant, key), score in zip(asked, await pipeline.execute(), strict=True):
                     if score is not None:
                         waits.append((time.monotonic() - written[key]) * 1000)

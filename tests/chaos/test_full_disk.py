@@ -63,7 +63,7 @@ class World:
                 pass
         return answer
 
-    async def tally(self, **query: object) -> list[dict[str, Any]]:
+    async def tally(self, **query: str | int) -> list[dict[str, Any]]:
         """What the backend was asked and what it produced."""
         found = await self.client.get(f"{self.demo_url}/demo/tally", params=query)
         entries: list[dict[str, Any]] = found.json()
