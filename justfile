@@ -52,14 +52,20 @@ bench-verify *arguments:
 bench-metering *arguments:
     python -m tests.bench.bench_metering {{ arguments }}
 
-# Check style, types, imports, known dangers and pins
-check: check-python check-go check-lock
+# Check style, types, imports, known dangers, pins and the wheel
+check: check-python check-go check-lock check-wheel
 
-# Check the Python code
-check-python:
+# Check the style of the Python code
+lint:
     ruff check
     ruff format --check
+
+# Check the types of the Python code, tests too
+typecheck:
     mypy
+
+# Check the Python code
+check-python: lint typecheck
     lint-imports
     bandit --quiet --severity-level medium --recursive --configfile pyproject.toml authz metering sql
 
@@ -87,6 +93,17 @@ check-vuln:
 # Check that requirements.lock says what pyproject.toml asks for
 check-lock:
     {{ lock }} | diff requirements.lock -
+
+# Check that the wheel holds each file of the packages: Python, SQL, Lua and the mark of their types
+check-wheel:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    folder=$(mktemp -d)
+    trap 'rm -r "$folder"' EXIT
+    uv build --quiet --wheel --out-dir "$folder"
+    git ls-files --cached --others --exclude-standard authz metering sql | LC_ALL=C sort > "$folder/expected"
+    python -m zipfile --list "$folder"/*.whl | grep -oE '^(authz|metering|sql)/[^ ]+' \
+        | LC_ALL=C sort | diff "$folder/expected" -
 
 # Write requirements.lock anew, with the newest versions that pyproject.toml allows
 lock:
