@@ -19,6 +19,10 @@ up *arguments:
 down *arguments:
     @neuronetz-gateway down {{ arguments }}
 
+# Bring the database up to date (see `neuronetz-gateway migrate --help`)
+migrate *arguments:
+    @neuronetz-gateway migrate {{ arguments }}
+
 # Run every test, Go and Python, with real Postgres, Redis and Caddy
 test *arguments: test-go
     @{{ caddy }} version
@@ -53,7 +57,7 @@ bench-metering *arguments:
     python -m tests.bench.bench_metering {{ arguments }}
 
 # Check style, types, imports, known dangers, pins and the wheel
-check: check-python check-go check-lock check-wheel
+check: check-python check-go check-words check-lock check-audit check-wheel
 
 # Check the style of the Python code
 lint:
@@ -93,6 +97,25 @@ check-vuln:
 # Check that requirements.lock says what pyproject.toml asks for
 check-lock:
     {{ lock }} | diff requirements.lock -
+
+# Check the spelling in every file that is ours to spell
+check-words:
+    git ls-files -z --cached --others --exclude-standard | xargs -0 codespell
+
+# Check that no pinned Python package has a known vulnerability
+check-audit *arguments:
+    #!/usr/bin/env bash
+    set -uo pipefail
+    if answer=$(pip-audit --requirement requirements.lock --require-hashes --disable-pip \
+        --vulnerability-service osv --progress-spinner off {{ arguments }} 2>&1); then
+        echo "$answer"
+    elif grep -qE 'requests\.exceptions\.|vulnerability feed|interface\.ServiceError' <<< "$answer"; then
+        echo 'pip-audit: no advisory database could be reached, nothing was checked' >&2
+        [ "${GATEWAY_CHECKS_STRICT:-0}" != 1 ]
+    else
+        echo "$answer"
+        exit 1
+    fi
 
 # Check that the wheel holds each file of the packages: Python, SQL, Lua and the mark of their types
 check-wheel:
