@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from authz.decision.refusals import WORDINGS, Refusal, word
+from authz.decision.refusals import WORDINGS, Reason, Refusal, word
 from authz.types import Dialect
 
 ID = UUID("019ab5c0-1c00-7000-8000-000000000001")
@@ -25,12 +25,12 @@ WORDS = {
 UNAUTHENTICATED = [reason for reason, entry in WORDINGS.items() if entry.status == 401]
 
 
-def _error(reason: str, dialect: Dialect) -> object:
+def _error(reason: Reason, dialect: Dialect) -> object:
     return json.loads(word(Refusal(reason, words=WORDS), dialect=dialect, request_id=ID).body)
 
 
 @pytest.mark.parametrize("reason", WORDINGS)
-def test_shapes(reason: str) -> None:
+def test_shapes(reason: Reason) -> None:
     """Every refusal has the shape of its reader's SDK, with one sentence for all of them."""
     sentence = WORDINGS[reason].sentence.format(**WORDS)
     assert {"error": sentence} == _error(reason, Dialect.OLLAMA)
@@ -45,8 +45,8 @@ def test_shapes(reason: str) -> None:
     assert {"type": "error", "error": anthropic, "request_id": str(ID)} == _error(reason, Dialect.ANTHROPIC)
 
 
-@pytest.mark.parametrize("reason", [reason for reason in WORDINGS if reason != "model_unknown"])
-def test_one_sentence_that_says_what_to_do(reason: str) -> None:
+@pytest.mark.parametrize("reason", [reason for reason in WORDINGS if reason is not Reason.MODEL_UNKNOWN])
+def test_one_sentence_that_says_what_to_do(reason: Reason) -> None:
     """A refusal is one sentence: what is wrong, a colon or comma, what to do."""
     assert re.fullmatch(r"[A-Z][^\n]+[:,] [^\n]+\.", WORDINGS[reason].sentence.format(**WORDS))
 
@@ -60,7 +60,7 @@ def test_all_401_are_one(dialect: Dialect) -> None:
 
 
 @pytest.mark.parametrize("reason", UNAUTHENTICATED)
-def test_401_has_a_challenge(reason: str) -> None:
+def test_401_has_a_challenge(reason: Reason) -> None:
     """A 401 says how to authenticate."""
     assert (
         "Bearer" == word(Refusal(reason), dialect=Dialect.OLLAMA, request_id=ID).headers["www-authenticate"]
@@ -68,7 +68,7 @@ def test_401_has_a_challenge(reason: str) -> None:
 
 
 @pytest.mark.parametrize("reason", [reason for reason, entry in WORDINGS.items() if entry.status == 503])
-def test_503_says_when_to_retry(reason: str) -> None:
+def test_503_says_when_to_retry(reason: Reason) -> None:
     """Whatever passes by itself says so."""
     assert "1" == word(Refusal(reason), dialect=Dialect.OPENAI, request_id=ID).headers["retry-after"]
 
@@ -76,5 +76,7 @@ def test_503_says_when_to_retry(reason: str) -> None:
 def test_a_models_name_stays_inside_its_string() -> None:
     """Whatever a client calls a model, the answer stays one JSON object."""
     hostile = '"}{{evil}}\n'
-    answer = word(Refusal("model_unknown", words={"model": hostile}), dialect=Dialect.OLLAMA, request_id=ID)
+    answer = word(
+        Refusal(Reason.MODEL_UNKNOWN, words={"model": hostile}), dialect=Dialect.OLLAMA, request_id=ID
+    )
     assert {"error": f"model '{hostile}' not found"} == json.loads(answer.body)

@@ -14,7 +14,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from statistics import median
@@ -34,6 +34,7 @@ from authz.accounts.tenants import create_tenant
 from authz.app import Gate
 from authz.demo.app import create
 from authz.demo.backend import named
+from authz.limiter.connection import Script
 from authz.limiter.limiter import Limiter
 from authz.schema import migrate
 from authz.settings import Settings
@@ -72,8 +73,12 @@ class Pool:
         sent: Coroutine[Any, Any, Any] = self.client.execute_command(*command)
         return sent
 
+    async def evaluate(self, script: Script, keys: Sequence[str], clock_us: int, *arguments: Any) -> Any:
+        """Run a script over a connection of the pool."""
+        return await self.send("EVALSHA", script.sha, len(keys), *keys, clock_us, *arguments)
+
     async def close(self) -> None:
-        """Whoever opened it closes it."""
+        """Leave the pool to its owner."""
 
 
 @frozen
@@ -199,7 +204,7 @@ async def handler(settings: Settings, *, pooled: bool) -> AsyncIterator[Handler]
         query = "INSERT INTO nodes (node, boot, eof_at) VALUES ($1, $2, now()) ON CONFLICT DO NOTHING"
         await connection.execute(query, NODE, BOOT)
     gate, redis = Gate(settings), Redis.from_url(settings.redis_url)
-    mount = asgi("/", is_mount=True, copy_scope=False)(gate.serve)
+    mount = asgi("/verify", copy_scope=False)(gate.verify)
     app = Litestar([mount], lifespan=[gate.lifespan], openapi_config=None, logging_config=None)
     async with app.lifespan(), redis:
         if pooled:
