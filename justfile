@@ -78,6 +78,8 @@ check-go:
     {{ go }} vet ./...
     {{ go_tool }} golangci-lint run
     {{ caddy }} fmt Caddyfile 2> /dev/null | diff --unified caddy/Caddyfile -
+    python -m tests.ollama.build go vet ./...
+    python -m tests.ollama.build gofmt -l . | (! grep .)
 
 # Check that the Caddy modules compile for another machine, such as darwin/arm64
 check-cross os="linux" arch="arm64":

@@ -1,0 +1,157 @@
+"""Run the real Ollama on a free port, and read what its runner really generated."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import httpx
+import msgspec
+import pytest
+from attrs import frozen
+
+from tests.ollama.build import ollama_folder, server_binary
+from tests.ollama.models import write_models
+from tests.up.stacks import answers, free_port, until
+
+_PASSED: Final = ("PATH", "TZ", "LANG")
+_NO_PROXY: Final = "127.0.0.1,localhost"
+_DEAD_END: Final = "http://127.0.0.1:9"
+"""A proxy that is none: nothing of a test may leave this machine."""
+_WITHIN_S: Final = 20
+_ENDS_WITHIN_S: Final = 20
+
+
+class Truth(msgspec.Struct, frozen=True):
+    """What the runner says of one request; the input counts its cached part too."""
+
+    tag: str
+    route: str
+    model: str
+    input_tokens: int
+    cached_tokens: int
+    output_tokens: int
+    end: str
+    """`stop`, `limit`, `cancel` (the client disconnected), `too-long`, or a fault; empty while it runs."""
+
+
+@frozen
+class Ollama:
+    """A running Ollama."""
+
+    url: str
+    folder: Path
+
+    async def truths(self, tag: str, *, lines: int = 1) -> list[Truth]:
+        """Return the requests of a tag that have ended, once there are so many."""
+        return await self._written(tag, lines, is_running=False)
+
+    async def running(self, tag: str, *, lines: int = 1) -> Truth:
+        """Return the last state of a request at its gate, once it has left so many lines."""
+        return (await self._written(tag, lines, is_running=True))[-1]
+
+    async def _written(self, tag: str, lines: int, *, is_running: bool) -> list[Truth]:
+        give_up = time.monotonic() + _WITHIN_S
+        while len(found := self._read(tag, is_running=is_running)) < lines:
+            if time.monotonic() > give_up:
+                pytest.fail(f"the runner wrote {found} of {tag}, not {lines} lines")
+            await asyncio.sleep(0.005)
+        return found
+
+    def _read(self, tag: str, *, is_running: bool) -> list[Truth]:
+        path = self.folder / "truth.jsonl"
+        *lines, _unfinished = (path.read_bytes() if path.exists() else b"").split(b"\n")
+        truths = (msgspec.json.decode(line, type=Truth) for line in lines)
+        return [truth for truth in truths if truth.tag == tag and is_running == (not truth.end)]
+
+    @contextmanager
+    def gate(self, name: str) -> Iterator[Gate]:
+        """Make a gate for the prompt's knob `hold`; it is closed until it is told to pass."""
+        path = self.folder / "gates" / name
+        os.mkfifo(path)
+        # Open for reading too: then writing never waits for a runner.
+        with os.fdopen(os.open(path, os.O_RDWR), "wb", buffering=0) as pipe:
+            yield Gate(pipe.fileno())
+        path.unlink()
+
+
+@frozen
+class Gate:
+    """Withholds the events of an answer, and the end of it."""
+
+    _pipe: int
+
+    def release(self, events: int) -> None:
+        """Let so many more events pass."""
+        os.write(self._pipe, bytes(events))
+
+
+@contextmanager
+def running_ollama() -> Iterator[Ollama]:
+    """Build what the cache lacks, and run an Ollama of its own with the toy models."""
+    binary = server_binary(ollama_folder(os.environ))
+    with tempfile.TemporaryDirectory(prefix="nz") as name:
+        ollama = Ollama(f"http://127.0.0.1:{free_port()}", Path(name))
+        (ollama.folder / "gates").mkdir()
+        write_models(ollama.folder / "models")
+        with (ollama.folder / "server.log").open("wb") as log:
+            process = subprocess.Popen(
+                [str(binary), "serve"],
+                env=_environ(ollama),
+                cwd=ollama.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            until(lambda: _serves(process, ollama))
+            yield ollama
+        finally:
+            _end(process)
+
+
+def _serves(process: subprocess.Popen[bytes], ollama: Ollama) -> bool:
+    if process.poll() is not None:
+        pytest.fail((ollama.folder / "server.log").read_text())
+    return answers(f"{ollama.url}/api/version")
+
+
+def _environ(ollama: Ollama) -> dict[str, str]:
+    return {
+        **{name: value for name, value in os.environ.items() if name in _PASSED},
+        "GIN_MODE": "release",
+        "HOME": str(ollama.folder),
+        "HTTP_PROXY": _DEAD_END,
+        "HTTPS_PROXY": _DEAD_END,
+        "NO_PROXY": _NO_PROXY,
+        "OLLAMA_CONTEXT_LENGTH": "4096",
+        "OLLAMA_HOST": str(httpx.URL(ollama.url).netloc.decode()),
+        "OLLAMA_KEEP_ALIVE": "30m",
+        "OLLAMA_MAX_LOADED_MODELS": "6",
+        "OLLAMA_MODELS": str(ollama.folder / "models"),
+        "OLLAMA_NOPRUNE": "1",
+        "OLLAMA_NO_CLOUD": "1",
+        "OLLAMA_NUM_PARALLEL": "4",
+        "RUNNER_GATES": str(ollama.folder / "gates"),
+        "RUNNER_LEDGER": str(ollama.folder / "truth.jsonl"),
+    }
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the server and the runners that it started: they are a process group of their own."""
+    process.terminate()
+    try:
+        process.wait(_ENDS_WITHIN_S)
+    finally:
+        with suppress(ProcessLookupError):  # where none is left
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
