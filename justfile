@@ -43,6 +43,11 @@ fuzz time="10s":
     cd caddy && grep -rHoP '^func \KFuzz\w+' --include='*_test.go' . | while IFS=: read -r file target; do \
         {{ go }} test -run '^$' -fuzz "^$target\$" -fuzztime {{ time }} "$(dirname "$file")" || exit 1; done
 
+# Compare the gateway with the real Ollama, which is built at first: bytes, usage, clients, prompt bounds
+conformance *arguments:
+    @{{ caddy }} version
+    pytest tests/conformance {{ arguments }}
+
 # Break a whole gateway under load for 7 minutes, and compare every book afterwards
 chaos *arguments:
     @{{ caddy }} version

@@ -76,6 +76,8 @@ def _compiler(environ: Mapping[str, str]) -> dict[str, str]:
     zig = f"{shlex.quote(sys.executable)} -m ziglang"
     return {
         "CC": f"{zig} cc",
+        # Zig refuses __DATE__, which Ollama's wrappers print in an error.
+        "CGO_CFLAGS": "-O2 -Wno-date-time",
         "CXX": f"{zig} c++",
         "ZIG_GLOBAL_CACHE_DIR": str(cache_folder(environ) / "zig"),
         "ZIG_LOCAL_CACHE_DIR": str(cache_folder(environ) / "zig"),

@@ -35,7 +35,7 @@ _KV_HEADS: Final = 2
 _BLOCKS: Final = 2
 _ALIGNMENT: Final = 32
 _MEDIA_TYPE: Final = "application/vnd.ollama.image."
-_REGISTRY: Final = ("registry.ollama.ai", "library")
+REGISTRY: Final = ("registry.ollama.ai", "library")
 _CONFIG: Final = {
     "model_format": "gguf",
     "model_family": "llama",
@@ -75,7 +75,7 @@ TOYS: Final = (
 def write_models(store: Path) -> None:
     """Write every toy into an empty folder, as Ollama would have pulled it."""
     (store / "blobs").mkdir(parents=True)
-    folder = store.joinpath("manifests", *_REGISTRY)
+    folder = store.joinpath("manifests", *REGISTRY)
     for toy in TOYS:
         file = _gguf(_facts(toy), _tensors(random.Random(toy.seed)))  # noqa: S311 (weights, no secrets)
         image = "application/vnd.docker.container.image.v1+json"

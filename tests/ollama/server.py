@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -19,7 +19,7 @@ import pytest
 from attrs import frozen
 
 from tests.ollama.build import ollama_folder, server_binary
-from tests.ollama.models import write_models
+from tests.ollama.models import REGISTRY, write_models
 from tests.up.stacks import answers, free_port, until
 
 _PASSED: Final = ("PATH", "TZ", "LANG")
@@ -50,27 +50,34 @@ class Ollama:
     url: str
     folder: Path
 
-    async def truths(self, tag: str, *, lines: int = 1) -> list[Truth]:
+    async def truths(self, tag: str, *, ended: int = 1) -> list[Truth]:
         """Return the requests of a tag that have ended, once there are so many."""
-        return await self._written(tag, lines, is_running=False)
+        lines = await self._lines(tag, lambda lines: sum(bool(line.end) for line in lines) >= ended)
+        return [line for line in lines if line.end]
 
-    async def running(self, tag: str, *, lines: int = 1) -> Truth:
-        """Return the last state of a request at its gate, once it has left so many lines."""
-        return (await self._written(tag, lines, is_running=True))[-1]
+    async def last(self, tag: str, *, lines: int = 1) -> Truth:
+        """Return the last line of a tag, once there are so many: one at its start, one for each event."""
+        return (await self._lines(tag, lambda found: len(found) >= lines))[-1]
 
-    async def _written(self, tag: str, lines: int, *, is_running: bool) -> list[Truth]:
+    async def _lines(self, tag: str, is_enough: Callable[[list[Truth]], bool]) -> list[Truth]:
         give_up = time.monotonic() + _WITHIN_S
-        while len(found := self._read(tag, is_running=is_running)) < lines:
+        while not is_enough(found := self._read(tag)):
             if time.monotonic() > give_up:
-                pytest.fail(f"the runner wrote {found} of {tag}, not {lines} lines")
+                pytest.fail(f"of {tag} the runner wrote only {found}")
             await asyncio.sleep(0.005)
         return found
 
-    def _read(self, tag: str, *, is_running: bool) -> list[Truth]:
+    def _read(self, tag: str) -> list[Truth]:
         path = self.folder / "truth.jsonl"
         *lines, _unfinished = (path.read_bytes() if path.exists() else b"").split(b"\n")
         truths = (msgspec.json.decode(line, type=Truth) for line in lines)
-        return [truth for truth in truths if truth.tag == tag and is_running == (not truth.end)]
+        return [truth for truth in truths if truth.tag == tag]
+
+    def file_of(self, model: str) -> str:
+        """Return the name of a model's file, which is its digest."""
+        manifest = self.folder.joinpath("models", "manifests", *REGISTRY, model, "latest")
+        digest: str = msgspec.json.decode(manifest.read_bytes())["layers"][0]["digest"]
+        return digest.replace(":", "-")
 
     @contextmanager
     def gate(self, name: str) -> Iterator[Gate]:

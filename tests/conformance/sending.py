@@ -1,27 +1,21 @@
-"""What the end-to-end tests ask of the gateway: every metered route in every shape."""
+"""What the conformance tests ask of the gateway: every metered route in every shape."""
 
 import json
 import re
 from collections.abc import AsyncIterator
-from typing import Final, Protocol
+from typing import Final
+from uuid import UUID
 
-import httpx
+import asyncpg
 import pytest
 from attrs import frozen
 
-MODEL: Final = "demo"
-EMBED_MODEL: Final = "demo-embed"
+MODEL: Final = "toy"
+EMBED_MODEL: Final = "toy-embed"
+SETTLED_WITHIN_S: Final = 10
+_BY_ID: Final = "SELECT * FROM ledger WHERE request_id = $1"
 _IDS: Final = re.compile(rb'"((?:item_|request_)?id)":"(chatcmpl-|cmpl-|resp_|msg_|rs_|fc_|req_)\w+"')
 _TIMES: Final = re.compile(rb'"(created|created_at|completed_at|\w+_duration)":(?:\d+|"[^"]+")')
-
-
-class Gateway(Protocol):
-    """The running gateway, as the fixture hands it out."""
-
-    url: str
-    key: str
-    demo_url: str
-    database_url: str
 
 
 @frozen
@@ -33,10 +27,14 @@ class Request:
     is_stream: bool
     is_embedding: bool = False
 
+    @property
+    def model(self) -> str:
+        """The model that can answer it."""
+        return EMBED_MODEL if self.is_embedding else MODEL
+
     def content(self, prompt: str) -> bytes:
         """Write the body with a prompt."""
-        model = EMBED_MODEL if self.is_embedding else MODEL
-        return self.body.replace("PROMPT", prompt).replace("MODEL", model).encode()
+        return self.body.replace("PROMPT", prompt).replace("MODEL", self.model).encode()
 
     def __str__(self) -> str:
         """Name the case of a test."""
@@ -90,21 +88,6 @@ LOADS: Final = [
 ]
 
 
-async def tally(
-    demo: httpx.AsyncClient, tag: str, *, ended: int = 1, running: int = 0
-) -> list[dict[str, object]]:
-    """List the truth about a test's requests, once so many have ended or run."""
-    query = {"tag": tag, "ended": str(ended), "running": str(running)}
-    reply = await demo.get("/demo/tally", params=query)
-    entries: list[dict[str, object]] = reply.json()
-    return entries
-
-
-async def release(demo: httpx.AsyncClient, gate: str, chunks: int) -> None:
-    """Let the backend send so many more chunks."""
-    await demo.post("/demo/release", params={"name": gate, "chunks": chunks})
-
-
 async def seen(lines: AsyncIterator[str], word: str) -> None:
     """Read on until a line has the word."""
     async for line in lines:
@@ -116,3 +99,19 @@ async def seen(lines: AsyncIterator[str], word: str) -> None:
 def masked(body: bytes) -> list[bytes]:
     """Cut a body into its lines, without ids, times and durations."""
     return _TIMES.sub(rb'"\1":0', _IDS.sub(rb'"\1":"\2"', body)).split(b"\n")
+
+
+async def settled(ledger: asyncpg.Connection, request_id: str) -> asyncpg.Record:
+    """Read the one ledger row of a request, once metering has settled it."""
+    return await one_row(ledger, _BY_ID, UUID(request_id))
+
+
+async def one_row(ledger: asyncpg.Connection, query: str, value: UUID) -> asyncpg.Record:
+    """Wait for the one row that a query finds."""
+    for _ in range(SETTLED_WITHIN_S * 100):
+        rows = await ledger.fetch(query, value)
+        if rows:
+            (row,) = rows
+            return row
+        await ledger.execute("SELECT pg_sleep(0.01)")
+    pytest.fail(f"{value} was not settled within {SETTLED_WITHIN_S} s")

@@ -13,8 +13,8 @@ import pytest
 
 PROMPT: Final = "say something tokens=6"
 ANSWER: Final = "Rayleigh scatter makes the atmosphere look"
-MODEL: Final = "demo"
-EMBED_MODEL: Final = "demo-embed"
+MODEL: Final = "toy"
+EMBED_MODEL: Final = "toy-embed"
 DIMENSIONS: Final = 64
 WEATHER: Final[dict[str, object]] = {
     "type": "object",

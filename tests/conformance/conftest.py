@@ -1,0 +1,57 @@
+"""The gateway in front of the real Ollama, and the two beside each other."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from uuid import uuid4
+
+import asyncpg
+import httpx
+import pytest
+import pytest_asyncio
+
+from tests.gateway import Gateway, running
+from tests.ollama.server import Ollama, running_ollama
+
+
+@pytest.fixture(scope="session")
+def ollama() -> Iterator[Ollama]:
+    """The real Ollama, with the ledger of what it really generated."""
+    with running_ollama() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def gateway(ollama: Ollama) -> Iterator[Gateway]:
+    """A gateway in front of it."""
+    with running(ollama.url, OLLAMA_URL=ollama.url) as started:
+        yield started
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def gated(gateway: Gateway) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the gateway with a valid key."""
+    headers = {"Authorization": f"Bearer {gateway.key}"}
+    async with httpx.AsyncClient(base_url=gateway.url, headers=headers, timeout=20) as client:
+        yield client
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def direct(ollama: Ollama) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of Ollama itself."""
+    async with httpx.AsyncClient(base_url=ollama.url, timeout=20) as client:
+        yield client
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def ledger(gateway: Gateway) -> AsyncIterator[asyncpg.Connection]:
+    """The database that bills."""
+    connection = await asyncpg.connect(gateway.database_url)
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def tag() -> str:
+    """The name of this test's requests in the ledger of truth, and of its gate."""
+    return f"t{uuid4().hex[:12]}"
