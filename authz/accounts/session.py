@@ -76,7 +76,7 @@ async def opened(state: Path | None) -> AsyncIterator[Session]:
     store, limiter = Store(settings.database_url, connections=1), Limiter(settings.redis_url)
     await limiter.start()
     try:
-        yield Session(settings, store, limiter, getpass.getuser())
+        yield Session(settings, store, limiter, _actor())
     except (asyncpg.UndefinedTableError, asyncpg.InvalidParameterValueError) as error:  # or no role
         raise CommandError(
             "The database has no tables yet: run `neuronetz-gateway migrate` first."
@@ -84,6 +84,13 @@ async def opened(state: Path | None) -> AsyncIterator[Session]:
     finally:
         await limiter.close()
         await store.close()
+
+
+def _actor() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a number without a name; OSError from 3.13 on
+        return f"uid {os.getuid()}"
 
 
 def _json(value: object) -> str:

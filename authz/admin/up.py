@@ -5,6 +5,7 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import IO
 
 from rich.console import Console
@@ -132,7 +133,7 @@ def _show(folder: StateFolder, key: str | None, *, is_json: bool) -> None:
         f"Gateway  {known.url}",
         f"Key      {key}   (tenant {known.tenant}; shown this once)" if key else None,
         "DEMO     The answers are invented: set OLLAMA_URL for a real Ollama." if is_demo else None,
-        f"Stop     neuronetz-gateway down --state {folder.path}",
+        f"Stop     neuronetz-gateway down --state {quote(str(folder.path))}",
         "",
         f"curl -N {known.url}/api/chat -H 'Authorization: Bearer {key or '<key>'}' \\",
         f"  -d '{body}'",

@@ -102,7 +102,7 @@ class _Stack:
         task = asyncio.current_task()
         if task is not None:
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-        supervisor = None
+        supervisor, failure = None, None
         try:
             async with asyncio.TaskGroup() as tasks:
                 supervisor = Supervisor(self.folder, self.first, self.report, tasks)
@@ -111,11 +111,14 @@ class _Stack:
                 self.report(News(Stage.READY, text=key or "", elapsed_ms=elapsed_ms(self.began)))
                 await asyncio.Event().wait()
         except* GatewayError as failures:
-            raise CommandError(str(failures.exceptions[0])) from failures
+            # Not raised here: what leaves this clause leaves it in a group, which is no GatewayError.
+            failure = failures.exceptions[0]
         finally:
             if supervisor is not None:
                 supervisor.announce(evolve(supervisor.facts, is_ready=False))
                 await supervisor.stop()
+        if failure is not None:
+            raise CommandError(str(failure)) from failure
 
     async def _start(self, supervisor: Supervisor) -> str | None:
         found = await self._start_backends(supervisor)

@@ -9,6 +9,7 @@ import fcntl
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -27,7 +28,10 @@ _KEPT_BUILDS: Final = 3
 
 def cache_folder(environ: Mapping[str, str]) -> Path:
     """Where builds, modules and compiled packages outlive a state folder (XDG base directory)."""
-    base = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        base = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError as error:
+        raise CommandError("This user has no home: set XDG_CACHE_HOME to a folder for caches.") from error
     return Path(base) / "neuronetz-gateway"
 
 
@@ -53,10 +57,16 @@ def caddy_binary(environ: Mapping[str, str], note: Callable[[str], None]) -> Pat
     cache = cache_folder(environ)
     binary = cache / f"caddy-{_digest()}"
     if binary.exists():
-        os.utime(binary)
+        with suppress(OSError):  # the cache may be read-only
+            os.utime(binary)
         return binary
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "build.lock").open("w") as lock:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = (cache / "build.lock").open("w")
+    except OSError as error:
+        message = f"The cache {cache} can't be used ({error.strerror}): set XDG_CACHE_HOME to another folder."
+        raise CommandError(message) from error
+    with lock:
         # Another `up` may be at it; its result is ours.
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not binary.exists():

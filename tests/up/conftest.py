@@ -10,13 +10,16 @@ import pytest
 
 from tests.up.stacks import Stack
 
+PREFIX = "nz é'#%41&+ "
+"""Every stack here lies in a path with a space and with what URLs give a meaning."""
+
 
 @pytest.fixture
 def new_stack() -> Iterator[Callable[[], Stack]]:
     """Makes stacks that are brought down, whatever became of them."""
     made: list[Stack] = []
     # Not pytest's own folders: a socket's path must be short.
-    with tempfile.TemporaryDirectory(prefix="nz") as folder:
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
 
         def make() -> Stack:
             made.append(Stack(Path(folder) / str(len(made))))
@@ -38,8 +41,8 @@ def stack(new_stack: Callable[[], Stack]) -> Stack:
 @pytest.fixture(scope="module")
 def running() -> Iterator[Stack]:
     """A stack that runs for all tests of a module, which leave it running."""
-    with tempfile.TemporaryDirectory(prefix="nz") as folder:
-        shared = Stack(Path(folder) / "s")
+    with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
+        shared = Stack(Path(folder) / "s", umask=0o077)
         shared.up()
         yield shared
         shared.run("down")

@@ -56,12 +56,17 @@ class Stack:
     key: str | None = None
     within: tuple[str, ...] = ()
     """A command that runs another one, in surroundings of its own."""
+    python: tuple[str, ...] = (sys.executable,)
+    umask: int = -1
+    """What its commands withhold from new files; -1 keeps the tests' own."""
 
     def run(self, command: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run a command on this state folder."""
-        argv = [*self.within, sys.executable, "-m", "authz", command, "--state", str(self.state), *arguments]
+        argv = [*self.within, *self.python, "-m", "authz", command, "--state", str(self.state), *arguments]
         env = {**_environ(), **environ}
-        return subprocess.run(argv, env=env, capture_output=True, text=True, timeout=240, check=False)
+        return subprocess.run(
+            argv, env=env, capture_output=True, text=True, timeout=240, check=False, umask=self.umask
+        )
 
     def up(self, **environ: str) -> dict[str, Any]:
         """Bring it up, with the demo backend unless told of another; returns what it says of itself."""

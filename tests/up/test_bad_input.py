@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import socket
+import sys
+import sysconfig
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -81,6 +85,56 @@ def test_path_too_long_for_sockets(stack: Stack) -> None:
     stack.state = stack.state / ("x" * 90)
 
     assert "choose a shorter one" in stack.refusal("--demo")
+
+
+@pytest.mark.parametrize("character", ['"', "*", "{"])
+def test_path_that_caddy_cannot_read(stack: Stack, character: str) -> None:
+    """What the Caddyfile gives a meaning can't be in a path that stands in it."""
+    stack.state = stack.state / character
+
+    assert f"holds {character!r}, which Caddy can't read: choose another" in stack.refusal("--demo")
+    assert not stack.state.parent.exists()
+
+
+def test_state_folder_that_cannot_be_made(stack: Stack) -> None:
+    """Where nothing can be written, the sentence says why and which option helps."""
+    stack.state.write_text("a file")
+    stack.state = stack.state / "s"
+
+    assert stack.refusal("--demo").endswith("can't be used (Not a directory): choose another with --state.")
+
+
+def test_cache_that_cannot_be_made(stack: Stack) -> None:
+    """Where Caddy's build can't be kept, the sentence says which variable helps."""
+    stack.state.mkdir()
+    cache = stack.state.with_name("cache")
+    cache.write_text("a file")
+
+    refusal = stack.refusal("--demo", XDG_CACHE_HOME=str(cache))
+
+    assert refusal.endswith("(Not a directory): set XDG_CACHE_HOME to another folder.")
+
+
+def test_packages_that_are_not_installed(stack: Stack, tmp_path: Path) -> None:
+    """Without the extra `embedded`, `up` says how to install it."""
+    packages = Path(sysconfig.get_path("purelib"))
+    for found in packages.iterdir():
+        if not re.match(r"go(_bin.*)?$|.*\.pth$", found.name):
+            (tmp_path / found.name).symlink_to(found)
+    stack.python = (sys.executable, "-S")
+    path = f"{tmp_path}:{Path(__file__).parents[2]}"
+
+    refusal = stack.refusal("--demo", PYTHONPATH=path)
+
+    assert "The package go is not installed: run `pip install 'neuronetz-gateway[embedded]'`" in refusal
+
+
+def test_caddy_that_refuses_its_settings(stack: Stack) -> None:
+    """What goes wrong behind the stores is told as plainly as what goes wrong before."""
+    refusal = stack.refusal("--demo", GATEWAY_MAX_BODY="much")
+
+    assert "Caddy refuses its configuration" in refusal
+    assert [] == stack.processes()
 
 
 def test_database_that_does_not_answer(stack: Stack) -> None:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -27,6 +28,24 @@ def test_two_stacks_side_by_side(new_stack: Callable[[], Stack]) -> None:
     assert 401 == one.chat().status_code
     one.run("down")
     assert other.status()["ready"]
+
+
+def test_up_twice_at_once(new_stack: Callable[[], Stack]) -> None:
+    """Of two that start in one new folder, one comes up and the other says so in one sentence."""
+    one, other = new_stack(), new_stack()
+    other.state = one.state
+    with ThreadPoolExecutor() as both:
+        ups = [
+            both.submit(each.run, "up", "--port", str(each.port), "--demo", "--detach")
+            for each in (one, other)
+        ]
+    codes, errors = zip(*((up.result().returncode, up.result().stderr) for up in ups), strict=True)
+
+    assert [0, 1] == sorted(codes)
+    refusal = errors[codes.index(1)]
+    assert refusal.startswith("error: A stack already runs in ")
+    assert 1 == len(refusal.splitlines())
+    assert one.status()["ready"]
 
 
 def test_backend_with_a_token(stack: Stack) -> None:
