@@ -9,29 +9,12 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// hear takes what authz says: a Denial, or on a read route a Grant, of this very request.
-func (x *exchange) hear(status int, h http.Header) bool {
-	if status/100 == 2 {
-		g, err := parseGrant(h.Get(grantHeader), x.id)
-		if err != nil || x.route.class != read {
-			return false
-		}
-		x.tenant, x.keyID = optional(g.Tenant), optional(g.Key)
-		return true
-	}
-	d, err := parseDenial(h.Get(denialHeader), x.id)
-	if err != nil || status < 400 {
-		return false
-	}
-	x.tenant, x.keyID = d.Tenant, d.Key
-	x.outcome, x.reason = outcomeDenied, "denied"
-	if d.Reason != nil {
-		x.reason = *d.Reason
-	}
-	return true
-}
+// retryAfter is the Retry-After of our own 5xx, in seconds: what they report passes quickly.
+const retryAfter = "1"
 
-// finish answers a request that nothing else has answered.
+// finish answers a request that nothing else has answered. err is what the handlers behind
+// the guard returned. A client that has disconnected gets nothing, and whatever happens no
+// client gets Caddy's own error page, which would name what is inside.
 func (w *guardWriter) finish(err error, isCancelled bool) {
 	x := w.x
 	if x.status != 0 {
@@ -39,24 +22,29 @@ func (w *guardWriter) finish(err error, isCancelled bool) {
 	}
 	status := statusOf(err)
 	switch {
-	case x.run.ended() != "":
-		status, x.reason = http.StatusServiceUnavailable, x.run.ended()
+	case x.run.cause() != "":
+		status, x.reason = http.StatusServiceUnavailable, reason(x.run.cause())
 	case x.outcome == outcomeRefused:
 	case isCancelled:
-		w.send(statusClientGone) // for Caddy's own fields; nobody reads it
+		w.send(statusClientDisconnected) // for Caddy's own fields of the access log
 		return
 	case x.phase == phaseAuthz:
-		status = x.failed(status, w.isUnfounded, err)
+		x.outcome = outcomeAuthzFailed
+		status, x.reason = authzFailure(status, w.unsolicited, err)
 	case x.phase == phaseBackend:
-		status = x.lost(status, err)
+		status = w.backendFailure(status, err)
 	case x.route.class == public && status >= http.StatusBadGateway:
-		status, x.outcome, x.reason = http.StatusServiceUnavailable, outcomeAuthzFailed, "authz_unreachable"
+		status, x.outcome, x.reason = http.StatusServiceUnavailable, outcomeAuthzFailed, reasonAuthzUnreachable
 	default:
-		status = x.unserved(status)
+		x.outcome, x.reason = outcomeRefused, reasonNotConfigured
+		if status < http.StatusBadRequest {
+			status = http.StatusServiceUnavailable
+		}
 	}
 	w.answer(status, x.reason)
 }
 
+// statusOf returns the status of an error of Caddy's handlers, 0 for another error or none.
 func statusOf(err error) int {
 	if failure, ok := errors.AsType[caddyhttp.HandlerError](err); ok {
 		return failure.StatusCode
@@ -64,9 +52,7 @@ func statusOf(err error) int {
 	return 0
 }
 
-// reasonNoBackend is also the text of the error that ends the route in the Caddyfile.
-const reasonNoBackend = "backend_unknown"
-
+// causeOf returns the text of an error of Caddy's handlers without its wrapping.
 func causeOf(err error) string {
 	if failure, ok := errors.AsType[caddyhttp.HandlerError](err); ok && failure.Err != nil {
 		return failure.Err.Error()
@@ -74,88 +60,57 @@ func causeOf(err error) string {
 	return ""
 }
 
-// failed says why authz did not decide.
-func (x *exchange) failed(status int, isUnfounded bool, err error) int {
-	x.outcome, x.reason = outcomeAuthzFailed, "authz_unreachable"
+// authzFailure returns the status and the reason when authz did not decide. All of them end
+// the request: without a decision nothing runs.
+func authzFailure(status int, unsolicited bool, err error) (int, reason) {
 	switch {
-	case isUnfounded:
-		x.reason = "denial_invalid"
+	case unsolicited:
+		return http.StatusServiceUnavailable, reasonDenialInvalid
 	case err == nil:
-		x.reason = "authz_invalid"
+		return http.StatusServiceUnavailable, reasonAuthzInvalid
 	case status == http.StatusGatewayTimeout:
-		x.reason = "authz_timeout"
-		return status
+		return status, reasonAuthzTimeout
 	case status == http.StatusBadGateway:
-		return status
+		return status, reasonAuthzUnreachable
 	}
-	return http.StatusServiceUnavailable
+	return http.StatusServiceUnavailable, reasonAuthzUnreachable
 }
 
-// lost says why the backend did not answer.
-func (x *exchange) lost(status int, err error) int {
+// backendFailure returns the status when the backend did not answer, and notes the reason,
+// unless the tap has noted one.
+func (w *guardWriter) backendFailure(status int, err error) int {
+	x := w.x
 	switch {
 	case x.reason != "":
 	case err == nil:
-		x.reason = "backend_invalid"
-	case causeOf(err) == reasonNoBackend:
-		x.outcome, x.reason = outcomeRefused, reasonNoBackend
+		x.reason = reasonBackendInvalid
+	case causeOf(err) == string(reasonBackendUnknown): // as the Caddyfile's `error` spells it
+		x.outcome, x.reason = outcomeRefused, reasonBackendUnknown
 		return status
 	case status == http.StatusGatewayTimeout:
-		x.reason = "backend_timeout"
+		x.reason = reasonBackendTimeout
 		return status
 	case status == http.StatusServiceUnavailable:
-		x.reason = "backend_unavailable"
+		x.reason = reasonBackendUnavailable
 		return status
 	default:
-		x.reason = "backend_unreachable"
+		x.reason = reasonBackendUnreachable
 	}
 	return http.StatusBadGateway
 }
 
-// unserved says that the Caddyfile has no handler for what the guard let through.
-func (x *exchange) unserved(status int) int {
-	x.outcome, x.reason = outcomeRefused, "not_configured"
-	if status < 400 {
-		return http.StatusServiceUnavailable
-	}
-	return status
-}
-
-// messages are our own words, by reason.
-var messages = map[string]string{
-	"journal_unwritable":  "the gateway cannot keep its journal and takes no requests; please try again",
-	"pool_full":           "the gateway has no memory left for request bodies; please try again",
-	"body_slow":           "the request body did not arrive in time; please send it again",
-	"body_broken":         "the request body could not be read; please send it again",
-	"backend_unreachable": "the model backend cannot be reached; please try again",
-	"backend_unavailable": "no model backend is available; please try again",
-	"backend_timeout":     "the model backend did not answer in time; please try again",
-	"backend_invalid":     "the model backend gave an answer that is not valid; please try again",
-	"backend_encoded":     "the model backend gave an answer that cannot be read; please try again",
-	reasonNoBackend:       "the gateway has no snippet for the chosen backend; please tell its operator",
-	outcomeKilled:         "the request was ended by the operator of the gateway",
-	outcomeShutdown:       "the gateway is shutting down; please try again",
-	outcomeDeadline:       "the request took longer than it may",
-}
-
-const defaultMessage = "the gateway cannot check this request right now; please try again"
-
-// answer is an answer of our own, in the dialect of the path.
-func (w *guardWriter) answer(status int, reason string) {
-	message, ok := messages[reason]
-	if !ok {
-		message = defaultMessage
-	}
+// answer sends an answer of our own, in the dialect of the path.
+func (w *guardWriter) answer(status int, why reason) {
 	w.x.mint()
-	body := errorBody(w.x.route.dialect, status, message, w.x.id)
+	body := errorBody(w.x.route.dialect, status, messageOf(why), w.x.id)
 	h := w.Header()
 	for _, name := range []string{"Www-Authenticate", "Content-Encoding", "Retry-After"} {
-		delete(h, name)
+		delete(h, name) // of an answer of authz that was not passed on
 	}
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	if status >= http.StatusInternalServerError {
-		h.Set("Retry-After", "1")
+		h.Set("Retry-After", retryAfter)
 	}
 	w.send(status)
 	_, err := w.ResponseWriter.Write(body)
@@ -180,10 +135,12 @@ func errorBody(d dialect, status int, message, id string) []byte {
 	return append(body, '\n')
 }
 
+// ollamaBody is an error of Ollama's own API.
 type ollamaBody struct {
 	Error string `json:"error"`
 }
 
+// openaiBody is an error of OpenAI's API. Its SDKs expect param and code, if only null.
 type openaiBody struct {
 	Error openaiError `json:"error"`
 }
@@ -195,6 +152,7 @@ type openaiError struct {
 	Code    *string `json:"code"`
 }
 
+// anthropicBody is an error of Anthropic's API.
 type anthropicBody struct {
 	Type      string         `json:"type"`
 	Error     anthropicError `json:"error"`
@@ -206,6 +164,7 @@ type anthropicError struct {
 	Message string `json:"message"`
 }
 
+// openaiType returns OpenAI's type of error for a status of our own.
 func openaiType(status int) string {
 	if status < http.StatusInternalServerError {
 		return "invalid_request_error"
@@ -213,6 +172,7 @@ func openaiType(status int) string {
 	return "server_error"
 }
 
+// anthropicType returns Anthropic's type of error for a status of our own.
 func anthropicType(status int) string {
 	switch {
 	case status == http.StatusServiceUnavailable:

@@ -1,5 +1,16 @@
-// Package gateway is the part of neuronetz-gateway that runs in Caddy: it understands a
-// request (guard), holds the answer to what authz granted (tap), and journals both.
+// Package gateway is the part of neuronetz-gateway that runs in Caddy. Six modules share one
+// process-wide state:
+//
+//   - gateway (App): the memory pools, and the begin of the journal
+//   - http.handlers.gateway_guard (Guard): understands a request and asks authz
+//   - http.handlers.gateway_tap (Tap): holds an answer to what authz granted
+//   - http.handlers.gateway_control (Control): lists and kills what runs
+//   - caddy.logging.writers.gateway_journal (JournalWriter): the journal's file
+//   - caddy.logging.encoders.gateway (LogEncoder): log lines without secrets
+//
+// A metered request passes guard, forward_auth (authz), tap and reverse_proxy (a backend) in
+// this order, as the Caddyfile sets them up; its record in the journal is what metering
+// bills from. The messages between them are in messages.go, the reasons in reasons.go.
 package gateway
 
 import (
@@ -23,15 +34,21 @@ func init() {
 const (
 	defaultLargePool = 1 << 30
 	defaultSmallPool = 128 << 20
-	exitWait         = time.Second // for the last lines of what runs when Caddy exits
-	lookEvery        = 5 * time.Millisecond
+
+	exitWait  = time.Second          // for the last lines of what runs when Caddy exits
+	lookEvery = 5 * time.Millisecond // whether they have been written
 )
 
-// App opens the journal when Caddy starts, and sets the size of the pools.
+// App is the Caddy app `gateway`. It opens the journal when Caddy starts, and sets how much
+// memory the bodies of requests may take together: without such a bound a client without a
+// valid key could fill the memory of the machine with bodies that are never finished.
+//
+// A client whose body finds no room gets a 503 with the reason pool_full.
 type App struct {
-	// LargePoolBytes bounds the bodies in memory of keys that were granted lately.
+	// LargePoolBytes bounds the bodies of keys that were granted lately. 0 means 1 GiB.
 	LargePoolBytes int64 `json:"large_pool_bytes,omitempty"`
-	// SmallPoolBytes bounds the bodies in memory of everyone else.
+	// SmallPoolBytes bounds the bodies of all other keys, so that they can't crowd out those
+	// that are known. 0 means 128 MiB.
 	SmallPoolBytes int64 `json:"small_pool_bytes,omitempty"`
 }
 
@@ -54,7 +71,8 @@ func (a *App) Provision(caddy.Context) error {
 	return nil
 }
 
-// Start takes the journal and writes the boot line, once per process.
+// Start takes the journal and writes the boot line, once per process. It fails, and Caddy
+// with it, if no site logs to a journal or another process writes it.
 func (a *App) Start() error { return process.begin() }
 
 // Stop leaves everything as it is: what runs outlives the configuration it began with.
@@ -62,28 +80,34 @@ func (a *App) Stop() error { return nil }
 
 // state is what one process has once, across reloads.
 type state struct {
+	// Where time and randomness come from; tests replace them.
 	clock  clock
 	random io.Reader
 
-	journal atomic.Pointer[journal]
-	node    string
-	boot    string
-	seq     atomic.Uint64
+	// The journal, and what its lines are identified by. node and boot are written once, by
+	// begin, before the doors open.
+	journal atomic.Pointer[journal] // nil until a site logs to one
+	node    string                  // a UUID, the same for every process beside this journal
+	boot    string                  // a UUIDv7 of this process
+	seq     atomic.Uint64           // of the last line; the boot line has 0
 
 	once  sync.Once
-	fault error // why the journal could not be begun
+	fault error // of begin
 
+	// What requests share. Each has its own lock.
 	large, small pool
 	known        knownKeys
 	streams      registry
 	done         doneQueue
 }
 
+// process is the state of this process.
 var process = newState(systemClock{}, rand.Reader)
 
 func newState(c clock, random io.Reader) *state { return &state{clock: c, random: random} }
 
-// use makes j the journal of the process, which has one until it ends.
+// use makes j the journal of the process, which has one until it ends: a reload that names
+// another path fails.
 func (s *state) use(j *journal) (*journal, error) {
 	if !s.journal.CompareAndSwap(nil, j) && s.journal.Load().path != j.path {
 		_ = j.Close()
@@ -94,11 +118,11 @@ func (s *state) use(j *journal) (*journal, error) {
 
 // begin takes the journal and writes the boot line; requests wait for it.
 func (s *state) begin() error {
-	s.once.Do(func() { s.fault = s.boots(s.clock.now()) })
+	s.once.Do(func() { s.fault = s.takeJournal(s.clock.now()) })
 	return s.fault
 }
 
-func (s *state) boots(now time.Time) error {
+func (s *state) takeJournal(now time.Time) error {
 	j := s.journal.Load()
 	if j == nil {
 		return errors.New("no site logs to `output gateway_journal PATH`")
@@ -121,18 +145,20 @@ func (s *state) boots(now time.Time) error {
 	return nil
 }
 
-// isOpen says whether the journal takes lines; without it nothing may run.
+// isOpen reports whether the journal takes lines; without it nothing may run, since what
+// runs unrecorded is never billed.
 func (s *state) isOpen() bool {
 	return s.begin() == nil && !s.journal.Load().isClosed.Load()
 }
 
-// shutdown ends what still runs, and waits until all of it is in the journal.
+// shutdown cancels what still runs, and waits until all of it is in the journal, but no
+// longer than patience.
 func (s *state) shutdown(patience time.Duration) {
 	j := s.journal.Load()
 	if j == nil || s.boot == "" {
 		return
 	}
-	s.streams.kill(outcomeShutdown, func(*exchange) bool { return true })
+	s.streams.cancel(outcomeShutdown, func(*exchange) bool { return true })
 	deadline := s.clock.after(patience)
 	for s.streams.count() > 0 || j.lines.Load() <= s.seq.Load() {
 		select {
@@ -143,18 +169,22 @@ func (s *state) shutdown(patience time.Duration) {
 	}
 }
 
-// doneQueue holds the requests that ended since authz was last told.
-type doneQueue struct {
-	mu   sync.Mutex
-	list []ended
-}
-
 const (
-	maxDone    = 32   // in one Ask
-	maxPending = 4096 // in the queue; settlement frees the slots of those that fall out
+	// maxDone is how many ended requests one Ask names; it bounds the header.
+	maxDone = 32
+	// maxPending is how many wait for an Ask. Settlement frees the slots of those that fall out.
+	maxPending = 4096
 )
 
-func (q *doneQueue) push(list ...ended) {
+// doneQueue holds the requests that have ended and that authz does not know of yet. Naming
+// them in the next Ask frees their slots before metering settles them.
+type doneQueue struct {
+	mu   sync.Mutex
+	list []doneRequest // oldest first
+}
+
+// push appends, and drops the oldest of what is too many.
+func (q *doneQueue) push(list ...doneRequest) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.list = append(q.list, list...)
@@ -164,11 +194,11 @@ func (q *doneQueue) push(list ...ended) {
 }
 
 // take removes and returns the oldest; never nil, since the Ask's list is never null.
-func (q *doneQueue) take() []ended {
+func (q *doneQueue) take() []doneRequest {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	n := min(maxDone, len(q.list))
-	taken := append([]ended{}, q.list[:n]...)
+	taken := append([]doneRequest{}, q.list[:n]...)
 	q.list = append(q.list[:0], q.list[n:]...)
 	return taken
 }

@@ -11,21 +11,25 @@ import (
 )
 
 const (
-	firstReadBytes = 8 << 10
-	knownFor       = 10 * time.Minute // after its last Grant a key uses the large pool
-	maxKnown       = 100_000
+	firstReadBytes = 8 << 10 // of a body; the buffer then doubles
+
+	// knownFor is how long after its last Grant a key uses the large pool.
+	knownFor = 10 * time.Minute
+	// maxKnown bounds the memory of known keys, which valid keys alone can fill.
+	maxKnown = 100_000
 )
 
 var (
-	errTooLarge = errors.New("the body is larger than the limit")
-	errPoolFull = errors.New("no memory left for bodies")
+	errTooLarge = errors.New("the body is larger than the limit") // a problem of the Ask
+	errPoolFull = errors.New("no memory left for bodies")         // a refusal of our own
 )
 
-// pool counts the memory that bodies may take.
+// pool counts the memory that bodies may take together. It is safe for concurrent use.
 type pool struct {
-	size, used atomic.Int64
+	size, used atomic.Int64 // bytes; size changes when Caddy reloads
 }
 
+// take takes n bytes, or returns false if the pool does not have them.
 func (p *pool) take(n int64) bool {
 	if p.used.Add(n) > p.size.Load() {
 		p.used.Add(-n)
@@ -36,11 +40,11 @@ func (p *pool) take(n int64) bool {
 
 // share is what one request holds of a pool.
 type share struct {
-	pool *pool
-	n    int64
+	pool *pool // nil until a body is read
+	n    int64 // bytes
 }
 
-// grow makes the share at least n.
+// grow makes the share at least n bytes, or returns false if the pool does not have them.
 func (s *share) grow(n int64) bool {
 	if n <= s.n {
 		return true
@@ -52,6 +56,7 @@ func (s *share) grow(n int64) bool {
 	return true
 }
 
+// release gives everything back; it may be called again.
 func (s *share) release() {
 	if s.pool != nil {
 		s.pool.used.Add(-s.n)
@@ -60,7 +65,10 @@ func (s *share) release() {
 }
 
 // readBody reads a whole body of at most limit bytes. Memory is taken as bytes arrive: an
-// announced length holds nothing. Caddy's read_body_idle sets the least rate.
+// announced length holds nothing, so that a client can't reserve memory that it never fills
+// (the attack of Slowloris, with bodies). Caddy's read_body_idle sets the least rate.
+//
+// It returns errTooLarge, errPoolFull or the error of the connection.
 func readBody(r *http.Request, limit int64, s *share) ([]byte, error) {
 	if r.ContentLength > limit {
 		return nil, errTooLarge
@@ -93,7 +101,8 @@ func readBody(r *http.Request, limit int64, s *share) ([]byte, error) {
 	}
 }
 
-// grown is the body with twice the room, or with all the room it will need.
+// grown returns the body with twice the room, or with all the room it will need if its
+// length was announced.
 func grown(body []byte, length int64, s *share) ([]byte, error) {
 	size := 2 * int64(cap(body))
 	if length >= int64(len(body)) {
@@ -105,14 +114,16 @@ func grown(body []byte, length int64, s *share) ([]byte, error) {
 	return append(make([]byte, 0, size), body...), nil
 }
 
-// knownKeys remembers which keys were granted on this node lately, by a hash that means
-// nothing outside this process.
+// knownKeys remembers which keys were granted on this node lately, by a seeded hash that
+// means nothing outside this process: a memory dump has no keys in it, and a client can't
+// make keys collide. The zero value is empty.
 type knownKeys struct {
 	mu    sync.Mutex
 	seed  maphash.Seed
 	until map[uint64]time.Time
 }
 
+// add remembers a key for knownFor from now.
 func (k *knownKeys) add(key string, now time.Time) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -125,7 +136,7 @@ func (k *knownKeys) add(key string, now time.Time) {
 	k.until[maphash.String(k.seed, key)] = now.Add(knownFor)
 }
 
-// forget drops the keys that are over, or all if there is none.
+// forget drops the keys that have expired, or all if none has. The caller holds the lock.
 func (k *knownKeys) forget(now time.Time) {
 	for hash, until := range k.until {
 		if until.Before(now) {
@@ -137,6 +148,7 @@ func (k *knownKeys) forget(now time.Time) {
 	}
 }
 
+// has reports whether a key is known.
 func (k *knownKeys) has(key string, now time.Time) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()

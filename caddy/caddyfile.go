@@ -10,6 +10,7 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
+// init registers the directives, which run before reverse_proxy, and the global option.
 func init() {
 	httpcaddyfile.RegisterGlobalOption("gateway", parseApp)
 	directives := map[string]httpcaddyfile.UnmarshalHandlerFunc{
@@ -28,6 +29,8 @@ func init() {
 //	gateway_journal <path> {
 //	    roll_size <size>
 //	}
+//
+// The path may hold placeholders; sizes are such as 64MiB, and are never 0.
 func (w *JournalWriter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
 	if !d.AllArgs(&w.Filename) {
@@ -49,6 +52,8 @@ func (w *JournalWriter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 //	gateway {
 //	    pools <large> <small>
 //	}
+//
+// Both sizes are given or none.
 func parseApp(d *caddyfile.Dispenser, _ any) (any, error) {
 	app := new(App)
 	d.Next()
@@ -94,6 +99,7 @@ func parseControl(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	return new(Control), noOptions(h)
 }
 
+// noOptions refuses arguments and a block.
 func noOptions(h httpcaddyfile.Helper) error {
 	h.Next()
 	if h.NextArg() || h.NextBlock(0) {
@@ -102,13 +108,16 @@ func noOptions(h httpcaddyfile.Helper) error {
 	return nil
 }
 
-// parseBytes reads a size such as 32MiB.
+// maxSize is a terabyte: what is larger was not meant.
+const maxSize = 1 << 40
+
+// parseBytes reads a size such as 32MiB, of at most maxSize.
 func parseBytes(d *caddyfile.Dispenser, into *int64) error {
 	if !d.NextArg() {
 		return d.ArgErr()
 	}
 	size, err := humanize.ParseBytes(d.Val())
-	if err != nil || size == 0 || size > 1<<40 {
+	if err != nil || size == 0 || size > maxSize {
 		return d.Errf("%s is not a size such as 32MiB", strconv.Quote(d.Val()))
 	}
 	*into = int64(size)

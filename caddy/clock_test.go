@@ -119,19 +119,19 @@ func TestRunDeadline(t *testing.T) {
 	_, c := replaceProcess(t)
 	ctx, cancel := context.WithCancelCause(context.Background())
 	var r run
-	r.start(c, http.NewResponseController(httptest.NewRecorder()), cancel, 10*time.Second)
+	r.attach(c, http.NewResponseController(httptest.NewRecorder()), cancel, 10*time.Second)
 	c.advance(10*time.Second - 1)
-	equal(t, "", r.ended(), "before the deadline")
+	equal(t, "", r.cause(), "before the deadline")
 	must(t, ctx.Err())
 	c.advance(1)
-	equal(t, outcomeDeadline, r.ended(), "at the deadline")
-	equal(t, errEnded, context.Cause(ctx), "cause")
+	equal(t, outcomeDeadline, r.cause(), "at the deadline")
+	equal(t, errCancelled, context.Cause(ctx), "cause")
 
 	var over run
-	over.start(c, http.NewResponseController(httptest.NewRecorder()), cancel, 10*time.Second)
-	over.over()
+	over.attach(c, http.NewResponseController(httptest.NewRecorder()), cancel, 10*time.Second)
+	over.detach()
 	c.advance(time.Hour)
-	equal(t, "", over.ended(), "after its end")
+	equal(t, "", over.cause(), "after its end")
 }
 
 // TestLastFrames: the last frame of a stream that we end carries the time of our clock.

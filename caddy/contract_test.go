@@ -113,7 +113,7 @@ func encodeRecord(t *testing.T, x *exchange) string {
 	t.Helper()
 	process.node, process.boot = "7c9e6679-7425-40de-944b-e07fc1f90ae7", "019ab5bf-0000-7000-8000-0000000000b0"
 	encoder := zapcore.NewJSONEncoder(zapcore.EncoderConfig{SkipLineEnding: true})
-	must(t, encoder.AddObject("gateway", x.record()))
+	must(t, encoder.AddObject("gateway", newRecord(x)))
 	line, err := encoder.EncodeEntry(zapcore.Entry{}, nil)
 	must(t, err)
 	return strings.TrimSuffix(strings.TrimPrefix(line.String(), `{"gateway":`), "}")

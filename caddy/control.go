@@ -13,8 +13,17 @@ func init() {
 	caddy.RegisterModule(Control{})
 }
 
-// Control lists and kills what runs on this node. Whoever reaches it may do both: it
-// belongs on a unix socket that only the operator can open.
+// Control lists and kills what runs on this node, also what began before a reload:
+//
+//	GET  /healthz        {"status":"ok"}
+//	GET  /streams        a list of what runs, [] if nothing does
+//	POST /kill?id=ID     also key= or tenant=, of which it takes exactly one; {"killed":N}
+//
+// A killed stream ends within unblockAfter with a valid last frame; a request that has no
+// answer yet gets a 503. Both are billed for what was sent.
+//
+// It asks for no credentials: it belongs on a unix socket that only the operator can open.
+// There is nothing to configure.
 type Control struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -27,17 +36,17 @@ func (Control) CaddyModule() caddy.ModuleInfo {
 
 // stream is one running request, as the control socket shows it.
 type stream struct {
-	ID           string  `json:"id"`
+	ID           string  `json:"id"` // as in X-Request-Id
 	Tenant       string  `json:"tenant"`
 	Key          string  `json:"key"`
 	Model        *string `json:"model"`
 	Backend      string  `json:"backend"`
 	Path         string  `json:"path"`
 	AgeMS        int64   `json:"age_ms"`
-	OutputTokens int64   `json:"output_tokens"`
+	OutputTokens int64   `json:"output_tokens"` // frames with content so far
 }
 
-// ServeHTTP answers GET /healthz, GET /streams and POST /kill?id=|key=|tenant=.
+// ServeHTTP answers the three requests above, and 404 to everything else.
 func (Control) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	switch r.Method + " " + r.URL.Path {
 	case "GET /healthz":
@@ -52,6 +61,7 @@ func (Control) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Han
 	})
 }
 
+// streamsNow lists what runs; never nil, since the list is never null.
 func streamsNow(now time.Time) []stream {
 	running := process.streams.list()
 	list := make([]stream, 0, len(running))
@@ -59,12 +69,13 @@ func streamsNow(now time.Time) []stream {
 		list = append(list, stream{
 			ID: x.id, Tenant: x.grant.Tenant, Key: x.grant.Key, Model: x.request.model,
 			Backend: x.grant.Backends[0], Path: x.path,
-			AgeMS: now.Sub(x.start).Milliseconds(), OutputTokens: x.seen.Load(),
+			AgeMS: now.Sub(x.start).Milliseconds(), OutputTokens: x.deltasSeen.Load(),
 		})
 	}
 	return list
 }
 
+// kill cancels what one of id, key or tenant names.
 func kill(w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
 	of := map[string]func(*exchange) string{
@@ -77,7 +88,7 @@ func kill(w http.ResponseWriter, r *http.Request) error {
 		if len(query) != 1 || value == "" {
 			continue
 		}
-		n := process.streams.kill(outcomeKilled, func(x *exchange) bool { return field(x) == value })
+		n := process.streams.cancel(outcomeKilled, func(x *exchange) bool { return field(x) == value })
 		return writeJSON(w, http.StatusOK, map[string]int{"killed": n})
 	}
 	return writeJSON(w, http.StatusBadRequest, map[string]string{
@@ -85,6 +96,7 @@ func kill(w http.ResponseWriter, r *http.Request) error {
 	})
 }
 
+// writeJSON answers with a value.
 func writeJSON(w http.ResponseWriter, status int, v any) error {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)

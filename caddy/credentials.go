@@ -8,20 +8,23 @@ import (
 	"strings"
 )
 
-// A key is nz_, a public lookup of 8, a secret of 32 and a check of 6, all base62.
+// A key is nz_, a public lookup of 8, a secret of 32 and a check of 6, all base62: a typing
+// error is found without a database, and scanners of repositories can find leaked keys.
 const (
 	keyPrefix      = "nz_"
 	keyBytes       = 49
-	lookupBytes    = 11
+	lookupBytes    = 11 // with the prefix
 	checkBytes     = 6
 	base62Alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 )
 
-// credentialHeaders are removed before a request reaches a backend.
+// credentialHeaders are where the SDKs of the three dialects and Azure's send a key. They
+// are removed before a request reaches a backend.
 var credentialHeaders = []string{"Authorization", "X-Api-Key", "Api-Key"}
 
 // findKey returns the well-formed key that a request carries, "" if there is none; ok is
-// false if it carries more than one line of a kind, or two that disagree.
+// false if it carries more than one line of a kind, or two that disagree: who picks one of
+// them may pick another than the next reader.
 func findKey(h http.Header) (key string, ok bool) {
 	found := false
 	for _, name := range credentialHeaders {
@@ -47,7 +50,8 @@ func findKey(h http.Header) (key string, ok bool) {
 	return key, true
 }
 
-// authorizationKey is the token of a Bearer line or the password of a Basic line.
+// authorizationKey returns the token of a Bearer line (RFC 6750) or the password of a Basic
+// line (RFC 7617), "" for another scheme.
 func authorizationKey(line string) string {
 	scheme, rest, _ := strings.Cut(line, " ")
 	switch strings.ToLower(scheme) {
@@ -64,7 +68,7 @@ func authorizationKey(line string) string {
 	return ""
 }
 
-// isKey says whether s has the form and the check of a key; whether it is one, authz knows.
+// isKey reports whether s has the form and the check of a key; authz knows whether it is one.
 func isKey(s string) bool {
 	if len(s) != keyBytes || !strings.HasPrefix(s, keyPrefix) {
 		return false
@@ -77,10 +81,10 @@ func isKey(s string) bool {
 	return keyCheck(s[:keyBytes-checkBytes]) == s[keyBytes-checkBytes:]
 }
 
-// keyText is a key, or one whose check was cut off, wherever a client has put it by mistake.
+// keyText matches a key, or one whose check was cut off, wherever a client put it by mistake.
 var keyText = regexp.MustCompile(`nz_[0-9A-Za-z_]{40,}`)
 
-// concealed is a text of the client with no more of a key in it than its lookup.
+// concealed returns a text of the client with no more of a key in it than its lookup.
 func concealed(s string) string {
 	if !strings.Contains(s, keyPrefix) {
 		return s
@@ -88,6 +92,7 @@ func concealed(s string) string {
 	return keyText.ReplaceAllStringFunc(s, func(key string) string { return key[:lookupBytes] + "***" })
 }
 
+// keyCheck returns the check of a key without one: its CRC32 in base62.
 func keyCheck(s string) string {
 	sum := crc32.ChecksumIEEE([]byte(s))
 	var check [checkBytes]byte

@@ -86,7 +86,7 @@ func newGrant(a ask) grant {
 func grantAll(w http.ResponseWriter, r *http.Request, a ask) {
 	switch {
 	case a.Problem != nil:
-		deny(w, a, http.StatusBadRequest, *a.Problem)
+		deny(w, a, http.StatusBadRequest, string(*a.Problem))
 	case a.Lookup == nil && r.URL.Path != "/readyz":
 		deny(w, a, http.StatusUnauthorized, "key_missing")
 	case r.URL.Path == "/verify" && findRoute(a.Method, a.Path).class == unknown:

@@ -164,7 +164,7 @@ func throughTap(t *testing.T, name string, sm sample, size int) (body, outcome s
 		equal(t, n, written, "written")
 		text = text[n:]
 	}
-	must(t, w.leave(nil, nil))
+	must(t, w.finish(nil, nil))
 	u := x.usage
 	return out.Body.String(), fmt.Sprint(u.terminal, u.input, u.output, u.deltas, u.outputBytes)
 }

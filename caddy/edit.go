@@ -14,8 +14,9 @@ type change struct {
 	value []byte // nil drops the member
 }
 
-// edited is the body with the Grant applied: fields dropped, the output capped, usage asked
-// for. Every other member keeps its bytes, and a body that needs no change is not touched.
+// edited returns the body with the Grant applied: fields dropped, the output capped, usage
+// asked for. Every other member keeps its bytes, and a body that needs no change is not
+// touched, so that backends read what clients wrote.
 func (q *request) edited(g *grant, kind api) []byte {
 	var top, options []change
 	for _, path := range g.Drop {
@@ -43,7 +44,8 @@ func (q *request) edited(g *grant, kind api) []byte {
 	return rewrite(q.body, q.members, top)
 }
 
-// limit is the output cap that holds for this request: the Grant's or the client's own.
+// limit returns the output cap that holds for this request, nil without one: the smaller of
+// the Grant's and the client's own.
 func (q *request) limit(g *grant) *int64 {
 	if g.MaxOutput == nil || (q.maxOutput != nil && *q.maxOutput < *g.MaxOutput) {
 		return q.maxOutput
@@ -51,11 +53,12 @@ func (q *request) limit(g *grant) *int64 {
 	return g.MaxOutput
 }
 
-// wantsUsage says whether a stream of this API reports usage only when it is told to.
+// wantsUsage reports whether this is a stream of an API that reports usage only on request.
 func (q *request) wantsUsage(kind api) bool {
 	return *q.stream && (kind == apiV1Chat || kind == apiV1Completions)
 }
 
+// capChanges adds the cap where the API expects it: among the options, or at the top.
 func capChanges(kind api, limit []byte, top, options []change) (newTop, newOptions []change) {
 	switch kind {
 	case apiChat, apiGenerate:
@@ -69,7 +72,7 @@ func capChanges(kind api, limit []byte, top, options []change) (newTop, newOptio
 	}
 }
 
-// rewritten is the object of that name with changes, or a new one if there is none.
+// rewritten returns the object of that name with changes, or a new one if there is none.
 func (q *request) rewritten(name string, members []jsonstream.Member, changes []change) []byte {
 	m, ok := find(q.members, name)
 	if !ok || q.body[m.Value] != '{' {
@@ -78,7 +81,7 @@ func (q *request) rewritten(name string, members []jsonstream.Member, changes []
 	return rewrite(q.body, members, changes)
 }
 
-// differs says whether changes change anything.
+// differs reports whether changes change anything.
 func (q *request) differs(members []jsonstream.Member, changes []change) bool {
 	for _, c := range changes {
 		m, ok := findFold(members, c.name)
@@ -89,6 +92,7 @@ func (q *request) differs(members []jsonstream.Member, changes []change) bool {
 	return false
 }
 
+// hasValue reports whether one of changes sets a member.
 func hasValue(changes []change) bool {
 	for _, c := range changes {
 		if c.value != nil {
@@ -98,7 +102,7 @@ func hasValue(changes []change) bool {
 	return false
 }
 
-// rewrite writes the object of these members anew, with changes.
+// rewrite writes the object of these members anew, with changes; new members come last.
 func rewrite(b []byte, members []jsonstream.Member, changes []change) []byte {
 	size := 2 + 64*len(changes)
 	if len(members) > 0 {
@@ -127,7 +131,8 @@ func rewrite(b []byte, members []jsonstream.Member, changes []change) []byte {
 	return append(out, '}')
 }
 
-// changeOf is the last change of that name: a cap stands over the dropping of its field.
+// changeOf returns the last change of that name, nil without one: a cap stands over the
+// dropping of its field.
 func changeOf(changes []change, name []byte) *change {
 	for i := len(changes) - 1; i >= 0; i-- {
 		if bytes.EqualFold([]byte(changes[i].name), name) {
@@ -137,6 +142,7 @@ func changeOf(changes []change, name []byte) *change {
 	return nil
 }
 
+// findFold returns the member of that name in any case, as encoding/json would find it.
 func findFold(members []jsonstream.Member, name string) (jsonstream.Member, bool) {
 	for _, m := range members {
 		if bytes.EqualFold(m.Name, []byte(name)) {

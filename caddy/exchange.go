@@ -11,78 +11,81 @@ import (
 	"go.uber.org/zap"
 )
 
-// Outcomes of a request.
 const (
-	outcomeCompleted     = "completed"
-	outcomeDenied        = "denied"
-	outcomeRefused       = "refused"
-	outcomeAuthzFailed   = "authz_failed"
-	outcomeClientGone    = "client_gone"
-	outcomeUpstreamGone  = "upstream_gone"
-	outcomeUpstreamError = "upstream_error"
-	outcomeCap           = "cut_cap"
-	outcomeDeadline      = "cut_deadline"
-	outcomeKilled        = "killed"
-	outcomeShutdown      = "shutdown"
-	outcomeOverflow      = "overflow"
+	// maxPathBytes and maxMethodBytes bound what a client may write into the journal and the
+	// Ask. No known path or method is nearly as long.
+	maxPathBytes   = 256
+	maxMethodBytes = 32
+
+	// statusClientDisconnected is nginx's status for a client that closed the connection before
+	// it had an answer. No client ever receives it.
+	statusClientDisconnected = 499
 )
 
-const (
-	maxPathBytes     = 256 // in messages; no known path is nearly as long
-	maxMethodBytes   = 32
-	statusClientGone = 499
-)
+// errCancelled is the cause with which the gateway itself cancels a request.
+var errCancelled = errors.New("the gateway ended this request")
 
-var errEnded = errors.New("the gateway ended this request")
-
-// phase is whose answer the guard is waiting for.
+// phase is the one that the guard waits for an answer from.
 type phase int
 
 const (
-	phaseOwn     phase = iota // Caddy's own
-	phaseAuthz                // what authz says reaches the client
-	phaseBackend              // what the backend says, through the tap
+	phaseOwn     phase = iota // Caddy's own handlers
+	phaseAuthz                // forward_auth: a decision
+	phaseBackend              // reverse_proxy: an answer, through the tap
 )
 
-// exchange is one request and its answer. Guard and tap share it across forward_auth, and
-// only the goroutine of the request touches it, but for its run.
+// exchange is one request and its answer, from the first byte that the guard reads to the
+// record in the journal. Guard and tap find it in the context of the request.
+//
+// Only the goroutine of the request touches it, with two exceptions: run has a lock of its
+// own, and deltasSeen is atomic. What others read besides those is set before the exchange
+// enters the registry, and does not change while it is there.
 type exchange struct {
-	id     string
+	// What the client sent.
+	id     string // a UUIDv7, minted with the Ask at the latest
 	start  time.Time
 	method string
-	path   string
-	ip     string
+	path   string // without the query, as sent
+	ip     string // as Caddy's trusted_proxies determine it
+	length *int64 // nil if chunked
+	key    string // the secret itself: never logged, never passed on
 	route  route
-	key    string // the secret itself: never logged
-	length *int64
 
+	// What the guard understood of it.
 	request request
-	share   share
+	share   share // of a memory pool, for the body
 	ask     ask
-	asked   time.Time
+	asked   time.Time // of the Ask: a Grant is valid for maxGrantAge from here
 	phase   phase
 
+	// What authz decided. All nil before, tenant and keyID also after a Denial without them.
 	tenant, keyID *string
 	grant         *grant
-	usage         *usage // nil until a backend answers
-	run           run
-	firstContent  time.Time
-	seen          atomic.Int64 // deltas so far, for those who list the streams
 
-	outcome        string
-	reason         string
-	status         int
-	upstreamStatus int
-	isClientGone   bool // a write to it failed
+	// The answer.
+	usage        *usage // nil until a backend answers
+	run          run
+	firstContent time.Time
+	deltasSeen   atomic.Int64 // so far, for the control socket
+
+	// What became of it.
+	outcome            outcome
+	reason             reason
+	status             int // that the client got, 0 if none
+	upstreamStatus     int // that the backend sent, 0 if none
+	clientDisconnected bool
 }
 
+// exchangeKey is where the context of a request has its exchange.
 type exchangeKey struct{}
 
+// exchangeOf returns the exchange of a request that has passed the guard, nil for another.
 func exchangeOf(r *http.Request) *exchange {
 	x, _ := r.Context().Value(exchangeKey{}).(*exchange)
 	return x
 }
 
+// newExchange begins the exchange of a request, whose path is given without the query.
 func newExchange(r *http.Request, path string) *exchange {
 	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 	x := &exchange{
@@ -105,7 +108,7 @@ func (x *exchange) mint() {
 	}
 }
 
-// lookup is the public handle of the key, nil without one.
+// lookup returns the public handle of the key, nil without one.
 func (x *exchange) lookup() *string {
 	if x.key == "" {
 		return nil
@@ -114,7 +117,7 @@ func (x *exchange) lookup() *string {
 	return &handle
 }
 
-// model is what the client calls the model, as the journal may know it.
+// model returns what the client calls the model, as the journal may have it.
 func (x *exchange) model() *string {
 	if x.request.model == nil {
 		return nil
@@ -123,8 +126,9 @@ func (x *exchange) model() *string {
 	return &name
 }
 
-// makeAsk mints the id and says what is known of the request.
-func (x *exchange) makeAsk(problem string) string {
+// makeAsk mints the id and returns the Ask: everything that authz may know of the request,
+// and the requests that have ended on this node since the last Ask.
+func (x *exchange) makeAsk(found problem) string {
 	x.mint()
 	x.ask = ask{
 		V: version, ID: x.id, Node: process.node, Boot: process.boot, IP: x.ip,
@@ -132,52 +136,107 @@ func (x *exchange) makeAsk(problem string) string {
 		Model: x.request.model, Stream: x.request.stream, MaxOutput: x.request.maxOutput,
 		PromptBytes: x.request.prompt.bytes, Images: x.request.prompt.images,
 		Messages: x.request.prompt.messages, Tools: x.request.prompt.tools,
-		Problem: optional(problem), Done: process.done.take(),
+		Problem: optional(found), Done: process.done.take(),
 	}
 	x.phase = phaseAuthz
 	x.asked = process.clock.now()
 	return marshalASCII(x.ask)
 }
 
-// refuse ends the exchange with an answer of our own; the error carries its status.
-func (x *exchange) refuse(status int, reason string) error {
-	x.outcome, x.reason = outcomeRefused, reason
-	return caddyhttp.Error(status, errors.New(reason))
+// takeDecision reads what authz answers to the client: a Denial, or on a read route a Grant.
+// It returns false unless that is meant for this very request; a client then sees nothing
+// of the answer, so that a broken or foreign authz can neither serve nor redirect.
+func (x *exchange) takeDecision(status int, h http.Header) bool {
+	if status/100 == 2 {
+		g, err := parseGrant(h.Get(grantHeader), x.id)
+		if err != nil || x.route.class != read {
+			return false
+		}
+		x.tenant, x.keyID = optional(g.Tenant), optional(g.Key)
+		return true
+	}
+	d, err := parseDenial(h.Get(denialHeader), x.id)
+	if err != nil || status < http.StatusBadRequest {
+		return false
+	}
+	x.tenant, x.keyID = d.Tenant, d.Key
+	x.outcome, x.reason = outcomeDenied, reasonDenied
+	if d.Reason != nil {
+		x.reason = reason(*d.Reason)
+	}
+	return true
 }
 
-// close settles what became of the exchange and puts the record on the access-log entry,
+// takeGrant reads the Grant and journals that the request is about to run. It returns why
+// the request may not run, "" if it may. The age of the Grant is checked after the journal,
+// so that a slow disk can't make a request run that authz counts as expired.
+func (x *exchange) takeGrant(text string, now time.Time) reason {
+	if text == "" || x.route.class != metered {
+		return reasonGrantMissing
+	}
+	g, err := parseGrant(text, x.id)
+	if err != nil || len(g.Backends) == 0 {
+		return reasonGrantInvalid
+	}
+	x.grant, x.tenant, x.keyID = g, optional(g.Tenant), optional(g.Key)
+	err = process.journal.Load().line(now, "open", openLine{
+		V: version, ID: x.id, Node: process.node, Boot: process.boot, Seq: process.seq.Add(1),
+		Tenant: g.Tenant, Key: g.Key, Reserved: g.Reserved, Windows: g.Windows,
+		Deadline: now.Unix() + g.DeadlineS,
+	})
+	switch {
+	case err != nil:
+		return reasonJournalUnwritable
+	case process.clock.now().Sub(x.asked) > maxGrantAge:
+		return reasonGrantStale
+	case x.request.body == nil || x.ask.Problem != nil:
+		return reasonGrantInvalid // authz granted what the guard did not understand
+	}
+	process.known.add(x.key, now)
+	return ""
+}
+
+// refuse ends the exchange with an answer of our own; the error carries its status.
+func (x *exchange) refuse(status int, why reason) error {
+	x.outcome, x.reason = outcomeRefused, why
+	return caddyhttp.Error(status, errors.New(string(why)))
+}
+
+// close decides what became of the exchange, and puts its record on the access-log entry,
 // which Caddy writes however the handlers end. isWhole is false if they panicked.
 func (x *exchange) close(ctx context.Context, isWhole bool) {
 	x.mint()
 	x.outcome = x.settle(isWhole, ctx.Err() != nil)
-	if x.outcome == outcomeClientGone && x.status == 0 {
-		x.status = statusClientGone
+	if x.outcome == outcomeClientDisconnected && x.status == 0 {
+		x.status = statusClientDisconnected
 	}
-	if x.outcome == outcomeAuthzFailed || x.reason == "limiter_unavailable" || x.reason == "overloaded" {
-		process.done.push(x.ask.Done...) // authz may not have heard of them, or not been able to act
+	if x.outcome == outcomeAuthzFailed || x.reason == denialLimiterUnavailable || x.reason == denialOverloaded {
+		process.done.push(x.ask.Done...) // authz may not have read them, or not been able to act
 	}
 	if x.grant != nil {
-		process.done.push(ended{x.id, x.grant.Tenant, x.grant.Key})
+		process.done.push(doneRequest{x.id, x.grant.Tenant, x.grant.Key})
 	}
 	if x.share.pool != nil {
 		x.share.release()
 	}
 	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-		extra.Set(zap.Object("gateway", x.record()))
+		extra.Set(zap.Object("gateway", newRecord(x)))
 	}
 }
 
-// settle decides the outcome.
-func (x *exchange) settle(isWhole, isCancelled bool) string {
-	isCut := x.isClientGone || isCancelled && !isWhole
-	isUnanswered := x.status == 0 || x.status == statusClientGone
+// settle returns the outcome. The order is the rule: an answer that is whole counts as
+// completed even if the request was cancelled a moment later; then our own cause; then the
+// client; then what the handlers decided; and last what the backend left.
+func (x *exchange) settle(isWhole, isCancelled bool) outcome {
+	isCut := x.clientDisconnected || isCancelled && !isWhole
+	isUnanswered := x.status == 0 || x.status == statusClientDisconnected
 	switch {
-	case x.usage != nil && x.usage.terminal && !x.isClientGone:
+	case x.usage != nil && x.usage.terminal && !x.clientDisconnected:
 		return outcomeCompleted
-	case x.run.ended() != "":
-		return x.run.ended()
+	case x.run.cause() != "":
+		return x.run.cause()
 	case isUnanswered && isCancelled || isCut && x.phase == phaseBackend:
-		return outcomeClientGone
+		return outcomeClientDisconnected
 	case x.outcome != "":
 		return x.outcome
 	case x.phase != phaseBackend:
@@ -185,7 +244,7 @@ func (x *exchange) settle(isWhole, isCancelled bool) string {
 	case x.usage == nil || x.upstreamStatus/100 != 2 || x.usage.isError:
 		return outcomeUpstreamError
 	case !isWhole || x.usage.isStream:
-		return outcomeUpstreamGone
+		return outcomeUpstreamLost
 	}
 	return outcomeCompleted
 }

@@ -2,17 +2,19 @@ package gateway
 
 import "bytes"
 
-// framing is how the frames of an answer are set apart.
+// framing is how the frames of an answer are set apart. A frame is the least that a client
+// can parse.
 type framing int
 
 const (
 	framesNone   framing = iota // not a stream: passed on as it comes
-	framesLines                 // a line each
-	framesEvents                // a blank line behind each
+	framesLines                 // newline-delimited JSON: a line each
+	framesEvents                // server-sent events: a blank line behind each
 )
 
 // frames reads the whole frames that data begins with. It returns their length, and what
-// of them the client is to see. The first frame does not end before from.
+// of them the client is to see: data itself, as long as no frame is changed. The first frame
+// does not end before from. It stops behind a frame that exceeds the limit.
 func (t *tapWriter) frames(data []byte, from int) (whole int, out []byte) {
 	isSame := true
 	t.kept = t.kept[:0]
@@ -41,7 +43,7 @@ func (t *tapWriter) frames(data []byte, from int) (whole int, out []byte) {
 	return whole, t.kept
 }
 
-// frameEnd is the place behind the frame that ends next, -1 if none does.
+// frameEnd returns the place behind the frame that ends next, -1 if none does.
 func (t *tapWriter) frameEnd(data []byte, from int) int {
 	for i := from; i < len(data); {
 		n := bytes.IndexByte(data[i:], '\n')
@@ -56,7 +58,7 @@ func (t *tapWriter) frameEnd(data []byte, from int) int {
 	return -1
 }
 
-// isBlankLine says whether the line that data ends with, of one event, has no content.
+// isBlankLine reports whether the line that data ends with, of one event, has no content.
 func isBlankLine(data []byte) bool {
 	data = bytes.TrimSuffix(data[:len(data)-1], []byte{'\r'})
 	return len(data) == 0 || data[len(data)-1] == '\n'
@@ -70,8 +72,8 @@ func (t *tapWriter) read(frame []byte) []byte {
 	} else {
 		u.readEvent(frame)
 	}
-	t.notice()
-	t.x.seen.Store(u.deltas)
+	t.noteFirstContent()
+	t.x.deltasSeen.Store(u.deltas)
 	switch {
 	case !t.hides:
 	case u.isUsageChunk():

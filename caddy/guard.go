@@ -17,17 +17,25 @@ func init() {
 
 const (
 	defaultMaxBody = 32 << 20
+
 	// Variables by which the Caddyfile routes what the guard has understood.
-	routeVar   = "gateway_route" // public, preflight, read or verify
-	askVar     = "gateway_ask"
-	backendVar = "gateway_backend"
+	routeVar   = "gateway_route"   // public, preflight, read or verify
+	askVar     = "gateway_ask"     // the Ask, for forward_auth's header
+	backendVar = "gateway_backend" // the snippet that the tap chose from the Grant
 )
 
 // Guard is the outermost handler: it understands the request, removes from it what may
-// lie, makes the Ask, and writes the record. It decides nothing: what it finds wrong is a
-// problem on the Ask, and authz refuses. It answers itself only where authz cannot.
+// lie, makes the Ask, and puts the record on the access-log entry. It decides nothing: what
+// it finds wrong is a problem on the Ask, and authz refuses.
+//
+// It answers itself only where authz can't: while the journal can't be written (503), when
+// there is no memory for a body (503), when a body breaks off (400) or stalls (408), and
+// when authz or a backend fails (502, 503, 504). These answers are JSON in the dialect of
+// the path and name nothing that is inside; those above 499 have a Retry-After.
+// Every answer has an X-Request-Id, which names its record.
 type Guard struct {
-	// MaxBodyBytes bounds the body of a request.
+	// MaxBodyBytes bounds the body of a request; a larger one is the problem too_large, which
+	// authz refuses with 413. 0 means 32 MiB.
 	MaxBodyBytes int64 `json:"max_body_bytes,omitempty"`
 }
 
@@ -61,7 +69,7 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 		// Else net/http would wait for the rest of the body before it sends a refusal.
 		w.Header().Set("Connection", "close")
 	}
-	isPreflight := isPreflight(r)
+	isPreflight := isPreflight(r) // by headers that are removed next
 	stripHeaders(r.Header)
 	err := g.understand(gw, r, path, isPreflight)
 	if err == nil {
@@ -72,22 +80,23 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	return nil
 }
 
-// understand finds the route, the key and what the body says, and makes the Ask. An error
-// is a refusal of our own.
+// understand finds the route, the key and what the body means, and makes the Ask. An error
+// is a refusal of our own. A public route and a CORS preflight carry no credentials, and
+// make no Ask.
 func (g *Guard) understand(w *guardWriter, r *http.Request, path string, isPreflight bool) error {
 	x := w.x
 	isPublic := isTarget(path) && findRoute(r.Method, path).class == public
 	if !process.isOpen() && !isPublic {
 		x.route = route{dialect: dialectOf(path)}
-		return x.refuse(http.StatusServiceUnavailable, "journal_unwritable")
+		return x.refuse(http.StatusServiceUnavailable, reasonJournalUnwritable)
 	}
 	if isPreflight {
 		caddyhttp.SetVar(r.Context(), routeVar, "preflight")
 		return nil
 	}
-	problem := ""
+	found := noProblem
 	if r.URL.Opaque != "" || !isTarget(path) {
-		problem = problemTarget
+		found = problemTarget
 		x.route = route{dialect: dialectOf(path)}
 		r.URL.Opaque = "" // else forward_auth would ask authz for this and not for /verify
 	} else {
@@ -98,31 +107,33 @@ func (g *Guard) understand(w *guardWriter, r *http.Request, path string, isPrefl
 		dropBody(r)
 		return nil
 	}
-	if problem == "" {
+	if found == noProblem {
 		var err error
-		if problem, err = g.inspect(w, r); err != nil {
+		if found, err = g.inspect(w, r); err != nil {
 			return err
 		}
 	}
-	x.setRoute(r, problem)
+	sendAsk(x, r, found)
 	return nil
 }
 
-// setRoute makes the Ask and tells the Caddyfile where it goes.
-func (x *exchange) setRoute(r *http.Request, problem string) {
+// sendAsk makes the Ask, and sets by which of authz's two ways the Caddyfile sends it:
+// verify decides, read decides and answers. Only a metered request goes on with a body.
+func sendAsk(x *exchange, r *http.Request, found problem) {
 	where := "verify"
-	if x.route.class == read && problem == "" && x.key != "" {
+	if x.route.class == read && found == noProblem && x.key != "" {
 		where = "read"
 	}
 	if x.route.class != metered {
 		dropBody(r)
 	}
-	caddyhttp.SetVar(r.Context(), askVar, x.makeAsk(problem))
+	caddyhttp.SetVar(r.Context(), askVar, x.makeAsk(found))
 	caddyhttp.SetVar(r.Context(), routeVar, where)
 }
 
-// inspect reads the credentials, and the body if they are well-formed and it matters.
-func (g *Guard) inspect(w *guardWriter, r *http.Request) (problem string, err error) {
+// inspect reads the credentials, and the body if they are well-formed and the route has an
+// API: a client without a key costs no memory.
+func (g *Guard) inspect(w *guardWriter, r *http.Request) (found problem, err error) {
 	x := w.x
 	key, ok := findKey(r.Header)
 	if !ok {
@@ -130,7 +141,7 @@ func (g *Guard) inspect(w *guardWriter, r *http.Request) (problem string, err er
 	}
 	x.key = key
 	if key == "" || x.route.api == apiNone {
-		return "", nil
+		return noProblem, nil
 	}
 	if len(r.Header["Content-Encoding"]) > 0 {
 		return problemEncoding, nil
@@ -144,17 +155,17 @@ func (g *Guard) inspect(w *guardWriter, r *http.Request) (problem string, err er
 	case errors.Is(err, errTooLarge):
 		return problemTooLarge, nil
 	case errors.Is(err, errPoolFull):
-		return "", x.refuse(http.StatusServiceUnavailable, "pool_full")
+		return noProblem, x.refuse(http.StatusServiceUnavailable, reasonPoolFull)
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return "", x.refuse(http.StatusRequestTimeout, "body_slow")
+		return noProblem, x.refuse(http.StatusRequestTimeout, reasonBodySlow)
 	case err != nil && r.Context().Err() != nil:
-		return "", caddyhttp.Error(statusClientGone, err)
+		return noProblem, caddyhttp.Error(statusClientDisconnected, err)
 	case err != nil:
-		return "", x.refuse(http.StatusBadRequest, "body_broken")
+		return noProblem, x.refuse(http.StatusBadRequest, reasonBodyBroken)
 	}
 	w.Header().Del("Connection")
-	x.request, problem = readRequest(body, x.route.api)
-	return problem, nil
+	x.request, found = readRequest(body, x.route.api)
+	return found, nil
 }
 
 // dropBody makes a request one without a body and without a query.
@@ -165,12 +176,17 @@ func dropBody(r *http.Request) {
 	r.URL.RawQuery = ""
 }
 
+// isPreflight reports whether a request is a CORS preflight (Fetch, 4.8), which browsers
+// send without credentials.
 func isPreflight(r *http.Request) bool {
 	return r.Method == http.MethodOptions && len(r.Header["Origin"]) == 1 &&
 		len(r.Header["Access-Control-Request-Method"]) == 1 && strings.HasPrefix(r.RequestURI, "/")
 }
 
-// strippedHeaders could lead a request elsewhere, keep it open or make it another.
+// strippedHeaders are removed from every request. They could lead it elsewhere (the
+// overrides, which the routers of some frameworks obey), keep it open or switch its protocol
+// (the hop-by-hop headers of RFC 9110, 7.6.1), make the client wait for a 100, or pass for
+// credentials or an address that are not the client's.
 var strippedHeaders = []string{
 	"Connection", "Proxy-Connection", "Keep-Alive", "Upgrade", "Http2-Settings", "Trailer", "Te",
 	"Expect", "Cookie", "Proxy-Authorization", "Forwarded", "X-Real-Ip", "X-Forwarded-Uri",
@@ -178,6 +194,7 @@ var strippedHeaders = []string{
 	"X-Method-Override", ":protocol",
 }
 
+// stripHeaders removes what a client may not send on.
 func stripHeaders(h http.Header) {
 	for _, name := range strippedHeaders {
 		delete(h, name)
@@ -185,7 +202,8 @@ func stripHeaders(h http.Header) {
 	stripOurs(h)
 }
 
-// stripOurs removes the headers that carry our messages.
+// stripOurs removes the headers that carry our messages: a client that could send a Grant
+// would need no authz.
 func stripOurs(h http.Header) {
 	for name := range h {
 		if strings.HasPrefix(name, "X-Nz-") {

@@ -27,7 +27,7 @@ func TestRefusals(t *testing.T) {
 	for _, c := range []struct {
 		name, text string
 		status     int
-		problem    string
+		problem    problem
 	}{
 		{"no key", sized("", `{"model":"m"}`), 401, ""},
 		{"no key and no body", chat("Content-Length: 500000\r\n", ""), 401, ""},
@@ -62,11 +62,11 @@ func TestRefusals(t *testing.T) {
 		}
 		equal(t, c.status, a.status, c.name)
 		equal(t, 0, s.upstream.count(), c.name+": hits")
-		problem := ""
+		found := noProblem
 		if asked := s.authz.last(t); asked.Problem != nil {
-			problem = *asked.Problem
+			found = *asked.Problem
 		}
-		equal(t, c.problem, problem, c.name)
+		equal(t, c.problem, found, c.name)
 		equal(t, outcomeDenied, s.record(t, a.id).Outcome, c.name)
 	}
 }
@@ -232,7 +232,7 @@ func TestDone(t *testing.T) {
 			return false
 		}
 		for _, e := range s.authz.last(t).Done {
-			if e == (ended{first.id, testTenant, testKeyID}) {
+			if e == (doneRequest{first.id, testTenant, testKeyID}) {
 				told++
 			}
 		}

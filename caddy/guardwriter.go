@@ -7,46 +7,35 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// guardWriter is the client's side of an exchange: nothing reaches the client but what the
-// backend said through the tap, what authz said with a Denial or Grant of this very
-// request, or what the gateway itself says.
+// guardWriter is the client's side of an exchange. Nothing reaches the client but what the
+// backend sends through the tap, what authz sends with a Denial or Grant of this very
+// request, and what the gateway itself answers.
 type guardWriter struct {
 	*caddyhttp.ResponseWriterWrapper
 
 	x *exchange
-	// isUnfounded: what authz answered is not an answer to this request.
-	isUnfounded bool
+	// unsolicited is set when the answer of authz is not one to this request: it is dropped,
+	// and the guard answers.
+	unsolicited bool
 }
 
-// WriteHeader passes final statuses only: an informational one would let the backend clear
-// the headers that are set already.
+// WriteHeader passes final statuses only: an informational one (RFC 9110, 15.2) would let
+// the backend clear the headers that are set already.
 func (w *guardWriter) WriteHeader(status int) {
-	if status < 200 || w.x.status != 0 || w.isUnfounded {
+	if status < http.StatusOK || w.x.status != 0 || w.unsolicited {
 		return
 	}
-	if w.x.phase == phaseAuthz && !w.x.hear(status, w.Header()) {
-		w.isUnfounded = true
+	if w.x.phase == phaseAuthz && !w.x.takeDecision(status, w.Header()) {
+		w.unsolicited = true
 		return
 	}
 	w.send(status)
 }
 
-// send sends the headers that a client may see.
-func (w *guardWriter) send(status int) {
-	h := w.Header()
-	stripOurs(h)
-	for _, name := range []string{"Server", "Via", "Trailer"} {
-		delete(h, name)
-	}
-	w.x.mint()
-	h["X-Request-Id"] = []string{w.x.id}
-	w.x.status = status
-	w.ResponseWriter.WriteHeader(status)
-}
-
+// Write passes on what WriteHeader let through, and pretends to for what it did not.
 func (w *guardWriter) Write(p []byte) (int, error) {
 	w.WriteHeader(http.StatusOK)
-	if w.isUnfounded {
+	if w.unsolicited {
 		return len(p), nil
 	}
 	n, err := w.ResponseWriter.Write(p)
@@ -54,7 +43,8 @@ func (w *guardWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// ReadFrom keeps io.Copy from passing by Write.
+// ReadFrom keeps io.Copy from passing by Write: the embedded wrapper would hand the
+// connection to the copy.
 func (w *guardWriter) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{w}, r)
 }
@@ -69,9 +59,23 @@ func (w *guardWriter) FlushError() error {
 	return err
 }
 
+// send sends the status, and the headers that a client may see: none that carries our
+// messages or names what is inside.
+func (w *guardWriter) send(status int) {
+	h := w.Header()
+	stripOurs(h)
+	for _, name := range []string{"Server", "Via", "Trailer"} {
+		delete(h, name)
+	}
+	w.x.mint()
+	h["X-Request-Id"] = []string{w.x.id}
+	w.x.status = status
+	w.ResponseWriter.WriteHeader(status)
+}
+
 // note remembers that the client could not be written to.
 func (w *guardWriter) note(err error) {
 	if err != nil {
-		w.x.isClientGone = true
+		w.x.clientDisconnected = true
 	}
 }

@@ -24,12 +24,16 @@ func init() {
 }
 
 const (
-	maxHeldBytes = 4 << 20                // of lines kept while the journal cannot be written
-	reopenEvery  = 200 * time.Millisecond // between two tries to write again
-	probeBytes   = 4096                   // more than a line, so that the next line fits too
+	// maxHeldBytes bounds the lines that are kept in memory while the journal can't be written.
+	maxHeldBytes = 4 << 20
+	// reopenEvery is the time between two attempts to write again.
+	reopenEvery = 200 * time.Millisecond
+	// probeBytes is the length of the blank line of an attempt: more than a line, so that the
+	// next one fits too.
+	probeBytes = 4096
 
 	defaultRollBytes = 64 << 20
-	noRollMiB        = 1 << 20 // the library's own limit; we rotate at ours
+	noRollMiB        = 1 << 20 // the library's own limit, never reached: we rotate at ours
 )
 
 var (
@@ -37,12 +41,20 @@ var (
 	errClosed   = errors.New("the journal cannot be written")
 )
 
-// JournalWriter is the log writer of the journal. It rotates with the library that Caddy
-// uses, but removes and compresses nothing: only metering knows what has been billed.
+// JournalWriter is the log writer of the journal: the file of everything that has run on
+// this node, which metering bills from. It rotates with the library that Caddy uses, but
+// removes and compresses nothing: only metering knows what has been billed.
+//
+// A line that can't be written (a full disk) is kept in memory, and until it has been
+// written the guard refuses every request with 503 and the reason journal_unwritable.
+//
+// The file is created with mode 0600, its folder with 0700, beside it `node` with the id of
+// this node and a lock, which no other process may hold.
 type JournalWriter struct {
-	// Filename is the path of the journal.
+	// Filename is the path of the journal; placeholders are replaced. There is no default.
 	Filename string `json:"filename,omitempty"`
-	// RollBytes is the size at which the file is set aside and a new one begun.
+	// RollBytes is the size at which the file is set aside, under a name with the time, and a
+	// new one begun. 0 means 64 MiB.
 	RollBytes int64 `json:"roll_bytes,omitempty"`
 }
 
@@ -54,7 +66,7 @@ func (JournalWriter) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision sets the defaults.
+// Provision sets the default, and makes the path absolute.
 func (w *JournalWriter) Provision(caddy.Context) (err error) {
 	if w.RollBytes == 0 {
 		w.RollBytes = defaultRollBytes
@@ -63,6 +75,7 @@ func (w *JournalWriter) Provision(caddy.Context) (err error) {
 	return err
 }
 
+// String returns the path, for Caddy's messages.
 func (w *JournalWriter) String() string { return w.Filename }
 
 // WriterKey makes all loggers of one path, and all configurations, share one writer.
@@ -82,27 +95,30 @@ func (w *JournalWriter) OpenWriter() (io.WriteCloser, error) {
 	})
 }
 
-// journal is the open file. A write that fails closes the doors; they open again when all
-// that could not be written has been.
+// journal is the open file. A write that fails closes the doors (isClosed); they open again
+// when all that could not be written has been.
 type journal struct {
+	// Set when it is opened.
 	path   string
 	file   io.WriteCloser
 	rotate func() error
-	roll   int64 // bytes
+	roll   int64 // bytes, 0 for never
 	clock  clock
 
-	mu     sync.Mutex
-	lock   *os.File // nil until the process owns the journal
-	size   int64    // of the file, in bytes
-	held   [][]byte // lines that could not be written, oldest first
-	kept   int      // bytes of held
-	isTorn bool     // the last write may have left a part of a line
+	mu     sync.Mutex // of this group, held during a write: lines are never interleaved
+	lock   *os.File   // nil until the process owns the journal
+	size   int64      // of the file, in bytes
+	held   [][]byte   // lines that could not be written, oldest first
+	kept   int        // bytes of held
+	isTorn bool       // the last write may have left a part of a line
 
-	isClosed atomic.Bool // the doors
-	lines    atomic.Uint64
+	// Read without the lock, by every request.
+	isClosed atomic.Bool
+	lines    atomic.Uint64 // written or held by this process
 }
 
-// own takes the journal's lock, which no other process may hold.
+// own takes the journal's lock, which no other process may hold: two would number their
+// lines into one file, and rotate it under each other.
 func (j *journal) own() error {
 	lock, err := os.OpenFile(j.path+".lock", os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -115,13 +131,13 @@ func (j *journal) own() error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.lock = lock
-	j.size, j.isTorn, err = lookAt(j.path)
+	j.size, j.isTorn, err = inspectEnd(j.path)
 	return err
 }
 
-// lookAt returns the size of the journal as another process left it, and whether that one
+// inspectEnd returns the size of the journal as another process left it, and whether that one
 // died in the middle of a line.
-func lookAt(path string) (size int64, isTorn bool, err error) {
+func inspectEnd(path string) (size int64, isTorn bool, err error) {
 	file, err := os.Open(path) //nolint:gosec // the operator names the journal
 	if errors.Is(err, os.ErrNotExist) {
 		return 0, false, nil
@@ -138,7 +154,8 @@ func lookAt(path string) (size int64, isTorn bool, err error) {
 	return size, last[0] != '\n', err
 }
 
-// Write writes one line, or keeps it for later and closes the doors.
+// Write writes one line, or keeps it for later and closes the doors. It returns errNotOwned
+// before the process owns the journal, and otherwise an error for a line that was kept.
 func (j *journal) Write(line []byte) (int, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -160,7 +177,7 @@ func (j *journal) Write(line []byte) (int, error) {
 }
 
 // put writes a line: into a new file if this one is full, on a fresh line if the last
-// write was torn.
+// write was torn. The caller holds the lock.
 func (j *journal) put(line []byte) error {
 	if j.isTorn {
 		line = append([]byte{'\n'}, line...)
@@ -177,21 +194,22 @@ func (j *journal) put(line []byte) error {
 	return err
 }
 
-// hold keeps a line for better times. What has run may take all the room, refusals half of
-// it: a closed journal makes many of them, and they must not crowd out what has a price.
+// hold keeps a line until the journal can be written. What has run may take all the room,
+// refusals half of it: a closed journal makes many of them, and they must not crowd out
+// what has a price. The caller holds the lock.
 func (j *journal) hold(line []byte) {
 	room := maxHeldBytes
 	if !bytes.Contains(line, []byte(`"reserved":{`)) {
 		room /= 2
 	}
 	if j.kept+len(line) > room {
-		return // its reader will find the number missing
+		return // metering finds its number missing
 	}
 	j.held = append(j.held, append([]byte(nil), line...))
 	j.kept += len(line)
 }
 
-// reopen tries until the journal can be written again, and opens the doors.
+// reopen retries until the journal can be written again, and opens the doors.
 func (j *journal) reopen() {
 	for {
 		<-j.clock.after(reopenEvery)
@@ -240,7 +258,8 @@ func (j *journal) line(now time.Time, msg string, content any) error {
 	return err
 }
 
-// nodeID is the id of the node, which lives in a file beside its journal.
+// nodeID returns the id of the node, which stands in a file beside its journal: a node is
+// the place where a journal is, whatever its host or address are called.
 func (j *journal) nodeID(random io.Reader) (string, error) {
 	path := filepath.Join(filepath.Dir(j.path), "node")
 	text, err := os.ReadFile(path) //nolint:gosec // beside the journal
@@ -257,7 +276,7 @@ func (j *journal) nodeID(random io.Reader) (string, error) {
 	return id.String(), nil
 }
 
-// newNode writes a new id into the file of the node.
+// newNode writes a new id into the file of the node, whole or not at all.
 func newNode(path string, random io.Reader) ([]byte, error) {
 	id, err := uuid.NewRandomFromReader(random)
 	if err != nil {

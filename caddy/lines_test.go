@@ -44,7 +44,7 @@ type entry struct {
 	Model          *string `json:"model"`
 	Backend        *string `json:"backend"`
 	Stream         *bool   `json:"stream"`
-	Outcome        string  `json:"outcome"`
+	Outcome        outcome `json:"outcome"`
 	Reason         *string `json:"reason"`
 	Status         int     `json:"status"`
 	UpstreamStatus *int    `json:"upstream_status"`

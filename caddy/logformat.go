@@ -16,8 +16,10 @@ func init() {
 	caddy.RegisterModule(LogEncoder{})
 }
 
-// LogEncoder is Caddy's JSON, but of a request it keeps what names it: no header, since a
-// client may put its key into any, and no query. It also spares Caddy to format them.
+// LogEncoder is Caddy's JSON encoder, but of a request it keeps what names it (remote_ip,
+// proto, method, uri without the query): no header, since a client may put its key into
+// any. It also spares Caddy the time to format them. Caddy's own log and the journal use it;
+// its options are those of Caddy's JSON encoder, in JSON alone.
 type LogEncoder struct {
 	logging.JSONEncoder
 }
@@ -46,7 +48,7 @@ func (e *LogEncoder) Clone() zapcore.Encoder {
 	return &clone
 }
 
-// AddObject adds a field of a logger.
+// AddObject adds a field of a logger, unless it holds headers.
 func (e *LogEncoder) AddObject(name string, value zapcore.ObjectMarshaler) error {
 	if short, isKept := shorten(name, value); isKept {
 		return e.Encoder.AddObject(name, short)
@@ -54,7 +56,8 @@ func (e *LogEncoder) AddObject(name string, value zapcore.ObjectMarshaler) error
 	return nil
 }
 
-// EncodeEntry writes one line.
+// EncodeEntry writes one line without headers, and without Caddy's user_id, which no handler
+// here sets.
 func (e *LogEncoder) EncodeEntry(entry zapcore.Entry, fields []zapcore.Field) (*buffer.Buffer, error) {
 	kept := make([]zapcore.Field, 0, len(fields))
 	for _, field := range fields {
@@ -72,7 +75,7 @@ func (e *LogEncoder) EncodeEntry(entry zapcore.Entry, fields []zapcore.Field) (*
 	return e.Encoder.EncodeEntry(entry, kept)
 }
 
-// shorten reduces a request to its name, and drops headers.
+// shorten reduces a request to what names it; isKept is false for headers.
 func shorten(name string, value zapcore.ObjectMarshaler) (short zapcore.ObjectMarshaler, isKept bool) {
 	if request, ok := value.(caddyhttp.LoggableHTTPRequest); ok {
 		return loggedRequest(request), true
@@ -84,7 +87,7 @@ func shorten(name string, value zapcore.ObjectMarshaler) (short zapcore.ObjectMa
 // loggedRequest is what a log keeps of a request.
 type loggedRequest caddyhttp.LoggableHTTPRequest
 
-// MarshalLogObject writes the fields.
+// MarshalLogObject writes the fields under the names that Caddy gives them.
 func (r loggedRequest) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	ip, _, err := net.SplitHostPort(r.RemoteAddr)
 	if err != nil {

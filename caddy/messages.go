@@ -10,80 +10,84 @@ import (
 // version of the messages between the guard, authz, the tap and the journal's readers.
 const version = 1
 
-// Headers that carry the messages. Those of a client are removed first.
+// Headers that carry the messages between Caddy and authz. Those of a client are removed
+// first, and no client or backend sees ours. All are JSON in ASCII; the samples of
+// testdata/contract bind both sides.
 const (
 	askHeader    = "X-Nz-Ask"
 	grantHeader  = "X-Nz-Grant"
 	denialHeader = "X-Nz-Denial"
 )
 
-// ended names a request of this node that is over, so that authz can free its slot.
-type ended struct {
+// doneRequest names a request of this node that has ended, so that authz can free its slot.
+type doneRequest struct {
 	ID     string `json:"id"`
 	Tenant string `json:"tenant"`
 	Key    string `json:"key"`
 }
 
-// ask is what the guard tells authz about a request.
+// ask is what authz decides from: all that the guard understood of a request. null is what
+// the client did not send, or what the guard did not read because of the problem.
 type ask struct {
-	V           int     `json:"v"`
-	ID          string  `json:"id"`
-	Node        string  `json:"node"`
-	Boot        string  `json:"boot"`
-	IP          string  `json:"ip"`
-	Method      string  `json:"method"`
-	Path        string  `json:"path"`
-	Lookup      *string `json:"lookup"`
-	Length      *int64  `json:"length"`
-	Model       *string `json:"model"`
-	Stream      *bool   `json:"stream"`
-	MaxOutput   *int64  `json:"max_output"`
-	PromptBytes int     `json:"prompt_bytes"`
-	Images      int     `json:"images"`
-	Messages    int     `json:"messages"`
-	Tools       int     `json:"tools"`
-	Problem     *string `json:"problem"`
-	Done        []ended `json:"done"`
+	V           int           `json:"v"`
+	ID          string        `json:"id"` // its time is that of the Ask
+	Node        string        `json:"node"`
+	Boot        string        `json:"boot"`
+	IP          string        `json:"ip"`
+	Method      string        `json:"method"`
+	Path        string        `json:"path"`
+	Lookup      *string       `json:"lookup"` // the public handle of the key
+	Length      *int64        `json:"length"`
+	Model       *string       `json:"model"`
+	Stream      *bool         `json:"stream"`       // effective: as asked, or the default of the API
+	MaxOutput   *int64        `json:"max_output"`   // the smallest cap in the body
+	PromptBytes int           `json:"prompt_bytes"` // an upper bound: see prompt
+	Images      int           `json:"images"`
+	Messages    int           `json:"messages"`
+	Tools       int           `json:"tools"`
+	Problem     *problem      `json:"problem"`
+	Done        []doneRequest `json:"done"`
 }
 
-// tokens is a reservation.
+// tokens are reserved before a request runs, and settled by its record.
 type tokens struct {
 	Input  int64 `json:"input"`
 	Output int64 `json:"output"`
 }
 
-// windows are the budget windows that a request is charged to.
+// windows are the budget windows that a request is charged to, however long it runs: a day
+// and a month in the tenant's time zone.
 type windows struct {
 	Day   string `json:"day"`
 	Month string `json:"month"`
 }
 
-// grant is authz's yes to one request, and the terms of it.
+// grant is authz's permission for one request, and its terms.
 type grant struct {
 	V         int               `json:"v"`
 	ID        string            `json:"id"`
 	Tenant    string            `json:"tenant"`
 	Key       string            `json:"key"`
-	Backends  []string          `json:"backends"`
-	MaxOutput *int64            `json:"max_output"`
+	Backends  []string          `json:"backends"`   // the first is used
+	MaxOutput *int64            `json:"max_output"` // tokens, null without a cap
 	Reserved  *tokens           `json:"reserved"`
 	Windows   *windows          `json:"windows"`
-	Drop      []string          `json:"drop"`
-	Headers   map[string]string `json:"headers"`
-	DeadlineS int64             `json:"deadline_s"`
+	Drop      []string          `json:"drop"`       // fields of the body that the backend may not see
+	Headers   map[string]string `json:"headers"`    // for the client, on a 2xx
+	DeadlineS int64             `json:"deadline_s"` // 0 is none
 	LogPrompt bool              `json:"log_prompt"`
 }
 
-// denial is authz's no; its status and body are the client's answer.
+// denial is authz's refusal of one request; its status and body are the client's answer.
 type denial struct {
 	V      int     `json:"v"`
 	ID     string  `json:"id"`
-	Tenant *string `json:"tenant"`
+	Tenant *string `json:"tenant"` // null if the key is unknown
 	Key    *string `json:"key"`
-	Reason *string `json:"reason"`
+	Reason *string `json:"reason"` // of reasons.json
 }
 
-// bootLine opens the journal of a process, openLine that of a request.
+// bootLine is the first line of a process in the journal. Its seq is 0.
 type bootLine struct {
 	V    int    `json:"v"`
 	Node string `json:"node"`
@@ -91,6 +95,8 @@ type bootLine struct {
 	Seq  uint64 `json:"seq"`
 }
 
+// openLine is written before a request runs, so that one whose record never comes (a crash)
+// is settled at what was reserved, after its deadline.
 type openLine struct {
 	V        int      `json:"v"`
 	ID       string   `json:"id"`
@@ -101,10 +107,11 @@ type openLine struct {
 	Key      string   `json:"key"`
 	Reserved *tokens  `json:"reserved"`
 	Windows  *windows `json:"windows"`
-	Deadline int64    `json:"deadline"`
+	Deadline int64    `json:"deadline"` // in seconds since 1970
 }
 
-// parseGrant reads a Grant that is meant for the request of that id.
+// parseGrant reads a Grant that is meant for the request of that id: one of another request
+// (a replay) or version is an error.
 func parseGrant(text, id string) (*grant, error) {
 	var g grant
 	if err := json.Unmarshal([]byte(text), &g); err != nil {
@@ -119,7 +126,7 @@ func parseGrant(text, id string) (*grant, error) {
 	return &g, nil
 }
 
-// parseDenial reads a Denial that is meant for the request of that id.
+// parseDenial reads a Denial that is meant for the request of that id, likewise.
 func parseDenial(text, id string) (*denial, error) {
 	var d denial
 	if err := json.Unmarshal([]byte(text), &d); err != nil {
@@ -131,8 +138,8 @@ func parseDenial(text, id string) (*denial, error) {
 	return &d, nil
 }
 
-// marshalASCII is JSON without a byte above 0x7e: headers are bytes, and every reader
-// takes those for the same text.
+// marshalASCII returns JSON without a byte above 0x7e: headers are bytes (RFC 9110, 5.5, and
+// field values beyond ASCII are opaque), and every reader takes these for the same text.
 func marshalASCII(v any) string {
 	plain, err := json.Marshal(v)
 	if err != nil {

@@ -7,13 +7,17 @@ import (
 )
 
 // prompt is what of a request a model would have to read, bounded from above: a token is
-// never less than one byte of it.
+// never less than one byte of it. authz reserves tokens by it before the model counts them,
+// so it may be too large, never too small.
 type prompt struct {
-	bytes, images, messages, tools int
+	bytes    int // of text, decoded, and of JSON as a template would write it
+	images   int
+	messages int // also input items and prompts
+	tools    int
 }
 
 // countPrompt counts the members of a request body, which has been checked. What it does
-// not know it counts as text, so that a field a later Ollama learns is never free.
+// not know it counts as text, so that a field that a later Ollama reads is never free.
 func countPrompt(body []byte, members []jsonstream.Member) prompt {
 	var p prompt
 	for _, m := range members {
@@ -22,6 +26,7 @@ func countPrompt(body []byte, members []jsonstream.Member) prompt {
 	return p
 }
 
+// member counts one member of the body.
 func (p *prompt) member(v []byte, name string) {
 	switch name {
 	case "model", "options", "stream_options", "keep_alive", "encoding_format", "user", "metadata":
@@ -52,7 +57,8 @@ func (p *prompt) member(v []byte, name string) {
 	}
 }
 
-// list counts messages, input items or prompts; those of the system twice.
+// list counts messages, input items or prompts; those of the system twice, since a template
+// may repeat them.
 func (p *prompt) list(v []byte) {
 	if v[0] != '[' {
 		p.text(v, 0)
@@ -89,6 +95,7 @@ func (p *prompt) text(v []byte, i int) (end int, isSystem bool) {
 	return end, false
 }
 
+// object counts the members of a message or of a part of one, as text does.
 func (p *prompt) object(v []byte, i int) (end int, isSystem bool) {
 	for i = jsonstream.SkipSpace(v, i+1); v[i] != '}'; i = skipComma(v, i) {
 		name, at, _ := jsonstream.ScanName(v, i)
@@ -113,23 +120,25 @@ func (p *prompt) object(v []byte, i int) (end int, isSystem bool) {
 	return i + 1, isSystem
 }
 
-// parts of a message that are not counted as the text they hold.
+// Kinds of members of a message.
 const (
-	partText = iota
-	partRole
-	partType
-	partImages
-	partImage
-	partArguments
+	partText      = iota // counted as the text in it; unknown members as well
+	partRole             // not counted
+	partType             // not counted
+	partImages           // a list, an image each
+	partImage            // one image
+	partArguments        // JSON, which a template writes anew
 )
 
+// partNames are the members of messages, by the names of all dialects.
 var partNames = map[string]int{
 	"content": partText, "text": partText, "role": partRole, "type": partType,
 	"images": partImages, "image_url": partImage, "input_audio": partImage, "source": partImage,
 	"arguments": partArguments, "input": partArguments,
 }
 
-// part tells what a member of a message is, in any spelling that encoding/json accepts.
+// part returns the kind of a member of a message, in any spelling that encoding/json
+// accepts: an image that is spelled oddly must not be counted as few bytes of text.
 func part(name []byte) int {
 	if kind, ok := partNames[string(name)]; ok {
 		return kind
@@ -146,7 +155,7 @@ func part(name []byte) int {
 	return partText
 }
 
-// elements is the number of elements of an array, 0 for any other value.
+// elements returns the number of elements of an array, 0 for any other value.
 func elements(v []byte) int {
 	if v[0] != '[' {
 		return 0

@@ -6,53 +6,72 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// record is the exchange as the journal keeps it.
-func (x *exchange) record() zapcore.ObjectMarshalerFunc {
-	seq := process.seq.Add(1)
-	duration := process.clock.now().Sub(x.start)
-	return func(e zapcore.ObjectEncoder) error {
-		e.AddInt("v", version)
-		e.AddString("id", x.id)
-		e.AddString("node", process.node)
-		e.AddString("boot", process.boot)
-		e.AddUint64("seq", seq)
-		e.AddString("ip", x.ip)
-		addOptional(e, "lookup", x.lookup())
-		addOptional(e, "tenant", x.tenant)
-		addOptional(e, "key", x.keyID)
-		e.AddString("method", x.method)
-		e.AddString("path", concealed(x.path))
-		addOptional(e, "model", x.model())
-		x.addGrant(e)
-		e.AddInt64("prompt_bytes", int64(x.request.prompt.bytes))
-		e.AddInt64("images", int64(x.request.prompt.images))
-		x.addTimes(e, duration)
-		return nil
-	}
+// record is an exchange as the journal keeps it: one object on Caddy's access-log entry, in
+// the order of testdata/contract/record.json. Metering bills from it, so every field is
+// there in every record, null where it is not known.
+type record struct {
+	*exchange
+
+	seq      uint64 // of the lines of this boot, without a gap: a missing one is a lost line
+	duration time.Duration
 }
 
-func (x *exchange) addGrant(e zapcore.ObjectEncoder) {
+// newRecord takes the next number of the journal, and the time until now.
+func newRecord(x *exchange) record {
+	return record{x, process.seq.Add(1), process.clock.now().Sub(x.start)}
+}
+
+// MarshalLogObject writes the fields.
+func (x record) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	e.AddInt("v", version)
+	e.AddString("id", x.id)
+	e.AddString("node", process.node)
+	e.AddString("boot", process.boot)
+	e.AddUint64("seq", x.seq)
+	e.AddString("ip", x.ip)
+	addOptional(e, "lookup", x.lookup())
+	addOptional(e, "tenant", x.tenant)
+	addOptional(e, "key", x.keyID)
+	e.AddString("method", x.method)
+	e.AddString("path", concealed(x.path))
+	addOptional(e, "model", x.model())
+	x.addResult(e)
+	x.addTerms(e)
+	x.addUsage(e)
+	e.AddInt64("prompt_bytes", int64(x.request.prompt.bytes))
+	e.AddInt64("images", int64(x.request.prompt.images))
+	x.addTimes(e)
+	return nil
+}
+
+// addResult writes where the request went and what became of it.
+func (x record) addResult(e zapcore.ObjectEncoder) {
 	var backend *string // null unless the request went on to it
-	g := x.grant
-	if g != nil && x.phase == phaseBackend {
-		backend = &g.Backends[0]
+	if x.grant != nil && x.phase == phaseBackend {
+		backend = &x.grant.Backends[0]
 	}
 	addOptional(e, "backend", backend)
 	addOptional(e, "stream", x.request.stream)
-	e.AddString("outcome", x.outcome)
-	addOptional(e, "reason", optional(x.reason))
+	e.AddString("outcome", string(x.outcome))
+	addOptional(e, "reason", optional(string(x.reason)))
 	e.AddInt("status", x.status)
 	addOptional(e, "upstream_status", optional(x.upstreamStatus))
+}
+
+// addTerms writes what authz granted, null without a Grant.
+func (x record) addTerms(e zapcore.ObjectEncoder) {
+	g := x.grant
 	if g == nil {
 		g = &grant{}
 	}
 	addOptional(e, "reserved", g.Reserved)
 	addOptional(e, "windows", g.Windows)
 	addOptional(e, "max_output", g.MaxOutput)
-	u := x.usage
-	if u == nil {
-		u = &usage{}
-	}
+}
+
+// addUsage writes what the answer reports of itself, and what was counted in it.
+func (x record) addUsage(e zapcore.ObjectEncoder) {
+	u := x.answered()
 	e.AddBool("terminal", u.terminal)
 	addOptional(e, "input_tokens", u.input.pointer())
 	addOptional(e, "output_tokens", u.output.pointer())
@@ -61,24 +80,30 @@ func (x *exchange) addGrant(e zapcore.ObjectEncoder) {
 	e.AddInt64("output_bytes", u.outputBytes)
 }
 
-func (x *exchange) addTimes(e zapcore.ObjectEncoder, duration time.Duration) {
+// addTimes writes milliseconds: ours, and those that the backend reports.
+func (x record) addTimes(e zapcore.ObjectEncoder) {
 	var ttft *int64
 	if !x.firstContent.IsZero() {
 		ms := x.firstContent.Sub(x.start).Milliseconds()
 		ttft = &ms
 	}
 	addOptional(e, "ttft_ms", ttft)
-	e.AddInt64("duration_ms", duration.Milliseconds())
-	u := x.usage
-	if u == nil {
-		u = &usage{}
-	}
+	e.AddInt64("duration_ms", x.duration.Milliseconds())
+	u := x.answered()
 	addOptional(e, "load_ms", u.load.milliseconds())
 	addOptional(e, "prompt_eval_ms", u.promptEval.milliseconds())
 	addOptional(e, "eval_ms", u.eval.milliseconds())
 }
 
-// addOptional writes null for what is not said.
+// answered returns the usage, an empty one if no backend answered.
+func (x record) answered() *usage {
+	if x.usage == nil {
+		return &usage{}
+	}
+	return x.usage
+}
+
+// addOptional writes a value, or null for nil.
 func addOptional[T any](e zapcore.ObjectEncoder, name string, value *T) {
 	if value == nil {
 		_ = e.AddReflected(name, nil)
@@ -98,7 +123,7 @@ func addOptional[T any](e zapcore.ObjectEncoder, name string, value *T) {
 	}
 }
 
-// optional is nil for a zero value.
+// optional returns nil for a zero value.
 func optional[T comparable](value T) *T {
 	var zero T
 	if value == zero {

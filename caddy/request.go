@@ -10,22 +10,17 @@ import (
 	"neuronetz-gateway/caddy/internal/jsonstream"
 )
 
-// Problems the guard finds in a request; authz words the refusals.
-const (
-	problemTarget     = "target"
-	problemCredential = "credential"
-	problemNotJSON    = "not_json"
-	problemDuplicate  = "duplicate_field"
-	problemField      = "field"
-	problemTooLarge   = "too_large"
-	problemTooDeep    = "too_deep"
-	problemEncoding   = "encoding"
-)
-
 const (
 	maxModelBytes = 256
-	maxMembers    = 256       // of one object; the search for duplicates is quadratic
-	maxCap        = 1<<53 - 1 // JSON numbers are exact up to here
+	// maxMembers bounds the members of one object: the search for duplicates is quadratic, and
+	// a client could buy seconds of CPU with a large one.
+	maxMembers = 256
+	// maxCap is the largest integer that every reader of JSON keeps exact (RFC 8259, 6).
+	maxCap = 1<<53 - 1
+)
+
+// Fields that decide something here.
+const (
 	fieldModel    = "model"
 	fieldStream   = "stream"
 	fieldOptions  = "options"
@@ -38,7 +33,8 @@ const (
 )
 
 // knownFields are the top-level fields that decide something here. encoding/json, which
-// Ollama reads with, would take them in any spelling of case.
+// Ollama reads with, accepts them in any case: "MODEL" would name the model that runs, while
+// we had checked another.
 var knownFields = []string{
 	fieldModel, fieldStream, fieldOptions, fieldStreamOp, fieldTokens, fieldChatCap, fieldRespCap,
 	"keep_alive", "name", "messages", "prompt", "input", "system", "instructions", "images",
@@ -55,22 +51,27 @@ var capFields = map[api][]string{
 
 // request is what the guard understood of a body.
 type request struct {
-	body      []byte
-	members   []jsonstream.Member // of the body
-	options   []jsonstream.Member // of its options, by their places in the body
-	streamOp  []jsonstream.Member // of its stream_options, likewise
+	// The body, and where its members are. Dropped when the request goes on.
+	body     []byte
+	members  []jsonstream.Member // of the body
+	options  []jsonstream.Member // of its options, by their places in the body
+	streamOp []jsonstream.Member // of its stream_options, likewise
+
+	// What it asks for, nil where it does not.
 	model     *string
-	stream    *bool // effective: the API's default if the client said nothing
-	maxOutput *int64
-	hasUsage  bool // the client asked for the usage of a stream
-	prompt    prompt
+	stream    *bool  // effective: the API's default if the body does not set it
+	maxOutput *int64 // the smallest cap
+	hasUsage  bool   // the usage of a stream
+
+	prompt prompt // what it costs to read
 }
 
-// readRequest understands the body of an API, or names the problem with it.
-func readRequest(body []byte, kind api) (request, string) {
+// readRequest understands the body of an API, or names the problem with it; what it returns
+// besides a problem is only what had been read by then.
+func readRequest(body []byte, kind api) (request, problem) {
 	q := request{body: body}
-	if problem := q.scan(); problem != "" {
-		return q, problem
+	if found := q.scan(); found != noProblem {
+		return q, found
 	}
 	for _, m := range q.members {
 		if !q.field(m, kind) {
@@ -82,10 +83,10 @@ func readRequest(body []byte, kind api) (request, string) {
 	}
 	q.stream = effectiveStream(q.stream, kind)
 	q.prompt = countPrompt(body, q.members)
-	return q, ""
+	return q, noProblem
 }
 
-// effectiveStream is whether the answer streams: as asked, else by the API's default, and
+// effectiveStream returns whether the answer streams: as asked, else by the API's default, and
 // never where the API has no streams.
 func effectiveStream(asked *bool, kind api) *bool {
 	isNative := kind == apiChat || kind == apiGenerate
@@ -99,7 +100,7 @@ func effectiveStream(asked *bool, kind api) *bool {
 }
 
 // scan checks the form of the body and of the objects in it whose members decide something.
-func (q *request) scan() string {
+func (q *request) scan() problem {
 	b := q.body
 	start := jsonstream.SkipSpace(b, 0)
 	if start >= len(b) || b[start] != '{' {
@@ -113,29 +114,29 @@ func (q *request) scan() string {
 		return problemNotJSON
 	}
 	q.members = members
-	if problem := checkNames(members, knownFields); problem != "" {
-		return problem
+	if found := checkNames(members, knownFields); found != noProblem {
+		return found
 	}
 	for _, m := range members {
-		var problem string
+		found := noProblem
 		switch string(m.Name) {
 		case fieldOptions:
-			q.options, problem = nested(b, m, fieldPredict)
+			q.options, found = nested(b, m, fieldPredict)
 		case fieldStreamOp:
-			q.streamOp, problem = nested(b, m, fieldUsage)
+			q.streamOp, found = nested(b, m, fieldUsage)
 		}
-		if problem != "" {
-			return problem
+		if found != noProblem {
+			return found
 		}
 	}
-	return ""
+	return noProblem
 }
 
-// nested are the members of an object in the body; null has none.
-func nested(b []byte, m jsonstream.Member, known string) ([]jsonstream.Member, string) {
+// nested returns the members of an object in the body; null has none.
+func nested(b []byte, m jsonstream.Member, known string) ([]jsonstream.Member, problem) {
 	switch {
 	case b[m.Value] == 'n':
-		return nil, ""
+		return nil, noProblem
 	case b[m.Value] != '{':
 		return nil, problemField
 	}
@@ -145,7 +146,7 @@ func nested(b []byte, m jsonstream.Member, known string) ([]jsonstream.Member, s
 
 // checkNames refuses names of which Ollama would read another than we do: written twice,
 // with escapes, or as a case variant of one that decides something.
-func checkNames(members []jsonstream.Member, known []string) string {
+func checkNames(members []jsonstream.Member, known []string) problem {
 	if len(members) > maxMembers {
 		return problemField
 	}
@@ -164,16 +165,16 @@ func checkNames(members []jsonstream.Member, known []string) string {
 			}
 		}
 	}
-	return ""
+	return noProblem
 }
 
-// field takes what one member says; false if it has the wrong type.
+// field takes what one member asks for; false if it has the wrong type.
 func (q *request) field(m jsonstream.Member, kind api) bool {
 	v := q.body[m.Value:m.End]
 	switch string(m.Name) {
 	case fieldModel:
 		return q.readModel(v)
-	case "name": // what /api/show called the model before
+	case "name": // the older name of the model in /api/show
 		if kind == apiShow && q.model == nil {
 			return q.readModel(v)
 		}
@@ -190,6 +191,7 @@ func (q *request) field(m jsonstream.Member, kind api) bool {
 	return true
 }
 
+// readModel takes the model's name; null and "" are none.
 func (q *request) readModel(v []byte) bool {
 	if v[0] == 'n' {
 		return true
@@ -222,6 +224,7 @@ func (q *request) readCaps(kind api) bool {
 	return true
 }
 
+// readCap takes one cap, if it is the smallest so far; false if it is no number.
 func (q *request) readCap(members []jsonstream.Member, name string, isWhole bool) bool {
 	m, ok := find(members, name)
 	if !ok {
@@ -250,6 +253,7 @@ func parseCap(v []byte, isWhole bool) (n int64, ok bool) {
 	return int64(max(-1, min(f, maxCap))), true
 }
 
+// find returns the member of exactly that name.
 func find(members []jsonstream.Member, name string) (jsonstream.Member, bool) {
 	for _, m := range members {
 		if string(m.Name) == name {

@@ -11,7 +11,7 @@ import (
 // TestProblems: every body that Ollama could read in another way than we do is a problem.
 func TestProblems(t *testing.T) {
 	deep := strings.Repeat("[", jsonstream.MaxDepth) + strings.Repeat("]", jsonstream.MaxDepth)
-	for body, want := range map[string]string{
+	for body, want := range map[string]problem{
 		`{"model":"a"}`:                   "",
 		` {"model" : "a" } `:              "",
 		`{"model":null}`:                  "",
@@ -65,7 +65,7 @@ func TestCaps(t *testing.T) {
 		kind    api
 		body    string
 		want    int64
-		problem string
+		problem problem
 	}{
 		{apiChat, `{}`, none, ""},
 		{apiChat, `{"options":{"num_predict":5}}`, 5, ""},

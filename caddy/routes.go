@@ -2,17 +2,17 @@ package gateway
 
 import "strings"
 
-// class says who answers a route.
+// class is who answers a route.
 type class int
 
 const (
 	unknown class = iota // authz, with a refusal
 	metered              // a backend, with a Grant
 	read                 // authz
-	public               // anyone may ask; no Ask is made
+	public               // Caddy, without an Ask: health, readiness and the banner
 )
 
-// dialect is the family of clients whose shapes a path speaks.
+// dialect is the family of clients that a path is for; errors have its shape.
 type dialect int
 
 const (
@@ -21,7 +21,7 @@ const (
 	anthropic
 )
 
-// api is one request and answer shape.
+// api is one shape of requests and answers.
 type api int
 
 const (
@@ -45,8 +45,9 @@ type route struct {
 	api     api
 }
 
-// routes is every method and path that is not refused; authz has the same table, and
-// testdata/contract/routes.json binds the two.
+// routes is every method and path that is not refused: what is not here is unknown, so that
+// a route that a later Ollama adds is closed until it is metered. authz has the same table,
+// and testdata/contract/routes.json binds the two.
 var routes = map[string]route{
 	"POST /api/chat":            {metered, ollama, apiChat},
 	"POST /api/generate":        {metered, ollama, apiGenerate},
@@ -75,8 +76,8 @@ var routes = map[string]route{
 // modelsPrefix begins the one path that is not compared whole.
 const modelsPrefix = "/v1/models/"
 
-// findRoute is byte-equal comparison: paths are never decoded, cleaned or folded, because
-// the router behind us reads them differently than we would.
+// findRoute compares bytes: paths are never decoded, cleaned or folded, because the router
+// of the backend reads them differently than we would (/api%2Fpull, /api//pull).
 func findRoute(method, path string) route {
 	if id, ok := strings.CutPrefix(path, modelsPrefix); ok && isModelID(id) {
 		path = modelsPrefix + "{id}"
@@ -87,7 +88,7 @@ func findRoute(method, path string) route {
 	return route{dialect: dialectOf(path)}
 }
 
-// dialectOf is the dialect that an error on an unknown path is worded in.
+// dialectOf returns the dialect that an error on an unknown path is worded in.
 func dialectOf(path string) dialect {
 	switch {
 	case path == "/v1/messages", strings.HasPrefix(path, "/v1/messages/"):
@@ -98,6 +99,7 @@ func dialectOf(path string) dialect {
 	return ollama
 }
 
+// isModelID reports whether s is a model's name that needs no escaping in a path.
 func isModelID(s string) bool {
 	if s == "" || len(s) > 128 {
 		return false
@@ -110,8 +112,8 @@ func isModelID(s string) bool {
 	return true
 }
 
-// isTarget says whether a request target is in origin form and has a path of one spelling
-// only: no escapes, no empty or dotted segments.
+// isTarget reports whether a request target is in origin form (RFC 9112, 3.2.1) and has a
+// path of one spelling only: no escapes, no empty or dotted segments.
 func isTarget(path string) bool {
 	if !strings.HasPrefix(path, "/") {
 		return false

@@ -17,11 +17,20 @@ func init() {
 	caddy.RegisterModule(Tap{})
 }
 
-// maxGrantAge is how long after its Ask a Grant is good, on our own clock.
+// maxGrantAge is how long after its Ask a Grant is valid, on our own clock. After a loss of
+// its counters authz waits as long: every request that it granted before then either has
+// its line in the journal, or never runs. It also makes a replayed Grant useless.
 const maxGrantAge = 2 * time.Second
 
 // Tap stands between forward_auth and the backends. It lets a request pass only with a
-// Grant of this very request, applies the Grant to the body, and reads the answer.
+// Grant of this very request, journals that it begins, applies the Grant to the body, and
+// reads the answer: its usage, its end, and whether it is longer than granted.
+//
+// The client sees a 503 in its dialect for what is not granted, and otherwise the answer of
+// the backend byte for byte, but for the usage chunk that it did not ask for. A stream that
+// the gateway ends closes with a valid last frame.
+//
+// There is nothing to configure: the Grant has the terms.
 type Tap struct{}
 
 // CaddyModule returns the Caddy module information.
@@ -38,61 +47,35 @@ func (Tap) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Hand
 	if x == nil {
 		return caddyhttp.Error(http.StatusServiceUnavailable, errors.New("gateway_tap without gateway_guard"))
 	}
-	if reason := x.accept(r.Header.Get(grantHeader), process.clock.now()); reason != "" {
-		return x.refuse(http.StatusServiceUnavailable, reason)
+	if why := x.takeGrant(r.Header.Get(grantHeader), process.clock.now()); why != "" {
+		return x.refuse(http.StatusServiceUnavailable, why)
 	}
-	x.prepare(r)
+	applyGrant(x, r)
 
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
 	deadline := time.Duration(x.grant.DeadlineS) * time.Second
-	x.run.start(process.clock, http.NewResponseController(w), cancel, deadline)
+	x.run.attach(process.clock, http.NewResponseController(w), cancel, deadline)
 	process.streams.add(x)
 	t := newTapWriter(ctx, w, x)
-	defer func() { err = t.leave(recover(), err) }()
+	defer func() { err = t.finish(recover(), err) }()
 	return next.ServeHTTP(t, r.WithContext(ctx))
 }
 
-// accept takes the Grant and journals that the request is about to run. The age of the
-// Grant is looked at last, so that nothing runs that is not in the journal by then.
-func (x *exchange) accept(text string, now time.Time) (reason string) {
-	if text == "" || x.route.class != metered {
-		return "grant_missing"
-	}
-	g, err := parseGrant(text, x.id)
-	if err != nil || len(g.Backends) == 0 {
-		return "grant_invalid"
-	}
-	x.grant, x.tenant, x.keyID = g, optional(g.Tenant), optional(g.Key)
-	err = process.journal.Load().line(now, "open", openLine{
-		V: version, ID: x.id, Node: process.node, Boot: process.boot, Seq: process.seq.Add(1),
-		Tenant: g.Tenant, Key: g.Key, Reserved: g.Reserved, Windows: g.Windows,
-		Deadline: now.Unix() + g.DeadlineS,
-	})
-	switch {
-	case err != nil:
-		return "journal_unwritable"
-	case process.clock.now().Sub(x.asked) > maxGrantAge:
-		return "grant_stale"
-	case x.request.body == nil || x.ask.Problem != nil:
-		return "grant_invalid"
-	}
-	process.known.add(x.key, now)
-	return ""
-}
-
-// prepare makes the request what the backend is to see.
-func (x *exchange) prepare(r *http.Request) {
+// applyGrant makes the request what the backend is to see: the granted backend, the body
+// with the Grant's cap, and no trace of the client's credentials or of our messages.
+func applyGrant(x *exchange, r *http.Request) {
 	x.phase = phaseBackend
 	caddyhttp.SetVar(r.Context(), backendVar, x.grant.Backends[0])
 	stripOurs(r.Header)
 	for _, name := range append([]string{"Accept-Encoding", "Origin", "Referer"}, credentialHeaders...) {
 		delete(r.Header, name)
 	}
-	// Go sends a request again by itself if it says that it may be: one Grant would run twice.
+	// net/http sends a request again by itself if it claims to be idempotent: one Grant would
+	// run twice.
 	delete(r.Header, "Idempotency-Key")
 	delete(r.Header, "X-Idempotency-Key")
-	// A key that a client has put elsewhere as well is no more the backend's business.
+	// A client may have put its key elsewhere as well, by mistake.
 	r.URL.RawQuery = concealed(r.URL.RawQuery)
 	for _, values := range r.Header {
 		for i := range values {
@@ -100,7 +83,7 @@ func (x *exchange) prepare(r *http.Request) {
 		}
 	}
 	body := x.request.edited(x.grant, x.route.api)
-	x.request.body, x.request.members = nil, nil
+	x.request.body, x.request.members = nil, nil // the memory may go before the answer comes
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
 	r.ContentLength, r.TransferEncoding, r.Trailer = int64(len(body)), nil, nil

@@ -117,7 +117,7 @@ func TestHangup(t *testing.T) {
 		t.Fatal("the backend was not told")
 	}
 	e := s.record(t, response.Header.Get("X-Request-Id"))
-	equal(t, outcomeClientGone, e.Outcome, "outcome")
+	equal(t, outcomeClientDisconnected, e.Outcome, "outcome")
 	equal(t, int64(7), e.Deltas, "deltas")
 	equal(t, int64(7*6), e.OutputBytes, "bytes")
 	equal(t, 200, e.Status, "status")
@@ -136,8 +136,8 @@ func TestHangupEarly(t *testing.T) {
 	eventually(t, "the backend is reached", func() bool { return s.upstream.count() == 1 })
 	_ = connection.Close()
 	e := s.record(t, s.authz.last(t).ID)
-	equal(t, outcomeClientGone, e.Outcome, "outcome")
-	equal(t, statusClientGone, e.Status, "status")
+	equal(t, outcomeClientDisconnected, e.Outcome, "outcome")
+	equal(t, statusClientDisconnected, e.Status, "status")
 	equal(t, true, e.Reserved != nil, "reserved")
 }
 
@@ -156,7 +156,7 @@ func TestHangupInAuthz(t *testing.T) {
 	must(t, err)
 	a := <-reached
 	_ = connection.Close()
-	equal(t, outcomeClientGone, s.record(t, a.ID).Outcome, "outcome")
+	equal(t, outcomeClientDisconnected, s.record(t, a.ID).Outcome, "outcome")
 	equal(t, 0, s.upstream.count(), "hits")
 }
 
@@ -177,7 +177,7 @@ func TestUpstreamCut(t *testing.T) {
 	}
 	equal(t, chatFrame(0)+chatFrame(1)+`{"model":"toy","mess`, string(body), "body")
 	e := s.record(t, response.Header.Get("X-Request-Id"))
-	equal(t, outcomeUpstreamGone, e.Outcome, "outcome")
+	equal(t, outcomeUpstreamLost, e.Outcome, "outcome")
 	equal(t, int64(2), e.Deltas, "deltas")
 }
 
@@ -283,10 +283,10 @@ func TestStaleGrant(t *testing.T) {
 	process.journal.Store(&journal{file: out, lock: os.Stdin, clock: c})
 	g := newGrant(ask{ID: "a"})
 	c.advance(maxGrantAge + 1)
-	equal(t, "grant_stale", x.accept(marshalASCII(g), c.now()), "reason")
+	equal(t, "grant_stale", x.takeGrant(marshalASCII(g), c.now()), "reason")
 	equal(t, true, strings.Contains(out.String(), `"msg":"open"`), "it is journaled all the same")
 	x.asked = c.now().Add(-maxGrantAge)
-	equal(t, "", x.accept(marshalASCII(g), c.now()), "reason in time")
+	equal(t, "", x.takeGrant(marshalASCII(g), c.now()), "reason in time")
 	out.isFull = true
-	equal(t, "journal_unwritable", x.accept(marshalASCII(g), c.now()), "reason on a full disk")
+	equal(t, "journal_unwritable", x.takeGrant(marshalASCII(g), c.now()), "reason on a full disk")
 }

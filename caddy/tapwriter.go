@@ -9,59 +9,67 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-const maxFrameBytes = 8 << 20
+const (
+	// maxFrameBytes bounds the memory that one stream takes here: a backend that never ends a
+	// frame is cut off.
+	maxFrameBytes = 8 << 20
+
+	// A backend may ignore its cap by a twentieth, and by minSlack frames, before it is cut off:
+	// some frames hold no token of their own.
+	slackDivisor = 20
+	minSlack     = 8
+)
 
 // tapWriter reads an answer on its way to the client. Frames are passed on as soon as they
 // are whole; the piece of one that is not waits, so that a stream can be ended between two.
 type tapWriter struct {
 	*caddyhttp.ResponseWriterWrapper
 
-	x       *exchange
-	over    func() error // why the request is over, nil while it runs
+	x      *exchange
+	ctxErr func() error // of the request: nil while it runs
+
+	// How the answer is read, once its header is there.
 	framing framing
-	hides   bool  // the client has not asked for the usage that we asked for
-	limit   int64 // of deltas, 0 if there is none
-	carry   []byte
-	kept    []byte // frames to pass on, where they are not what came
-	failure error  // an answer that is not passed on at all
+	hides   bool  // the client did not ask for the usage that we asked for
+	limit   int64 // of deltas, 0 without one
+
+	// Buffers, used by the goroutine of the request alone.
+	carry []byte // the piece of a frame that is not whole
+	kept  []byte // frames to pass on, where they are not what came
+
+	failure error // of an answer of which nothing is passed on
 }
 
+// newTapWriter returns a writer for the answer to a granted request.
 func newTapWriter(ctx context.Context, w http.ResponseWriter, x *exchange) *tapWriter {
 	t := &tapWriter{
-		over:                  ctx.Err,
+		ctxErr:                ctx.Err,
 		ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w},
 		x:                     x,
 	}
 	if limit := x.request.limit(x.grant); limit != nil {
-		t.limit = *limit + max(8, *limit/20)
+		t.limit = *limit + max(minSlack, *limit/slackDivisor)
 	}
 	return t
 }
 
-// WriteHeader takes the backend's status and finds out how to read the answer.
+// WriteHeader takes the backend's status, and finds out how to read the answer. Only the
+// first final status counts, and none that the proxy itself writes for a cancelled request.
 func (t *tapWriter) WriteHeader(status int) {
 	x := t.x
-	// On a cancelled request the proxy itself says 499.
-	isProxys := status == statusClientGone && t.over() != nil
-	if status < 200 || x.upstreamStatus != 0 || isProxys || x.run.ended() != "" {
+	fromProxy := status == statusClientDisconnected && t.ctxErr() != nil
+	if status < http.StatusOK || x.upstreamStatus != 0 || fromProxy || x.run.cause() != "" {
 		return
 	}
 	x.upstreamStatus = status
 	h := t.Header()
 	stripOurs(h)
 	if h.Get("Content-Encoding") != "" {
-		x.reason = "backend_encoded"
-		t.failure = caddyhttp.Error(http.StatusBadGateway, errEnded)
+		x.reason = reasonBackendEncoded
+		t.failure = caddyhttp.Error(http.StatusBadGateway, errCancelled)
 		return
 	}
-	contentType, _, _ := strings.Cut(h.Get("Content-Type"), ";")
-	switch {
-	case status/100 != 2:
-	case contentType == "application/x-ndjson":
-		t.framing = framesLines
-	case contentType == "text/event-stream":
-		t.framing = framesEvents
-	}
+	t.framing = framingOf(status, h.Get("Content-Type"))
 	x.usage = newUsage(x.route.api, t.framing != framesNone)
 	t.hides = t.framing == framesEvents && x.request.wantsUsage(x.route.api) && !x.request.hasUsage
 	if t.hides {
@@ -75,71 +83,43 @@ func (t *tapWriter) WriteHeader(status int) {
 	t.ResponseWriter.WriteHeader(status)
 }
 
+// framingOf returns how an answer is set apart: by its type, if it succeeded.
+func framingOf(status int, contentType string) framing {
+	kind, _, _ := strings.Cut(contentType, ";")
+	switch {
+	case status/100 != 2:
+		return framesNone
+	case kind == "application/x-ndjson":
+		return framesLines
+	case kind == "text/event-stream":
+		return framesEvents
+	}
+	return framesNone
+}
+
 // Write reads a piece of the answer and passes on what is whole.
 func (t *tapWriter) Write(p []byte) (int, error) {
 	t.WriteHeader(http.StatusOK)
 	switch {
 	case t.failure != nil:
 		return 0, t.failure
-	case t.x.run.ended() != "":
-		return 0, errEnded
+	case t.x.run.cause() != "":
+		return 0, errCancelled
 	case t.framing == framesNone:
 		t.x.usage.feed(p)
-		t.notice()
+		t.noteFirstContent()
 		return t.pass(p)
 	}
 	return t.writeFrames(p)
 }
 
-// pass writes to the client, unless we are ending the answer.
-func (t *tapWriter) pass(p []byte) (int, error) {
-	if !t.x.run.enter() {
-		return 0, errEnded
-	}
-	defer t.x.run.exit()
-	return t.ResponseWriter.Write(p) //nolint:gosec // passing the answer on is what we are for
-}
-
-// FlushError flushes to the client, unless we are ending the answer.
+// FlushError flushes to the client, unless the run is cancelled.
 func (t *tapWriter) FlushError() error {
-	if t.failure != nil || !t.x.run.enter() {
-		return errEnded
+	if t.failure != nil || !t.x.run.beginWrite() {
+		return errCancelled
 	}
-	defer t.x.run.exit()
+	defer t.x.run.endWrite()
 	return http.NewResponseController(t.ResponseWriter).Flush()
-}
-
-func (t *tapWriter) writeFrames(p []byte) (int, error) {
-	data, from := p, 0
-	if len(t.carry) > 0 {
-		from = max(0, len(t.carry)-3)
-		t.carry = append(t.carry, p...)
-		data = t.carry
-	}
-	whole, out := t.frames(data, from)
-	if len(out) > 0 {
-		if _, err := t.pass(out); err != nil {
-			t.carry = nil // it has been read already, and nobody is left to pass it to
-			return 0, err
-		}
-	}
-	t.carry = append(t.carry[:0], data[whole:]...)
-	switch {
-	case t.limit > 0 && t.x.usage.deltas > t.limit && !t.x.usage.terminal:
-		t.x.run.end(outcomeCap)
-	case len(t.carry) > maxFrameBytes:
-		t.x.run.end(outcomeOverflow)
-	default:
-		return len(p), nil
-	}
-	return 0, errEnded
-}
-
-// notice takes the time of the first content.
-func (t *tapWriter) notice() {
-	if t.x.firstContent.IsZero() && (t.x.usage.deltas > 0 || t.x.usage.frame.content > 0) {
-		t.x.firstContent = process.clock.now()
-	}
 }
 
 // ReadFrom keeps io.Copy from passing by Write.
@@ -147,17 +127,62 @@ func (t *tapWriter) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{t}, r)
 }
 
-// leave ends the answer: with its rest, with a last frame if we ended it, or as the proxy
-// left it. A panic that we caused is over with that.
-func (t *tapWriter) leave(panicked any, err error) error {
+// pass writes to the client, unless the run is cancelled.
+func (t *tapWriter) pass(p []byte) (int, error) {
+	if !t.x.run.beginWrite() {
+		return 0, errCancelled
+	}
+	defer t.x.run.endWrite()
+	return t.ResponseWriter.Write(p) //nolint:gosec // passing the answer on is what we are for
+}
+
+// writeFrames passes on the frames that p completes, and keeps the rest for the next piece.
+// It cancels a run that has had more than its cap, or sends a frame without an end.
+func (t *tapWriter) writeFrames(p []byte) (int, error) {
+	data, from := p, 0
+	if len(t.carry) > 0 {
+		from = max(0, len(t.carry)-3) // the end of a frame may lie across two pieces
+		t.carry = append(t.carry, p...)
+		data = t.carry
+	}
+	whole, out := t.frames(data, from)
+	if len(out) > 0 {
+		if _, err := t.pass(out); err != nil {
+			t.carry = nil // it has been counted already, and there is no client to pass it to
+			return 0, err
+		}
+	}
+	t.carry = append(t.carry[:0], data[whole:]...)
+	switch {
+	case t.limit > 0 && t.x.usage.deltas > t.limit && !t.x.usage.terminal:
+		t.x.run.cancel(outcomeCap)
+	case len(t.carry) > maxFrameBytes:
+		t.x.run.cancel(outcomeOverflow)
+	default:
+		return len(p), nil
+	}
+	return 0, errCancelled
+}
+
+// noteFirstContent takes the time of the first content.
+func (t *tapWriter) noteFirstContent() {
+	if t.x.firstContent.IsZero() && (t.x.usage.deltas > 0 || t.x.usage.frame.content > 0) {
+		t.x.firstContent = process.clock.now()
+	}
+}
+
+// finish ends the answer: with its rest, with a last frame if we cancelled it, or as the
+// proxy left it. The proxy panics to sever a connection whose answer broke off; a panic
+// that our own cancelling caused ends here.
+func (t *tapWriter) finish(panicked any, err error) error {
 	x := t.x
 	defer process.streams.remove(x)
-	defer x.run.over()
+	defer x.run.detach()
 	if t.failure != nil {
 		return t.failure
 	}
-	if x.run.ended() != "" {
-		if t.framing != framesNone && t.end() {
+	if x.run.cause() != "" {
+		if t.framing != framesNone && t.writeLastFrame() {
 			return nil
 		}
 		if x.upstreamStatus == 0 {
@@ -168,7 +193,7 @@ func (t *tapWriter) leave(panicked any, err error) error {
 		}
 	}
 	if x.usage != nil {
-		if x.run.ended() == "" {
+		if x.run.cause() == "" {
 			t.flushCarry()
 		}
 		if t.framing == framesNone && x.upstreamStatus/100 == 2 {
@@ -181,15 +206,16 @@ func (t *tapWriter) leave(panicked any, err error) error {
 	return err
 }
 
-// end writes the last frame of a stream that we ended; false if it cannot be written.
-func (t *tapWriter) end() bool {
+// writeLastFrame writes the last frame of a stream that we cancelled, unless the backend
+// has; it returns false if the client can't be written to.
+func (t *tapWriter) writeLastFrame() bool {
 	x := t.x
 	if x.usage.terminal {
 		return true
 	}
-	x.run.lastWrite()
-	outcome := x.run.ended()
-	isCap := outcome == outcomeCap || outcome == outcomeDeadline
+	x.run.boundLastWrite()
+	cause := x.run.cause()
+	isCap := cause == outcomeCap || cause == outcomeDeadline
 	client := clientOf(t.ResponseWriter)
 	if _, err := client.Write(x.usage.shape.final(x.usage, isCap, process.clock.now())); err != nil {
 		return false
@@ -211,8 +237,8 @@ func (t *tapWriter) flushCarry() {
 	}
 }
 
-// clientOf is the writer of net/http itself: the ones around it would set another bound on
-// the last write than the run does.
+// clientOf returns the writer of net/http itself: the ones around it would set another
+// bound on the last write than the run does.
 func clientOf(w http.ResponseWriter) http.ResponseWriter {
 	for {
 		wrapper, ok := w.(interface{ Unwrap() http.ResponseWriter })

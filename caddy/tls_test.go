@@ -89,7 +89,7 @@ func hangup2(t *testing.T, s *stack) {
 	_ = response.Body.Close()
 	<-b.gone
 	e := s.record(t, response.Header.Get("X-Request-Id"))
-	equal(t, outcomeClientGone, e.Outcome, "outcome")
+	equal(t, outcomeClientDisconnected, e.Outcome, "outcome")
 	equal(t, int64(5), e.Deltas, "deltas")
 }
 

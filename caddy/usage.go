@@ -8,71 +8,83 @@ import (
 	"neuronetz-gateway/caddy/internal/jsonstream"
 )
 
-// count is a number that an answer may have said.
+// count is a number that an answer may report.
 type count struct {
-	n      int64
-	isSaid bool
+	n     int64
+	known bool
 }
 
+// pointer returns the number, nil if it is not known.
 func (c count) pointer() *int64 {
-	if !c.isSaid {
+	if !c.known {
 		return nil
 	}
 	return &c.n
 }
 
-// milliseconds is a count of nanoseconds in milliseconds.
+// milliseconds returns a count of nanoseconds in milliseconds, nil if it is not known.
 func (c count) milliseconds() *int64 {
-	if !c.isSaid {
+	if !c.known {
 		return nil
 	}
 	ms := c.n / 1_000_000
 	return &ms
 }
 
-// usage is what an answer says of itself, and what can be counted in it. It holds no more
-// of the answer than that, however long it is.
+// usage is what an answer reports of itself, and what can be counted in it. It holds no more
+// of the answer than that, however long it is. Only the goroutine of the request uses it.
 type usage struct {
+	// How the answer is read.
 	api      api
 	shape    *shape
 	isStream bool
+	leaves   jsonstream.Reader
+	frame    frame // being read, or the last
 
-	terminal bool // the frame that ends a whole answer was seen
-	isError  bool // the answer says that it failed
-	input    count
-	output   count
-	cached   count
-	deltas   int64 // frames with content
-	// outputBytes is the decoded length of the content.
-	outputBytes              int64
-	load, promptEval, eval   count
-	leaves                   jsonstream.Reader
-	frame                    frame
-	id, model                []byte // as they stand in the JSON, for a last frame of ours
-	sequence                 int64  // of the last event (Responses)
-	openBlock                count  // index of the content block begun and not ended (Messages)
-	hasBegun, hasFinishFrame bool
+	// What it reports. Unknown counts are null in the record, which metering then settles by
+	// what was counted.
+	terminal               bool // the frame that ends a whole answer was seen
+	isError                bool // it reports that it failed
+	input, output, cached  count
+	load, promptEval, eval count // nanoseconds
+
+	// What was counted in it.
+	deltas      int64 // frames with content
+	outputBytes int64 // decoded length of the content
+
+	// What a last frame of ours needs.
+	id, model      []byte // as they stand in the JSON
+	sequence       int64  // of the last event (Responses)
+	openBlock      count  // index of the content block begun and not ended (Messages)
+	hasBegun       bool   // message_start was seen (Messages)
+	hasFinishFrame bool   // the stop reason was seen (Messages, OpenAI)
 }
 
-// frame is what one frame, or a single answer, says.
+// frame is what one frame, or a single answer, reports.
 type frame struct {
-	content               int64 // bytes
+	content               int64 // decoded bytes
 	input, output, cached count
-	isDone                bool
-	hasChoice, hasUsage   bool
-	hasModel              bool
+	isDone                bool // it has a stop reason, or is the last by the API's own mark
 	isError               bool
-	kind                  eventKind
-	index                 int64
+	hasChoice             bool // OpenAI
+	hasUsage              bool
+	hasModel              bool      // OpenAI
+	kind                  eventKind // Responses, Messages
+	index                 int64     // of a content block (Messages)
 }
 
 // shape is how the answers of an API are read, and ended.
 type shape struct {
-	leaf  func(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf)
-	end   func(u *usage)
+	// leaf takes one scalar of the frame that is being read.
+	leaf func(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf)
+	// end takes what the frame means, now that it is whole.
+	end func(u *usage)
+	// final returns the frames with which a stream that we cancel ends validly; isCap is
+	// whether for its length.
 	final func(u *usage, isCap bool, now time.Time) []byte
 }
 
+// shapeOf returns the shape of an API's answers.
 func shapeOf(kind api) *shape {
 	switch kind {
 	case apiV1Chat, apiV1Completions, apiV1Embeddings:
@@ -86,12 +98,14 @@ func shapeOf(kind api) *shape {
 	}
 }
 
+// newUsage returns an empty usage for an answer of an API.
 func newUsage(kind api, isStream bool) *usage {
 	u := &usage{api: kind, isStream: isStream, shape: shapeOf(kind)}
 	u.leaves.Visitor, u.leaves.Vocabulary = u, words
 	return u
 }
 
+// Visit takes a scalar from the reader.
 func (u *usage) Visit(path *jsonstream.Path, depth int, v jsonstream.Leaf) {
 	u.shape.leaf(u, path, depth, v)
 }
@@ -119,6 +133,7 @@ func (u *usage) readEvent(event []byte) {
 	}
 }
 
+// readDocument reads the JSON of a frame.
 func (u *usage) readDocument(data []byte) {
 	u.frame = frame{}
 	u.leaves.Reset()
@@ -126,11 +141,12 @@ func (u *usage) readDocument(data []byte) {
 	u.endFrame()
 }
 
-// feed reads a piece of a single answer; endSingle says that it is over.
+// feed reads a piece of a single answer, until endSingle.
 func (u *usage) feed(p []byte) {
 	u.leaves.Feed(p)
 }
 
+// endSingle takes what a single answer means; of one that broke off only its content counts.
 func (u *usage) endSingle() {
 	if u.leaves.IsWhole() {
 		u.endFrame()
@@ -139,6 +155,7 @@ func (u *usage) endSingle() {
 	u.outputBytes += u.frame.content
 }
 
+// endFrame takes what a whole frame means.
 func (u *usage) endFrame() {
 	u.outputBytes += u.frame.content
 	if u.isStream && u.frame.content > 0 {
@@ -151,13 +168,13 @@ func (u *usage) endFrame() {
 // report takes the usage of the frame.
 func (u *usage) report() {
 	u.input, u.output = u.frame.input, u.frame.output
-	if u.frame.cached.isSaid {
+	if u.frame.cached.known {
 		u.cached = u.frame.cached
 	}
 }
 
-// finish marks the answer as whole. A backend that loses its runner says so with zeros and
-// an answer that has content: that is no report.
+// finish marks the answer as whole. A backend that loses its runner ends an answer that has
+// content with zeros: that is no report, and a single answer is then not whole.
 func (u *usage) finish() {
 	if u.outputBytes > 0 && u.input.n == 0 && u.output.n == 0 {
 		u.input, u.output, u.cached = count{}, count{}, count{}
@@ -168,7 +185,7 @@ func (u *usage) finish() {
 	u.terminal = true
 }
 
-// number reads a count of tokens or nanoseconds; what is no whole number is not said.
+// number reads a count of tokens or nanoseconds; what is no whole number is not known.
 func number(v jsonstream.Leaf) count {
 	if v.IsString {
 		return count{}
@@ -180,7 +197,7 @@ func number(v jsonstream.Leaf) count {
 	return count{n, true}
 }
 
-// keep copies a scalar for a last frame of ours, once.
+// keepText copies a string for a last frame of ours, once, if all of it was kept.
 func keepText(into *[]byte, v jsonstream.Leaf) {
 	if *into == nil && v.IsString && len(v.Text) < jsonstream.LeafBytes {
 		*into = append([]byte{}, v.Text...)

@@ -9,7 +9,7 @@ import (
 
 // messagesShape reads /v1/messages: typed events, of which message_delta has the usage and
 // message_stop is the last, or one message. Its input excludes what was cached; the usage
-// of message_start is a guess.
+// of message_start is an estimate, and is not read.
 var messagesShape = shape{leaf: messagesLeaf, end: messagesEnd, final: messagesFinal}
 
 func messagesLeaf(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf) {
@@ -39,6 +39,7 @@ func messagesLeaf(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf)
 	}
 }
 
+// messagesKind returns what an event is, by its type.
 func messagesKind(name []byte) eventKind {
 	switch string(name) {
 	case "message_start":
@@ -57,6 +58,7 @@ func messagesKind(name []byte) eventKind {
 	return eventOther
 }
 
+// messagesUsage takes a count of the usage.
 func messagesUsage(f *frame, path *jsonstream.Path, depth int, v jsonstream.Leaf) {
 	if depth != 2 {
 		return
@@ -71,6 +73,7 @@ func messagesUsage(f *frame, path *jsonstream.Path, depth int, v jsonstream.Leaf
 	}
 }
 
+// messageStart takes what a last frame of ours repeats.
 func messageStart(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf) {
 	switch {
 	case depth == 2 && path[1] == wID:
@@ -117,7 +120,7 @@ func messagesFinal(u *usage, isCap bool, _ time.Time) []byte {
 			`"message":{"id":"msg_0","type":"message","role":"assistant","model":"","content":[],`+
 			`"usage":{"input_tokens":0,"output_tokens":0}}}`+"\n\n")
 	}
-	if u.openBlock.isSaid {
+	if u.openBlock.known {
 		out = fmt.Appendf(out, "event: content_block_stop\n"+
 			`data: {"type":"content_block_stop","index":%d}`+"\n\n", u.openBlock.n)
 	}

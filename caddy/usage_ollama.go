@@ -8,7 +8,7 @@ import (
 )
 
 // ollamaShape reads /api/chat, /api/generate, /api/embed and /api/embeddings: one object
-// per line or in all, and the counts in the one that says done. Counts of 0 are left out.
+// per line or in all, and the counts in the one that is done. Counts of 0 are left out.
 var ollamaShape = shape{leaf: ollamaLeaf, end: ollamaEnd, final: ollamaFinal}
 
 func ollamaLeaf(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf) {
@@ -28,6 +28,7 @@ func ollamaLeaf(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf) {
 	}
 }
 
+// ollamaField takes a scalar at the top.
 func ollamaField(u *usage, name jsonstream.Word, v jsonstream.Leaf) {
 	f := &u.frame
 	switch name {
@@ -58,7 +59,7 @@ func ollamaEnd(u *usage) {
 	f := &u.frame
 	if u.api == apiEmbed || u.api == apiEmbeddings {
 		u.terminal = !f.isError
-		if f.input.isSaid {
+		if f.input.known {
 			u.input, u.output = f.input, count{0, true}
 		}
 		return
@@ -66,12 +67,12 @@ func ollamaEnd(u *usage) {
 	if !f.isDone {
 		return
 	}
-	f.input.isSaid, f.output.isSaid = true, true
+	f.input.known, f.output.known = true, true
 	u.report()
 	u.finish()
 }
 
-// ollamaFinal is the line that ends a stream of /api/chat or /api/generate.
+// ollamaFinal returns the line that ends a stream of /api/chat or /api/generate.
 func ollamaFinal(u *usage, isCap bool, now time.Time) []byte {
 	content := `"response":""`
 	if u.api == apiChat {
@@ -82,7 +83,7 @@ func ollamaFinal(u *usage, isCap bool, now time.Time) []byte {
 		u.model, now.UTC().Format(time.RFC3339Nano), content, stopReason(isCap), u.deltas)
 }
 
-// stopReason is why a stream that we end has ended, in the words of Ollama and OpenAI.
+// stopReason returns why a stream that we cancel has ended, as Ollama and OpenAI spell it.
 func stopReason(isCap bool) string {
 	if isCap {
 		return "length"

@@ -9,8 +9,8 @@ import (
 )
 
 // openaiShape reads /v1/chat/completions, /v1/completions and /v1/embeddings. A stream
-// says its usage in a chunk without choices; on /v1/completions every other chunk then
-// says zeros. It is whole when it says [DONE], a single answer when it has a finish reason.
+// reports its usage in a chunk without choices; on /v1/completions every other chunk then
+// reports zeros. It is whole with [DONE], a single answer with a finish reason.
 var openaiShape = shape{leaf: openaiLeaf, end: openaiEnd, final: openaiFinal}
 
 func openaiLeaf(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf) {
@@ -33,6 +33,7 @@ func openaiLeaf(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf) {
 	}
 }
 
+// openaiChoice takes the finish reason, or counts content: text, tool calls, reasoning.
 func openaiChoice(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf) {
 	f := &u.frame
 	switch {
@@ -47,6 +48,7 @@ func openaiChoice(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf)
 	}
 }
 
+// openaiUsage takes a count of the usage.
 func openaiUsage(f *frame, path *jsonstream.Path, depth int, v jsonstream.Leaf) {
 	f.hasUsage = true
 	switch {
@@ -63,7 +65,7 @@ func openaiEnd(u *usage) {
 	f := &u.frame
 	if u.api == apiV1Embeddings {
 		u.terminal = !f.isError
-		if f.input.isSaid {
+		if f.input.known {
 			u.input, u.output = f.input, count{0, true}
 		}
 		return
@@ -82,12 +84,12 @@ func openaiEnd(u *usage) {
 	}
 }
 
-// isUsageChunk says whether the last frame was the extra one that only carries usage.
+// isUsageChunk reports whether the last frame was the extra one that only carries usage.
 func (u *usage) isUsageChunk() bool {
 	return u.frame.hasUsage && !u.frame.hasChoice
 }
 
-// openaiFinal is a last chunk with a finish reason, if there was none, and the end.
+// openaiFinal returns a last chunk with a finish reason, if there was none, and the end.
 func openaiFinal(u *usage, isCap bool, now time.Time) []byte {
 	if u.hasFinishFrame {
 		return []byte("data: [DONE]\n\n")
@@ -101,7 +103,7 @@ func openaiFinal(u *usage, isCap bool, now time.Time) []byte {
 		u.id, object, now.Unix(), u.model, choice, stopReason(isCap))
 }
 
-// withoutUsage is an event without the usage member of its data.
+// withoutUsage returns an event without the usage member of its data.
 func withoutUsage(event []byte) []byte {
 	start := bytes.IndexByte(event, '{')
 	if start < 0 {

@@ -12,14 +12,14 @@ import (
 type eventKind uint8
 
 const (
-	eventOther eventKind = iota
-	eventDelta
-	eventDone
-	eventFailed
-	eventBegun
-	eventBlockBegun
-	eventBlockEnded
-	eventStop
+	eventOther      eventKind = iota
+	eventDelta                // content; of Messages the stop reason and the usage
+	eventDone                 // the whole response again (Responses)
+	eventFailed               // an error
+	eventBegun                // message_start (Messages)
+	eventBlockBegun           // content_block_start (Messages)
+	eventBlockEnded           // content_block_stop (Messages)
+	eventStop                 // message_stop, the last (Messages)
 )
 
 // responsesShape reads /v1/responses: typed events, of which response.completed repeats
@@ -45,6 +45,7 @@ func responsesLeaf(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf
 	}
 }
 
+// responsesKind returns what an event is, by its type.
 func responsesKind(name []byte) eventKind {
 	switch string(name) {
 	case "response.completed", "response.incomplete":
@@ -80,6 +81,7 @@ func responseField(u *usage, path []jsonstream.Word, depth int, v jsonstream.Lea
 	}
 }
 
+// responseUsage takes a count of the usage.
 func responseUsage(f *frame, path []jsonstream.Word, depth int, v jsonstream.Leaf) {
 	switch {
 	case depth == 2 && path[1] == wInputTokens:
@@ -106,7 +108,7 @@ func responsesEnd(u *usage) {
 	u.finish()
 }
 
-// responsesFinal is the event that ends a response early.
+// responsesFinal returns the event that ends a response early.
 func responsesFinal(u *usage, isCap bool, now time.Time) []byte {
 	reason := "content_filter"
 	if isCap {

@@ -45,6 +45,7 @@ const (
 	wUsage
 )
 
+// words is the vocabulary of the shapes: all names that one of them looks for.
 var words = map[string]jsonstream.Word{
 	"arguments": wArguments, "cache_read_input_tokens": wCacheRead,
 	"cached_tokens": wCachedTokens, "choices": wChoices, "completion_tokens": wCompletionTokens,

@@ -63,9 +63,11 @@ const (
 	inScalar // a number or a literal
 )
 
-// Reader reads JSON in pieces of any size, in constant memory, and tells its scalars. It
-// takes everything that is valid and tells it right; what is not valid ends in isBroken,
-// or in nonsense that no path matches.
+// Reader reads JSON in pieces of any size, in constant memory and without allocating, and
+// passes its scalars to a Visitor. It reads everything that is valid correctly; what is not
+// valid makes IsWhole false, or leads to paths that no visitor looks for.
+//
+// A Reader is used by one goroutine, and needs a Visitor and a Vocabulary.
 type Reader struct {
 	Visitor    Visitor
 	Vocabulary map[string]Word // of the names that the Visitor looks for
@@ -123,7 +125,7 @@ func (l *Reader) token(c byte) {
 	case '{', '[':
 		l.open(c == '[')
 	case '}', ']':
-		l.shut()
+		l.leave()
 	case ':':
 		l.isName = false
 	case ',':
@@ -155,7 +157,7 @@ func (l *Reader) open(isArray bool) {
 	l.isName = !isArray
 }
 
-func (l *Reader) shut() {
+func (l *Reader) leave() {
 	if l.depth == 0 {
 		l.isBroken = true
 		return
@@ -194,7 +196,7 @@ func (l *Reader) readString(p []byte, i int) int {
 
 func (l *Reader) endString() {
 	if !l.isName {
-		l.tell(true)
+		l.emit(true)
 		return
 	}
 	if l.depth <= PathDepth {
@@ -251,7 +253,7 @@ func (l *Reader) readScalar(p []byte, i int) int {
 		switch p[i] {
 		case ',', '}', ']', ' ', '\n', '\t', '\r':
 			l.state = atValue
-			l.tell(false)
+			l.emit(false)
 			return i
 		}
 		l.keep(p[i])
@@ -266,7 +268,7 @@ func (l *Reader) keep(c byte) {
 	}
 }
 
-func (l *Reader) tell(isString bool) {
+func (l *Reader) emit(isString bool) {
 	l.Visitor.Visit(&l.path, l.depth, Leaf{isString, l.buffer[:l.kept], l.size})
 	l.hasValue = l.depth == 0
 }
