@@ -33,8 +33,10 @@ func (w *guardWriter) finish(err error, isCancelled bool) {
 		status, x.reason = authzFailure(status, w.unsolicited, err)
 	case x.phase == phaseBackend:
 		status = w.backendFailure(status, err)
+	// /readyz asks authz without an Ask, and reports it as not ready.
 	case x.route.class == public && status >= http.StatusBadGateway:
 		status, x.outcome, x.reason = http.StatusServiceUnavailable, outcomeAuthzFailed, reasonAuthzUnreachable
+	// The Caddyfile has no handler for what the guard let through.
 	default:
 		x.outcome, x.reason = outcomeRefused, reasonNotConfigured
 		if status < http.StatusBadRequest {

@@ -26,6 +26,7 @@ var credentialHeaders = []string{"Authorization", "X-Api-Key", "Api-Key"}
 // false if it carries more than one line of a kind, or two that disagree: who picks one of
 // them may pick another than the next reader.
 func findKey(h http.Header) (key string, ok bool) {
+	// Two headers with the same key are one credential: some SDKs send both.
 	found := false
 	for _, name := range credentialHeaders {
 		lines := h[name]

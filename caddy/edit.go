@@ -26,6 +26,7 @@ func (q *request) edited(g *grant, kind api) []byte {
 		}
 		top = append(top, change{name: path})
 	}
+	// Written even where the client sent one: that may be a fraction, or larger than granted.
 	if limit := q.limit(g); limit != nil {
 		top, options = capChanges(kind, strconv.AppendInt(nil, *limit, 10), top, options)
 	}
@@ -33,6 +34,7 @@ func (q *request) edited(g *grant, kind api) []byte {
 		value := q.rewritten(fieldStreamOp, q.streamOp, []change{{fieldUsage, []byte("true")}})
 		top = append(top, change{fieldStreamOp, value})
 	}
+	// Options that are to be dropped from a body without options need none.
 	if _, ok := find(q.members, fieldOptions); ok || hasValue(options) {
 		if q.differs(q.options, options) {
 			top = append(top, change{fieldOptions, q.rewritten(fieldOptions, q.options, options)})
@@ -102,7 +104,8 @@ func hasValue(changes []change) bool {
 	return false
 }
 
-// rewrite writes the object of these members anew, with changes; new members come last.
+// rewrite writes the object of these members anew, with changes; new members come last. The
+// source of every other member is kept, its whitespace included.
 func rewrite(b []byte, members []jsonstream.Member, changes []change) []byte {
 	size := 2 + 64*len(changes)
 	if len(members) > 0 {

@@ -64,7 +64,8 @@ func isBlankLine(data []byte) bool {
 	return len(data) == 0 || data[len(data)-1] == '\n'
 }
 
-// read takes a frame's usage, and returns what of the frame the client is to see.
+// read takes a frame's usage, and returns what of the frame the client is to see: nothing of
+// a usage chunk that it did not ask for.
 func (t *tapWriter) read(frame []byte) []byte {
 	u := t.x.usage
 	if t.framing == framesLines {

@@ -30,6 +30,7 @@ func countPrompt(body []byte, members []jsonstream.Member) prompt {
 func (p *prompt) member(v []byte, name string) {
 	switch name {
 	case "model", "options", "stream_options", "keep_alive", "encoding_format", "user", "metadata":
+		// Not for the model to read.
 	case "messages":
 		p.messages += elements(v)
 		p.list(v)
@@ -43,7 +44,7 @@ func (p *prompt) member(v []byte, name string) {
 		p.bytes += p.bytes - before
 	case "images":
 		p.images += elements(v)
-	case "context":
+	case "context": // tokens of an earlier answer, at least a byte each
 		p.bytes += elements(v)
 	case "tools":
 		p.tools += elements(v)
@@ -75,8 +76,8 @@ func (p *prompt) list(v []byte) {
 	}
 }
 
-// text counts the strings of the value at v[i] as they read, and returns the place behind
-// it, and whether it is a message of the system.
+// text counts the strings of the value at v[i] as they read, decoded, and returns the place
+// behind it, and whether it is a message of the system. Numbers and literals are no text.
 func (p *prompt) text(v []byte, i int) (end int, isSystem bool) {
 	switch v[i] {
 	case '"':

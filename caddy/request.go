@@ -41,7 +41,8 @@ var knownFields = []string{
 	"context", "tools", "suffix", "template",
 }
 
-// capFields are where a client of an API limits its output.
+// capFields are where a client of an API limits its output; in Ollama's own API that is the
+// option num_predict. The smallest counts: Ollama honours one of them, by its version.
 var capFields = map[api][]string{
 	apiV1Chat:        {fieldTokens, fieldChatCap},
 	apiV1Completions: {fieldTokens},
@@ -100,6 +101,8 @@ func effectiveStream(asked *bool, kind api) *bool {
 }
 
 // scan checks the form of the body and of the objects in it whose members decide something.
+// What Ollama would read in another way than we do is a problem, never a guess: to check
+// one request and run another is to check nothing.
 func (q *request) scan() problem {
 	b := q.body
 	start := jsonstream.SkipSpace(b, 0)
@@ -180,7 +183,7 @@ func (q *request) field(m jsonstream.Member, kind api) bool {
 		}
 	case fieldStream:
 		switch v[0] {
-		case 'n':
+		case 'n': // null: the default
 		case 't', 'f':
 			isStream := v[0] == 't'
 			q.stream = &isStream
@@ -206,7 +209,8 @@ func (q *request) readModel(v []byte) bool {
 	return len(model) <= maxModelBytes
 }
 
-// readCaps finds the smallest output cap of the client, and whether it wants usage.
+// readCaps finds the smallest output cap of the client, and whether it asks for the usage of
+// a stream.
 func (q *request) readCaps(kind api) bool {
 	for _, m := range q.streamOp {
 		if string(m.Name) == fieldUsage {

@@ -64,6 +64,7 @@ func (t *tapWriter) WriteHeader(status int) {
 	x.upstreamStatus = status
 	h := t.Header()
 	stripOurs(h)
+	// We removed Accept-Encoding: an answer that is compressed all the same can't be metered.
 	if h.Get("Content-Encoding") != "" {
 		x.reason = reasonBackendEncoded
 		t.failure = caddyhttp.Error(http.StatusBadGateway, errCancelled)
@@ -72,7 +73,7 @@ func (t *tapWriter) WriteHeader(status int) {
 	t.framing = framingOf(status, h.Get("Content-Type"))
 	x.usage = newUsage(x.route.api, t.framing != framesNone)
 	t.hides = t.framing == framesEvents && x.request.wantsUsage(x.route.api) && !x.request.hasUsage
-	if t.hides {
+	if t.hides { // the answer gets shorter
 		h.Del("Content-Length")
 	}
 	if status/100 == 2 {

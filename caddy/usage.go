@@ -115,7 +115,8 @@ func (u *usage) readLine(line []byte) {
 	u.readDocument(line)
 }
 
-// readEvent reads one server-sent event: its data lines are JSON, or the end.
+// readEvent reads one server-sent event: its data lines are JSON, or [DONE]. Comments, which
+// keep connections alive, and the names of events are skipped: the data repeats those.
 func (u *usage) readEvent(event []byte) {
 	u.frame = frame{}
 	for len(event) > 0 {

@@ -10,8 +10,18 @@ import (
 // messagesShape reads /v1/messages: typed events, of which message_delta has the usage and
 // message_stop is the last, or one message. Its input excludes what was cached; the usage
 // of message_start is an estimate, and is not read.
+//
+//	message_start        {"message":{"id":"msg_1","model":"m","usage":{...}}}
+//	content_block_start  {"index":0,"content_block":{"type":"text","text":""}}
+//	content_block_delta  {"index":0,"delta":{"type":"text_delta","text":"Hi"}}
+//	content_block_stop   {"index":0}
+//	message_delta        {"delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":2}}
+//	message_stop         {}
+//
+// An error in the middle of a stream is an event of type error, and the last.
 var messagesShape = shape{leaf: messagesLeaf, end: messagesEnd, final: messagesFinal}
 
+// messagesLeaf takes a scalar of an event or of a single message.
 func messagesLeaf(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf) {
 	f := &u.frame
 	switch path[0] {
@@ -25,7 +35,7 @@ func messagesLeaf(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf)
 		}
 	case wUsage:
 		messagesUsage(f, path, depth, v)
-	case wContent:
+	case wContent: // of a single message: texts, thoughts, and the input of tools
 		isText := depth == 3 && (path[2] == wText || path[2] == wThinking)
 		if isText || depth > 3 && path[2] == wInput {
 			f.content += v.TextSize()
@@ -83,6 +93,8 @@ func messageStart(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf)
 	}
 }
 
+// messagesEnd takes what an event or a single message means. A single one is whole if it has
+// a stop reason; a stream only with message_stop.
 func messagesEnd(u *usage) {
 	f := &u.frame
 	if !u.isStream {
@@ -112,7 +124,8 @@ func messagesEnd(u *usage) {
 	}
 }
 
-// messagesFinal ends the block that is open, and the message.
+// messagesFinal ends the block that is open, and the message. The SDKs of Anthropic raise if
+// message_start never came, so a stream that is cancelled before it gets an empty one.
 func messagesFinal(u *usage, isCap bool, _ time.Time) []byte {
 	var out []byte
 	if !u.hasBegun {

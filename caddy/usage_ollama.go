@@ -9,8 +9,16 @@ import (
 
 // ollamaShape reads /api/chat, /api/generate, /api/embed and /api/embeddings: one object
 // per line or in all, and the counts in the one that is done. Counts of 0 are left out.
+//
+//	{"model":"m","message":{"role":"assistant","content":"Hi"},"done":false}
+//	{"model":"m","message":{"content":""},"done":true,"done_reason":"stop",
+//	 "prompt_eval_count":6,"eval_count":2,"load_duration":1,"eval_duration":2}
+//
+// An error in the middle of a stream is {"error":"..."}, and the last line. Answers of the
+// two embedding routes have no done; prompt_eval_count is the only count that they report, if any.
 var ollamaShape = shape{leaf: ollamaLeaf, end: ollamaEnd, final: ollamaFinal}
 
+// ollamaLeaf takes a scalar: at the top, or of the message of /api/chat.
 func ollamaLeaf(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf) {
 	if depth == 1 {
 		ollamaField(u, path[0], v)
@@ -55,6 +63,8 @@ func ollamaField(u *usage, name jsonstream.Word, v jsonstream.Leaf) {
 	}
 }
 
+// ollamaEnd takes what a line or a single answer means. One that is done and leaves a count
+// out reports 0.
 func ollamaEnd(u *usage) {
 	f := &u.frame
 	if u.api == apiEmbed || u.api == apiEmbeddings {

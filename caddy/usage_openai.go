@@ -11,8 +11,14 @@ import (
 // openaiShape reads /v1/chat/completions, /v1/completions and /v1/embeddings. A stream
 // reports its usage in a chunk without choices; on /v1/completions every other chunk then
 // reports zeros. It is whole with [DONE], a single answer with a finish reason.
+//
+//	data: {"id":"chatcmpl-1","model":"m","choices":[{"index":0,"delta":{"content":"Hi"}}]}
+//	data: {"id":"chatcmpl-1","model":"m","choices":[{"delta":{},"finish_reason":"stop"}]}
+//	data: {"id":"chatcmpl-1","model":"m","choices":[],"usage":{"prompt_tokens":6,...}}
+//	data: [DONE]
 var openaiShape = shape{leaf: openaiLeaf, end: openaiEnd, final: openaiFinal}
 
+// openaiLeaf takes a scalar of a chunk or of a single answer.
 func openaiLeaf(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf) {
 	f := &u.frame
 	switch path[0] {
@@ -61,6 +67,8 @@ func openaiUsage(f *frame, path *jsonstream.Path, depth int, v jsonstream.Leaf) 
 	}
 }
 
+// openaiEnd takes what a chunk or a single answer means. Zeros in a chunk with choices are
+// no report.
 func openaiEnd(u *usage) {
 	f := &u.frame
 	if u.api == apiV1Embeddings {
@@ -84,7 +92,8 @@ func openaiEnd(u *usage) {
 	}
 }
 
-// isUsageChunk reports whether the last frame was the extra one that only carries usage.
+// isUsageChunk reports whether the last frame was the extra one that only carries usage: a
+// client that did not ask for it must not see it.
 func (u *usage) isUsageChunk() bool {
 	return u.frame.hasUsage && !u.frame.hasChoice
 }
@@ -103,7 +112,8 @@ func openaiFinal(u *usage, isCap bool, now time.Time) []byte {
 		u.id, object, now.Unix(), u.model, choice, stopReason(isCap))
 }
 
-// withoutUsage returns an event without the usage member of its data.
+// withoutUsage returns an event without the usage member of its data, and with every other
+// byte: what a client sees is what the backend would have sent it unasked.
 func withoutUsage(event []byte) []byte {
 	start := bytes.IndexByte(event, '{')
 	if start < 0 {

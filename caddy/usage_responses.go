@@ -24,8 +24,18 @@ const (
 
 // responsesShape reads /v1/responses: typed events, of which response.completed repeats
 // the whole response with its usage, or that response alone.
+//
+//	response.created            {"response":{"id":"resp_1","status":"in_progress"}}
+//	response.output_text.delta  {"delta":"Hi","sequence_number":4}
+//	response.completed          {"response":{"status":"completed","output":[...],
+//	                             "usage":{"input_tokens":6,"output_tokens":2}}}
+//
+// response.incomplete is the end of one that reached its cap; response.failed and error are
+// the end of one that did not get there. Only deltas are counted as content of a stream: the
+// whole text comes once more in the events that end its parts.
 var responsesShape = shape{leaf: responsesLeaf, end: responsesEnd, final: responsesFinal}
 
+// responsesLeaf takes a scalar of an event, or of a response alone.
 func responsesLeaf(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf) {
 	f := &u.frame
 	if !u.isStream {
@@ -93,6 +103,7 @@ func responseUsage(f *frame, path []jsonstream.Word, depth int, v jsonstream.Lea
 	}
 }
 
+// responsesEnd takes what an event or a response alone means.
 func responsesEnd(u *usage) {
 	f := &u.frame
 	if f.kind == eventFailed {

@@ -2,7 +2,9 @@ package gateway
 
 import "neuronetz-gateway/caddy/internal/jsonstream"
 
-// The member names that an answer's usage or content stands under.
+// The member names that an answer's usage or content stands under, in all dialects. They are
+// numbers, so that a path is compared without strings; all but a few scalars are skipped by
+// their first name.
 const (
 	wArguments = jsonstream.FirstWord + iota
 	wCacheRead

@@ -1,4 +1,5 @@
-// Command caddy is Caddy with the modules of neuronetz-gateway built in.
+// Command caddy is Caddy with its standard modules and those of neuronetz-gateway: the same
+// program as any Caddy, with the same commands and flags.
 package main
 
 import (

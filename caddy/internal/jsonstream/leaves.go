@@ -53,14 +53,16 @@ type Visitor interface {
 	Visit(path *Path, depth int, v Leaf)
 }
 
+// leafState is what the next byte belongs to. Pieces end anywhere, so it may be inside a
+// string, an escape or a number.
 type leafState uint8
 
 const (
-	atValue  leafState = iota // between tokens
-	inString                  // also a name
-	inEscape
-	inUnicode
-	inScalar // a number or a literal
+	atValue   leafState = iota // between tokens
+	inString                   // also a name
+	inEscape                   // behind a backslash
+	inUnicode                  // in the digits of an escape
+	inScalar                   // a number or a literal
 )
 
 // Reader reads JSON in pieces of any size, in constant memory and without allocating, and
@@ -72,19 +74,26 @@ type Reader struct {
 	Visitor    Visitor
 	Vocabulary map[string]Word // of the names that the Visitor looks for
 
+	// Where the next byte belongs.
 	state    leafState
 	isName   bool // the string being read is the name of a member
 	hasValue bool // a whole value has been read
 	isBroken bool
-	depth    int
-	arrays   [levelBytes / 8]byte // a bit for each level that is an array
-	path     Path
-	buffer   [LeafBytes]byte
-	kept     int
-	size     int64
-	hex      int  // digits read of an escape
-	unit     rune // what they say
-	high     bool // the last escape was the first half of a surrogate pair
+
+	// The names that lead there.
+	depth  int
+	arrays [levelBytes / 8]byte // a bit for each level that is an array
+	path   Path
+
+	// The scalar or name that is being read.
+	buffer [LeafBytes]byte
+	kept   int
+	size   int64
+
+	// The escape that is being read.
+	hex  int  // digits read of an escape
+	unit rune // what they say
+	high bool // the last escape was the first half of a surrogate pair
 }
 
 // Reset begins a new document.
@@ -136,6 +145,8 @@ func (l *Reader) token(c byte) {
 	}
 }
 
+// open begins an object or an array. Deeper than levelBytes there is no bit left to remember
+// which: the document then counts as broken.
 func (l *Reader) open(isArray bool) {
 	if l.depth >= levelBytes {
 		l.isBroken = true
@@ -157,6 +168,8 @@ func (l *Reader) open(isArray bool) {
 	l.isName = !isArray
 }
 
+// leave ends an object or an array. Which of the two is not checked: a document that mixes
+// them up is not valid, and its paths match nothing that is looked for.
 func (l *Reader) leave() {
 	if l.depth == 0 {
 		l.isBroken = true
@@ -167,10 +180,13 @@ func (l *Reader) leave() {
 	l.hasValue = l.depth == 0
 }
 
+// inArray reports whether the innermost value that is open is an array.
 func (l *Reader) inArray() bool {
 	return l.arrays[(l.depth-1)>>3]&(1<<((l.depth-1)&7)) != 0
 }
 
+// readString reads a piece of a string up to its end or an escape, and returns the place
+// behind it.
 func (l *Reader) readString(p []byte, i int) int {
 	start := i
 	for i < len(p) && p[i] != '"' && p[i] != '\\' {
@@ -194,6 +210,8 @@ func (l *Reader) readString(p []byte, i int) int {
 	return i + 1
 }
 
+// endString passes the string on, or makes it the name of the next value. A name with an
+// escape is Other: no backend writes one, and the guard refuses them in requests.
 func (l *Reader) endString() {
 	if !l.isName {
 		l.emit(true)
@@ -208,6 +226,7 @@ func (l *Reader) endString() {
 	}
 }
 
+// escape reads the byte behind a backslash.
 func (l *Reader) escape(c byte) {
 	l.keep(c)
 	l.state = inString
@@ -231,7 +250,8 @@ func (l *Reader) unicode(c byte) {
 	l.addUnit()
 }
 
-// addUnit counts the UTF-8 bytes of a UTF-16 unit; a lone surrogate reads as U+FFFD.
+// addUnit counts the UTF-8 bytes of a UTF-16 unit; a lone surrogate reads as U+FFFD, which
+// has three.
 func (l *Reader) addUnit() {
 	switch u := l.unit; {
 	case u < 0x80:
@@ -248,6 +268,8 @@ func (l *Reader) addUnit() {
 	l.high = l.unit >= 0xd800 && l.unit < 0xdc00
 }
 
+// readScalar reads a piece of a number or a literal, and returns the place of the byte that
+// ends it.
 func (l *Reader) readScalar(p []byte, i int) int {
 	for ; i < len(p); i++ {
 		switch p[i] {
@@ -261,6 +283,7 @@ func (l *Reader) readScalar(p []byte, i int) int {
 	return i
 }
 
+// keep adds a byte to the scalar, as long as there is room.
 func (l *Reader) keep(c byte) {
 	if l.kept < LeafBytes {
 		l.buffer[l.kept] = c
@@ -268,6 +291,7 @@ func (l *Reader) keep(c byte) {
 	}
 }
 
+// emit passes a scalar to the visitor.
 func (l *Reader) emit(isString bool) {
 	l.Visitor.Visit(&l.path, l.depth, Leaf{isString, l.buffer[:l.kept], l.size})
 	l.hasValue = l.depth == 0

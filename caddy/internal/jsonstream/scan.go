@@ -123,6 +123,7 @@ func SkipValue(b []byte, i, depth int) (int, error) {
 	return i, ErrSyntax
 }
 
+// skipObject returns the place behind the object that begins at b[i].
 func skipObject(b []byte, i, depth int) (int, error) {
 	if depth >= MaxDepth {
 		return i, ErrDepth
@@ -144,6 +145,7 @@ func skipObject(b []byte, i, depth int) (int, error) {
 	}
 }
 
+// skipArray returns the place behind the array that begins at b[i].
 func skipArray(b []byte, i, depth int) (int, error) {
 	if depth >= MaxDepth {
 		return i, ErrDepth
@@ -165,7 +167,9 @@ func skipArray(b []byte, i, depth int) (int, error) {
 	}
 }
 
-// SkipString returns the place behind the string whose opening quote is b[i].
+// SkipString returns the place behind the string whose opening quote is b[i]. Control
+// characters must be escaped, and only the escapes of RFC 8259, 7, are ones; whether the
+// bytes are UTF-8 is for the caller to check, once for the whole text.
 func SkipString(b []byte, i int) (int, error) {
 	for i++; i < len(b); i++ {
 		switch c := b[i]; {
@@ -184,7 +188,7 @@ func SkipString(b []byte, i int) (int, error) {
 	return i, ErrSyntax
 }
 
-// escapeLength is the length of the escape sequence that b begins with, 0 if it is none.
+// escapeLength returns the length of the escape sequence that b begins with, 0 if it is none.
 func escapeLength(b []byte) int {
 	if len(b) < 2 {
 		return 0
@@ -200,6 +204,8 @@ func escapeLength(b []byte) int {
 	return 0
 }
 
+// skipNumber returns the place behind the number that begins at b[i], by the grammar of RFC
+// 8259, 6: no leading zeros, no +, digits on both sides of the point.
 func skipNumber(b []byte, i int) (int, error) {
 	if b[i] == '-' {
 		i++
@@ -232,7 +238,8 @@ func skipNumber(b []byte, i int) (int, error) {
 	return i, nil
 }
 
-func skipDigits(b []byte, i int) (int, bool) {
+// skipDigits passes digits; ok is false if there is none.
+func skipDigits(b []byte, i int) (end int, ok bool) {
 	start := i
 	for i < len(b) && isDigit(b[i]) {
 		i++
@@ -240,6 +247,7 @@ func skipDigits(b []byte, i int) (int, bool) {
 	return i, i > start
 }
 
+// skipLiteral passes one of true, false and null.
 func skipLiteral(b []byte, i int, word string) (int, error) {
 	if !bytes.HasPrefix(b[i:], []byte(word)) {
 		return i, ErrSyntax

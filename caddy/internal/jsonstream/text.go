@@ -30,7 +30,7 @@ func MarshalledBytes(v []byte) int {
 	return n
 }
 
-// escapedBytes bounds the length of a string as encoding/json writes it: with <, >, &,
+// escapedBytes bounds the length of a string between its quotes as encoding/json writes it: with <, >, &,
 // U+2028 and U+2029 escaped.
 func escapedBytes(s []byte) int {
 	n := 0
@@ -42,7 +42,7 @@ func escapedBytes(s []byte) int {
 			i += length - 1
 		case '<', '>', '&':
 			n += 6
-		case 0xe2:
+		case 0xe2: // may begin U+2028: three bytes become six, which the other two count 2 of
 			n += 4
 		default:
 			n++
@@ -80,7 +80,8 @@ func AppendDecoded(text, s []byte) []byte {
 	return text
 }
 
-// decodeEscape reads the escape sequence, or the surrogate pair of two, that s begins with.
+// decodeEscape reads the escape sequence, or the surrogate pair of two (RFC 8259, 7), that s
+// begins with, and returns how many bytes of s that were.
 func decodeEscape(s []byte) (r rune, length int) {
 	if s[1] != 'u' {
 		return rune(simpleEscapes[s[1]]), 2
@@ -97,10 +98,12 @@ func decodeEscape(s []byte) (r rune, length int) {
 	return utf8.RuneError, 6
 }
 
+// simpleEscapes are the escapes of one character.
 var simpleEscapes = [256]byte{
 	'"': '"', '\\': '\\', '/': '/', 'b': '\b', 'f': '\f', 'n': '\n', 'r': '\r', 't': '\t',
 }
 
+// hexRune returns the value of hex digits, which have been checked.
 func hexRune(s []byte) rune {
 	var r rune
 	for _, c := range s {
