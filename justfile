@@ -62,7 +62,7 @@ bench-metering *arguments:
     python -m tests.bench.bench_metering {{ arguments }}
 
 # Check style, types, imports, known dangers, pins and the wheel
-check: check-python check-go check-words check-lock check-audit check-wheel
+check: check-python check-go check-words check-lock check-platforms check-audit check-wheel
 
 # Check the style of the Python code
 lint:
@@ -104,6 +104,20 @@ check-vuln:
 # Check that requirements.lock says what pyproject.toml asks for
 check-lock:
     {{ lock }} | diff requirements.lock -
+
+# Check that every pinned package has a wheel for each Python and machine that pyproject.toml names
+check-platforms:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    folder=$(mktemp -d)
+    trap 'rm -r "$folder"' EXIT
+    for python in 3.11 3.12 3.13 3.14; do
+        for machine in x86_64 aarch64; do
+            uv pip install --quiet --dry-run --target "$folder" --only-binary :all: --require-hashes \
+                --python-version "$python" --python-platform "$machine-unknown-linux-gnu" \
+                --requirements requirements.lock
+        done
+    done
 
 # Check the spelling in every file that is ours to spell
 check-words:
