@@ -68,6 +68,7 @@ class Environment:
     )
     deadline_s: int = environ.var(1800, converter=_count, help="Longest life of an answer.")
     queue_ms: int = environ.var(250, converter=_wait, help="How long a request waits for a slot.")
+    authz_processes: int = environ.var(2, converter=_count, help="How many authz processes `up` starts.")
     poll_s: int = environ.var(5, converter=_count, help="How often backends are asked for their models.")
     ledger_days: int = environ.var(0, converter=_days, help="Days of the ledger that are kept; 0 keeps all.")
     database_url: str = environ.var("", name="DATABASE_URL", help="PostgreSQL >= 15.")
@@ -94,6 +95,7 @@ class Settings:
     template_tokens: int
     deadline_s: int
     queue_ms: int
+    authz_processes: int
     poll_s: int
     ledger_days: int
 
@@ -126,6 +128,7 @@ def load(environ_: Mapping[str, str], *, state: Path | None = None) -> Settings:
         template_tokens=raw.template_tokens,
         deadline_s=raw.deadline_s,
         queue_ms=raw.queue_ms,
+        authz_processes=raw.authz_processes,
         poll_s=raw.poll_s,
         ledger_days=raw.ledger_days,
     )

@@ -158,13 +158,13 @@ class _Stack:
 
     async def _start_services(self, supervisor: Supervisor, found: tuple[Backend, ...]) -> None:
         environ = plan.service_environ(self.folder, self.wish.environ, found)
-        for index in range(plan.AUTHZ_PROCESSES):
+        for index in range(self.chosen.authz_processes):
             await supervisor.start(plan.authz_program(self.folder, index, environ))
         await supervisor.start(plan.metering_program(self.folder, environ))
         if not self.found:
             # Caddy's first health check must find it, the next is 10 s later.
             await until(lambda: is_live(found[0]), what="the demo backend")
-        environ = plan.caddy_environ(self.folder, self.wish.port, self.chosen.journal, self.wish.environ)
+        environ = plan.caddy_environ(self.folder, self.wish.port, self.chosen, self.wish.environ)
         with step("Caddyfile", self.report):
             await plan.validate_caddy(self.binary, environ)
         await supervisor.start(plan.caddy_program(self.folder, self.binary, environ))

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from authz.backends.backend import Backend
+    from authz.settings import Settings
     from authz.stack.folder import StateFolder
 
-AUTHZ_PROCESSES: Final = 2
 _CADDY_CONFIG: Final = ("--config", str(SOURCE / "Caddyfile"), "--adapter", "caddyfile")
 _GRACE_S: Final = 10
 """How long Caddy lets running streams finish before it ends them itself."""
@@ -60,10 +60,10 @@ def demo_program(folder: StateFolder, backend: Backend, environ: Mapping[str, st
 
 
 def caddy_environ(
-    folder: StateFolder, port: int, journal: Path, environ: Mapping[str, str]
+    folder: StateFolder, port: int, chosen: Settings, environ: Mapping[str, str]
 ) -> dict[str, str]:
     """What the Caddyfile asks for; none of the secrets that Python is told."""
-    sockets = (folder.authz_socket(index) for index in range(AUTHZ_PROCESSES))
+    sockets = (folder.authz_socket(index) for index in range(chosen.authz_processes))
     return {
         "GATEWAY_BIND": "127.0.0.1",
         **{name: value for name, value in environ.items() if _is_for_caddy(name)},
@@ -71,7 +71,7 @@ def caddy_environ(
         "GATEWAY_BACKENDS": str(folder.backends),
         "GATEWAY_CONTROL": str(folder.control),
         "GATEWAY_GRACE": f"{_GRACE_S}s",
-        "GATEWAY_JOURNAL": str(journal),
+        "GATEWAY_JOURNAL": str(chosen.journal),
         "GATEWAY_RUN": str(folder.run),
         "GATEWAY_SITE": f"http://:{port}",
         "XDG_CONFIG_HOME": str(folder.path),

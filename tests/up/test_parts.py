@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from authz import settings
 from authz.backends.backend import Backend
 from authz.schema import dbmate_url
 from authz.stack import embedded, plan, snippets
@@ -57,13 +58,13 @@ def test_snippet_keeps_the_token_out(tmp_path: Path) -> None:
 
 def test_caddy_is_told_no_secret(tmp_path: Path) -> None:
     """Caddy knows no store and no token; an operator's own GATEWAY_ settings reach it."""
-    caller = {"DATABASE_URL": "d", "OLLAMA_BACKENDS": "b", "PATH": "p", "GATEWAY_BIND": "192.0.2.1"}
+    caller = {"DATABASE_URL": "d", "REDIS_URL": "r", "OLLAMA_URL": "http://b", "GATEWAY_BIND": "192.0.2.1"}
 
-    told = plan.caddy_environ(StateFolder(tmp_path), 1, tmp_path / "j", caller)
+    told = plan.caddy_environ(StateFolder(tmp_path), 1, settings.load(caller), caller)
 
     assert "192.0.2.1" == told["GATEWAY_BIND"]
     assert "http://:1" == told["GATEWAY_SITE"]
-    assert {"DATABASE_URL", "OLLAMA_BACKENDS"}.isdisjoint(told)
+    assert {"DATABASE_URL", "REDIS_URL", "OLLAMA_URL"}.isdisjoint(told)
 
 
 @pytest.mark.parametrize(

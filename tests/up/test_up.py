@@ -18,10 +18,10 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def test_two_stacks_side_by_side(new_stack: Callable[[], Stack]) -> None:
-    """Two folders and two ports are two gateways that share nothing."""
+    """Two folders and two ports are two gateways that share nothing, each with its own settings."""
     one, other = new_stack(), new_stack()
-    one.up()
-    other.up()
+    one.up(GATEWAY_AUTHZ_PROCESSES="1")
+    assert 3 == len(other.up(GATEWAY_AUTHZ_PROCESSES="3")["pids"]["authz"])
 
     assert [one.chat().status_code, other.chat().status_code] == [200, 200]
     one.key = other.key
