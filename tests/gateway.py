@@ -1,4 +1,4 @@
-"""One whole gateway a run for every test that needs one, in front of a demo backend that keeps a tally."""
+"""One whole gateway a run for every test that needs one, in front of a backend that keeps a tally."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ from authz import settings as settings_
 from authz.accounts.keys import create_key
 from authz.accounts.session import Session
 from authz.accounts.tenants import create_tenant
-from authz.demo.app import create
-from authz.demo.backend import named
 from authz.limiter.limiter import Limiter
 from authz.store import Store
 from authz.types import Limits
-from tests.serving import served
+from tests.backend.app import backend
+from tests.backend.serving import served
 from tests.up.stacks import Stack
 
 NewKey = Callable[..., Awaitable[str]]
 _numbers = itertools.count()
 
-MODELS = ("demo", "demo2", "demo-think", "demo-tpl", "demo-embed")
+MODELS = ("demo", "demo2", "demo-embed")
 
 
 @frozen
@@ -37,7 +36,7 @@ class Gateway:
 
     url: str
     key: str
-    demo_url: str
+    backend_url: str
     database_url: str
     stack: Stack
 
@@ -53,21 +52,21 @@ class Gateway:
 
 
 @pytest.fixture(scope="session")
-def demo_url() -> Iterator[str]:
-    """The URL of a demo backend that answers as fast as it can."""
-    with served(create([named(name) for name in MODELS], greeting="", pace_ms=0)) as url:
+def backend_url() -> Iterator[str]:
+    """The URL of a backend that answers as fast as it can."""
+    with served(backend(*MODELS)) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
-def gateway(demo_url: str) -> Iterator[Gateway]:
+def gateway(backend_url: str) -> Iterator[Gateway]:
     """A gateway in front of that backend."""
-    with running(demo_url, OLLAMA_URL=demo_url) as started:
+    with running(backend_url, OLLAMA_URL=backend_url) as started:
         yield started
 
 
 @contextmanager
-def running(demo_url: str, **environ: str) -> Iterator[Gateway]:
+def running(backend_url: str, **environ: str) -> Iterator[Gateway]:
     """Run a gateway with such settings."""
     with tempfile.TemporaryDirectory(prefix="nz") as folder:
         stack = Stack(Path(folder) / "s")
@@ -75,7 +74,7 @@ def running(demo_url: str, **environ: str) -> Iterator[Gateway]:
         assert done.returncode == 0, done.stderr
         said = json.loads(done.stdout)
         stores = json.loads((stack.state / "stores.json").read_bytes())
-        yield Gateway(said["url"], said["key"], demo_url, stores["database_url"], stack)
+        yield Gateway(said["url"], said["key"], backend_url, stores["database_url"], stack)
         stack.run("down")
 
 

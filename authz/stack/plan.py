@@ -56,7 +56,7 @@ def metering_program(folder: StateFolder, environ: Mapping[str, str]) -> Program
 def demo_program(folder: StateFolder, backend: Backend, environ: Mapping[str, str]) -> Program:
     """The built-in backend, for machines without Ollama."""
     port = urlsplit(backend.url).port
-    return _python(folder, "demo", ("authz.demo", "--port", str(port)), environ)
+    return _python(folder, "demo", ("authz.stack.demo", "--port", str(port)), environ)
 
 
 def caddy_environ(

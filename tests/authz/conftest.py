@@ -18,8 +18,6 @@ from authz.accounts.session import Session
 from authz.accounts.tenants import create_tenant
 from authz.app import build
 from authz.backends.backend import Backend
-from authz.demo.app import create
-from authz.demo.backend import named
 from authz.limiter.limiter import Limiter
 from authz.settings import Settings
 from authz.store import Store
@@ -27,7 +25,8 @@ from authz.types import Identity
 from metering.store import Store as Metering
 from tests.authz.asking import BOOT, NODE, Guard
 from tests.authz.billing import Book
-from tests.serving import served
+from tests.backend.app import backend
+from tests.backend.serving import served
 
 
 @pytest.fixture
@@ -59,19 +58,19 @@ async def key(session: Session) -> CreatedKey:
 
 
 @pytest.fixture(scope="session")
-def demo_url() -> Iterator[str]:
+def backend_url() -> Iterator[str]:
     """The URL of a demo backend with the models demo and demo-embed."""
-    with served(create([named("demo"), named("demo-embed")], greeting="")) as url:
+    with served(backend("demo", "demo-embed")) as url:
         yield url
 
 
 @pytest.fixture
-async def authz_url(settings: Settings, demo_url: str, store: Store) -> AsyncIterator[str]:
+async def authz_url(settings: Settings, backend_url: str, store: Store) -> AsyncIterator[str]:
     """The URL of a served authz whose one backend is the demo, and whose one node metering knows."""
     async with store.connection() as connection:
         await connection.execute("INSERT INTO nodes (node, boot, eof_at) VALUES ($1, $2, now())", NODE, BOOT)
     listener = socket.create_server(("127.0.0.1", 0))
-    app = build(evolve(settings, backends=(Backend("default", demo_url),)))
+    app = build(evolve(settings, backends=(Backend("default", backend_url),)))
     server = uvicorn.Server(uvicorn.Config(app, http="httptools", ws="none", log_level="warning"))
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -236,7 +236,7 @@ async def test_every_ask_frees_what_has_ended(guard: Guard, session: Session, ke
     assert 204 == (await guard.ask()).status_code
 
 
-async def test_reads_are_answered_from_the_inventory(guard: Guard, demo_url: str) -> None:
+async def test_reads_are_answered_from_the_inventory(guard: Guard, backend_url: str) -> None:
     """C1: a read route repeats what the backend says of the models a key may use."""
     tags = await guard.read("/api/tags")
     assert ["demo:latest", "demo-embed:latest"] == [model["name"] for model in tags.json()["models"]]

@@ -32,8 +32,6 @@ from authz.accounts.keys import CreatedKey, create_key
 from authz.accounts.session import Session
 from authz.accounts.tenants import create_tenant
 from authz.app import Gate
-from authz.demo.app import create
-from authz.demo.backend import named
 from authz.limiter.connection import Script
 from authz.limiter.limiter import Limiter
 from authz.schema import migrate
@@ -42,7 +40,8 @@ from authz.stack import embedded
 from authz.store import Store
 from authz.types import Closed, Limits
 from tests.authz.asking import BOOT, NODE, uuid7
-from tests.serving import served
+from tests.backend.app import backend
+from tests.backend.serving import served
 
 CPU_US, VERIFIES_PER_S = 120, 8_000
 AT_ONCE = (1, 64)
@@ -176,7 +175,7 @@ def stores() -> Iterator[Settings]:
         database = stack.enter_context(embedded.postgres_server(state, database="gateway"))
         redis = stack.enter_context(embedded.redis_server(state))
         migrate(database.url)
-        url = stack.enter_context(served(create([named("demo")], greeting="")))
+        url = stack.enter_context(served(backend("demo")))
         (state / "pepper").write_text("ab" * 32)
         (state / "pepper").chmod(0o400)
         yield settings_.load(

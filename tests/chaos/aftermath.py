@@ -76,7 +76,7 @@ class Aftermath:
             self.table.tell(f"requests: {manner.value}", count)
 
     async def _of_requests(self, rows: dict[UUID, Row], lines: Lines) -> None:
-        truths = await evidence.truths(self.world.demo_url)
+        truths = await evidence.truths(self.world.backend_url)
         judge = Judge(rows, truths, frozenset(lines.boots[:-1]))
         judge.judge(self.load.asked)
         self.wrongs = judge.wrongs

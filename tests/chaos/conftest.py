@@ -1,4 +1,4 @@
-"""A gateway of its own for whoever breaks things, in front of a demo backend of its own."""
+"""A gateway of its own for whoever breaks things, in front of a backend of its own."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from collections.abc import AsyncIterator, Iterator
 import asyncpg
 import pytest
 
-from authz.demo.app import create
-from authz.demo.backend import named
+from tests.backend.app import backend
+from tests.backend.serving import served
 from tests.gateway import Gateway, NewKey, keymaker, running
-from tests.serving import served
 
 
 @pytest.fixture(scope="module")
 def broken() -> Iterator[Gateway]:
     """A gateway whose processes may be killed: the supervisor brings them back."""
-    demo = create([named("demo")], greeting="", pace_ms=0)
-    with served(demo) as demo_url, running(demo_url, OLLAMA_URL=demo_url) as gateway:
+    with served(backend("demo")) as backend_url, running(backend_url, OLLAMA_URL=backend_url) as gateway:
         yield gateway
 
 

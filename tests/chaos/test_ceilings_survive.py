@@ -132,8 +132,8 @@ async def test_flush_and_kill_together(broken: Gateway, new_key: NewKey, ledger:
     key = await new_key(tenant=Limits(tokens_total=5000))
     storm = Storm(broken, key, "tokens=100 delay_ms=20", cap=100)
     blowing = asyncio.create_task(storm.blow(20))
-    async with httpx.AsyncClient(base_url=broken.demo_url) as demo:
-        while (await demo.get("/demo/gauges")).json()["in_flight"] < 20:
+    async with httpx.AsyncClient(base_url=broken.backend_url) as demo:
+        while (await demo.get("/test/gauges")).json()["in_flight"] < 20:
             await asyncio.sleep(0.01)
     await _flush(broken)
     _kill(broken, "caddy")

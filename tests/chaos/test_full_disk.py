@@ -15,10 +15,9 @@ import httpx
 import pytest
 from attrs import define, field
 
-from authz.demo.app import create
-from authz.demo.backend import named
+from tests.backend.app import backend
+from tests.backend.serving import served
 from tests.chaos.disk import Disk
-from tests.serving import served
 from tests.up.stacks import Stack
 
 pytestmark = pytest.mark.timeout(180)
@@ -37,7 +36,7 @@ class World:
 
     stack: Stack
     disk: Disk
-    demo_url: str
+    backend_url: str
     client: httpx.AsyncClient
     answers: list[int] = field(factory=list)
 
@@ -65,7 +64,7 @@ class World:
 
     async def tally(self, **query: str | int) -> list[dict[str, Any]]:
         """What the backend was asked and what it produced."""
-        found = await self.client.get(f"{self.demo_url}/demo/tally", params=query)
+        found = await self.client.get(f"{self.backend_url}/test/tally", params=query)
         entries: list[dict[str, Any]] = found.json()
         return entries
 
@@ -74,7 +73,7 @@ class World:
 def stack() -> Iterator[tuple[Stack, Disk, str]]:
     """A stack on a small disk, its disk and its backend."""
     with (
-        served(create([named("demo")], greeting="", pace_ms=0)) as demo_url,
+        served(backend("demo")) as backend_url,
         tempfile.TemporaryDirectory(prefix="nz") as name,
     ):
         disk = Disk(Path(name) / "disk")
@@ -82,10 +81,10 @@ def stack() -> Iterator[tuple[Stack, Disk, str]]:
         starting = Stack(Path(name) / "s", within=disk.within)
         arguments = ("--port", str(starting.port), "--detach", "--json")
         journal = str(disk.folder / "journal.log")
-        done = starting.run("up", *arguments, OLLAMA_URL=demo_url, GATEWAY_JOURNAL=journal)
+        done = starting.run("up", *arguments, OLLAMA_URL=backend_url, GATEWAY_JOURNAL=journal)
         assert done.returncode == 0, done.stderr
         running = Stack(starting.state, starting.port, json.loads(done.stdout)["key"])
-        yield running, disk, demo_url
+        yield running, disk, backend_url
         running.run("down")
 
 
@@ -104,7 +103,7 @@ async def test_a_full_disk_closes_the_doors(stack: tuple[Stack, Disk, str]) -> N
         assert {503} == {(await world.chat()).status_code for _ in range(REFUSED)}
         assert before == await world.tally()
 
-        await client.post(f"{world.demo_url}/demo/release", params={"name": "gate", "chunks": 100})
+        await client.post(f"{world.backend_url}/test/release", params={"name": "gate", "words": 100})
         assert 200 == (await held).status_code
         world.disk.free(world.caddy())
         await world.chat_until(200)

@@ -16,16 +16,15 @@ from authz import settings as settings_
 from authz.accounts.keys import create_key
 from authz.accounts.session import Session
 from authz.accounts.tenants import create_tenant
-from authz.demo.app import create
-from authz.demo.backend import named
 from authz.identity.secrets import Peppers, mint
 from authz.limiter.limiter import Limiter
 from authz.settings import Settings
 from authz.store import Store
 from authz.types import Limits
+from tests.backend.app import backend
+from tests.backend.serving import served
 from tests.chaos.disk import Disk
 from tests.chaos.load import Key
-from tests.serving import served
 from tests.up.stacks import Stack
 
 DISK_SIZE = "48m"
@@ -53,7 +52,7 @@ class World:
 
     stack: Stack
     disk: Disk
-    demo_url: str
+    backend_url: str
     settings: Settings
 
     @property
@@ -66,14 +65,14 @@ class World:
 def running(roll: str) -> Iterator[World]:
     """Bring a gateway up whose journal lies on a disk of its own and rolls at this size."""
     with (
-        served(create([named("demo"), named("demo-embed")], greeting="")) as demo_url,
+        served(backend("demo", "demo-embed")) as backend_url,
         tempfile.TemporaryDirectory(prefix="nz") as name,
     ):
         disk = Disk(Path(name) / "disk", size=DISK_SIZE)
         disk.folder.mkdir()
         starting = Stack(Path(name) / "s", within=disk.within)
         environ = {
-            "OLLAMA_URL": demo_url,
+            "OLLAMA_URL": backend_url,
             "GATEWAY_JOURNAL": str(disk.folder / "journal.log"),
             "GATEWAY_JOURNAL_ROLL": roll,
             "GATEWAY_DEADLINE_S": str(DEADLINE_S),
@@ -82,7 +81,7 @@ def running(roll: str) -> Iterator[World]:
         assert done.returncode == 0, done.stderr
         stack = Stack(starting.state, starting.port, json.loads(done.stdout)["key"])
         try:
-            yield World(stack, disk, demo_url, settings_.load({}, state=stack.state))
+            yield World(stack, disk, backend_url, settings_.load({}, state=stack.state))
         finally:
             stack.run("down")
 

@@ -84,14 +84,14 @@ async def test_last_answer_is_a_normal_short_one(gateway: Gateway, new_key: NewK
     assert 60 <= answer.usage.total_tokens <= 100
 
 
-async def test_slots(gateway: Gateway, new_key: NewKey, demo_url: str) -> None:
+async def test_slots(gateway: Gateway, new_key: NewKey, backend_url: str) -> None:
     """L4: five slots under 200 clients are five at the backend, never more, and all free afterwards."""
     key = await new_key(key=Limits(concurrency=5))
-    async with httpx.AsyncClient(base_url=demo_url) as demo:
-        await demo.delete("/demo/tally")
+    async with httpx.AsyncClient(base_url=backend_url) as demo:
+        await demo.delete("/test/tally")
         storm = Storm(gateway, key, "tokens=5 delay_ms=2")
         await storm.blow(200, is_patient=True)
-        gauges = (await demo.get("/demo/gauges")).json()
+        gauges = (await demo.get("/test/gauges")).json()
     assert 200 == storm.answers[200]
     assert 5 == gauges["max_in_flight"]
     after = Storm(gateway, key, "tokens=1")

@@ -243,7 +243,7 @@ TARGETS: Final = (
             "POST /v1/nope",
             "POST /v1/audio/transcriptions",
             "POST /v1/messages/count_tokens",
-            "GET /demo/tally",
+            "GET /test/tally",
             f"GET /{'a' * 20_000}",
         )
     ),

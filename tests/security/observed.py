@@ -70,16 +70,16 @@ class Witness:
     def of(cls, gateway: Gateway) -> Iterator[Witness]:
         """The witness of a gateway."""
         journal = gateway.stack.state / "journal" / "journal.log"
-        with httpx.Client(base_url=gateway.demo_url) as backend:
+        with httpx.Client(base_url=gateway.backend_url) as backend:
             yield cls(backend, gateway.database_url, journal)
 
     def forget(self) -> None:
         """Let the backend forget its hits."""
-        self._backend.delete("/demo/tally").raise_for_status()
+        self._backend.delete("/test/tally").raise_for_status()
 
     def hits(self) -> list[Hit]:
         """What reached the backend through the gateway."""
-        said = self._backend.get("/demo/hits").raise_for_status()
+        said = self._backend.get("/test/hits").raise_for_status()
         return [hit for hit in msgspec.json.decode(said.content, type=list[Hit]) if not hit.is_poll]
 
     def settled(self, ids: Iterable[str]) -> dict[str, Row]:

@@ -87,16 +87,16 @@ class Fragile:
 
 
 @pytest.fixture(scope="module")
-def stack(demo_url: str) -> Iterator[Fragile]:
+def stack(backend_url: str) -> Iterator[Fragile]:
     """The gateway of this module, with a good backend and a broken one."""
     broken = Broken()
-    backends = [{"name": "good", "url": demo_url}, {"name": "broken", "url": broken.url}]
+    backends = [{"name": "good", "url": backend_url}, {"name": "broken", "url": broken.url}]
     settings = {
         "OLLAMA_BACKENDS": json.dumps(backends),
         "GATEWAY_DEADLINE_S": str(DEADLINE_S),
         "GATEWAY_POLL_S": "1",
     }
-    with running(demo_url, **settings) as gateway, Witness.of(gateway) as witness:
+    with running(backend_url, **settings) as gateway, Witness.of(gateway) as witness:
         yield Fragile(gateway, broken, witness)
     broken.close()
 

@@ -115,7 +115,11 @@ class Stack:
         return httpx.post(
             f"http://127.0.0.1:{self.port}/api/chat",
             headers={"Authorization": f"Bearer {self.key}"},
-            json={"model": "demo", "messages": [{"role": "user", "content": "tokens=3"}]},
+            json={
+                "model": "demo",
+                "messages": [{"role": "user", "content": "tokens=3"}],
+                "options": {"num_predict": 3},
+            },
             timeout=10,
         )
 

@@ -12,7 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from tests.up.stacks import Stack, answers, free_port, until
+from tests.backend.app import backend
+from tests.backend.serving import served
+from tests.up.stacks import Stack
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -50,17 +52,12 @@ def test_up_twice_at_once(new_stack: Callable[[], Stack]) -> None:
 
 def test_backend_with_a_token(stack: Stack) -> None:
     """A backend sees the token that it was named with, and never the key of a client."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    argv = [sys.executable, "-m", "authz.demo", "--port", str(port), "--pace-ms", "0"]
-    with subprocess.Popen(argv) as demo:
-        until(lambda: answers(f"{url}/api/version"))
+    with served(backend("demo")) as url:
         stack.up(OLLAMA_BACKENDS=json.dumps([{"name": "gpu", "url": url, "token": 'a"b {c}'}]))
 
         assert 200 == stack.chat().status_code
 
-        hits = [hit for hit in httpx.get(f"{url}/demo/hits").json() if hit["target"] == "/api/chat"]
-        demo.terminate()
+        hits = [hit for hit in httpx.get(f"{url}/test/hits").json() if hit["target"] == "/api/chat"]
     headers = [value for name, value in hits[0]["headers"] if name.lower() == "authorization"]
     assert ['Bearer a"b {c}'] == headers
     assert stack.key is not None
