@@ -10,7 +10,8 @@ import msgspec
 import pytest
 
 from authz import messages
-from authz.decision import routes
+from authz.decision import checks, routes
+from authz.decision.refusals import Reason
 
 CONTRACT = Path(__file__).parents[2] / "caddy" / "testdata" / "contract"
 
@@ -74,3 +75,11 @@ def test_routes_are_the_guards() -> None:
     }
     assert theirs == ours
     assert tuple(contract["mutations"]) == routes.MUTATIONS
+
+
+def test_reasons_are_the_guards() -> None:
+    """authz and the guard have one list of reasons, and one meaning of each problem."""
+    contract = json.loads(_sample("reasons.json"))
+    assert contract["denials"] == sorted(Reason)
+    bodies = {problem: reason for problem, reason in contract["problems"].items() if problem != "target"}
+    assert bodies == checks.PROBLEMS

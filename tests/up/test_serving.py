@@ -1,4 +1,4 @@
-"""The demo backend that tests and measurements start ends with them."""
+"""The backend that tests and measurements start ends with them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ import threading
 
 import pytest
 
-from authz.demo.app import create
-from authz.demo.backend import named
-from tests.serving import served
+from tests.backend.app import backend
+from tests.backend.serving import served
 
 
 def test_a_failure_ends_the_backend() -> None:
     """What fails while a backend is served is raised at once; a thread left behind would hang the process."""
     before = threading.active_count()
 
-    with pytest.raises(RuntimeError, match="not admitted"), served(create([named("demo")])):
+    with pytest.raises(RuntimeError, match="not admitted"), served(backend("demo")):
         raise RuntimeError("not admitted")
 
     assert before == threading.active_count()
