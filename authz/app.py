@@ -41,7 +41,7 @@ from authz.store import Store
 from authz.templates import Templates
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from litestar.types import Receive, Scope, Send
 
@@ -68,9 +68,12 @@ def create() -> Litestar:
     return build(settings_.load(os.environ))
 
 
-def build(settings: Settings) -> Litestar:
-    """Build the application; nothing is opened before its lifespan starts."""
-    gate = Gate(settings)
+def build(settings: Settings, *, sources_s: Callable[[], float] = time.monotonic) -> Litestar:
+    """Build the application; nothing is opened before its lifespan starts.
+
+    `sources_s` is the clock by which sources of wrong keys are forgotten.
+    """
+    gate = Gate(settings, sources_s=sources_s)
     return Litestar(
         route_handlers=[
             asgi("/verify", copy_scope=False)(gate.verify),
@@ -87,8 +90,9 @@ def build(settings: Settings) -> Litestar:
 class Gate:
     """HTTP in and out of the Verifier; owns what the process holds open."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, sources_s: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
+        self._sources_s = sources_s
         self._verifier: Verifier | None = None
         self._metrics = metrics.Metrics(CollectorRegistry())
 
@@ -113,7 +117,7 @@ class Gate:
                 rebuilder=rebuilder,
                 nodes=nodes,
                 queue=Queue(wait_s=settings.queue_ms / 1000, now_s=time.monotonic),
-                sources=Sources(now_s=time.monotonic),
+                sources=Sources(now_s=self._sources_s),
                 templates=templates,
                 now=utc_now,
             )
