@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 DEFAULT_STATE: Final = Path(".gateway")
 
+MOST_PROCESSES: Final = 10
+"""Of authz: the Caddyfile asks them for metrics by one digit."""
+
 LONGEST_WAIT_MS: Final = 1000
 """In line for a slot; a decision has 1.5 s in all."""
 
@@ -30,6 +33,13 @@ LONGEST_WAIT_MS: Final = 1000
 def _count(text: str) -> int:
     number = int(text)
     if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def _processes(text: str) -> int:
+    number = int(text)
+    if not 1 <= number <= MOST_PROCESSES:
         raise ValueError(text)
     return number
 
@@ -68,7 +78,7 @@ class Environment:
     )
     deadline_s: int = environ.var(1800, converter=_count, help="Longest life of an answer.")
     queue_ms: int = environ.var(250, converter=_wait, help="How long a request waits for a slot.")
-    authz_processes: int = environ.var(2, converter=_count, help="How many authz processes `up` starts.")
+    authz_processes: int = environ.var(2, converter=_processes, help="Of authz, which `up` starts.")
     poll_s: int = environ.var(5, converter=_count, help="How often backends are asked for their models.")
     ledger_days: int = environ.var(0, converter=_days, help="Days of the ledger that are kept; 0 keeps all.")
     database_url: str = environ.var("", name="DATABASE_URL", help="PostgreSQL >= 15.")

@@ -14,7 +14,7 @@ import pytest
 
 from authz.errors import CommandError
 from authz.stack import embedded
-from tests.up.stacks import Stack
+from tests.up.stacks import Stack, until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -134,7 +134,12 @@ def test_caddy_that_refuses_its_settings(stack: Stack) -> None:
     refusal = stack.refusal("--demo", GATEWAY_MAX_BODY="much")
 
     assert "Caddy refuses its configuration" in refusal
-    assert [] == stack.processes()
+    until(lambda: not stack.processes())
+
+
+def test_more_processes_than_can_be_watched(stack: Stack) -> None:
+    """The number of authz processes has bounds: one, and those that Prometheus can be shown."""
+    assert "is no number in its bounds" in stack.refusal("--demo", GATEWAY_AUTHZ_PROCESSES="11")
 
 
 def test_database_that_does_not_answer(stack: Stack) -> None:
