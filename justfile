@@ -48,6 +48,11 @@ conformance *arguments:
     @{{ caddy }} version
     pytest tests/conformance {{ arguments }}
 
+# Run what depends on the time 400 days ahead, then with a month that ends during the tests
+test-shifted *arguments:
+    python -m tests.clock.shifted days {{ arguments }}
+    python -m tests.clock.shifted months {{ arguments }}
+
 # Break a whole gateway under load for 7 minutes, and compare every book afterwards
 chaos *arguments:
     @{{ caddy }} version

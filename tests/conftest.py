@@ -10,12 +10,15 @@ from pathlib import Path
 import asyncpg
 import hypothesis
 import pytest
+from attrs import evolve
 from redis.asyncio import Redis
 
 from authz.limiter.limiter import Limiter
 from authz.schema import migrate
 from authz.stack import embedded
+from authz.stack.embedded import Server
 from authz.store import Store
+from tests.clock import wall
 
 # How long an example takes says more about the machine than about the product.
 hypothesis.settings.register_profile("gateway", deadline=None)
@@ -32,10 +35,19 @@ def stores() -> Iterator[Path]:
     """A folder with a PostgreSQL and a Redis that run as long as the tests do."""
     with tempfile.TemporaryDirectory(prefix="nz", ignore_cleanup_errors=True) as folder:
         state = Path(folder)
-        with embedded.postgres_server(state) as postgres, embedded.redis_server(state):
+        postgres, redis = embedded.postgres_server(state), embedded.redis_server(state)
+        for server in (postgres, redis):
+            share_clock(server)
+        with postgres, redis:
             migrate(embedded.postgres_url(state, TEMPLATE))
             assert postgres.url
             yield state
+
+
+def share_clock(server: Server) -> None:
+    """Give a server the wall clock of this run: programs of the stack inherit no environment."""
+    program = server._program
+    server._program = evolve(program, environ={**program.environ, **wall.environ()})
 
 
 @pytest.fixture
