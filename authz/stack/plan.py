@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -16,7 +17,6 @@ from authz.stack.program import Layer, Program
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from authz.backends.backend import Backend
     from authz.settings import Settings
@@ -26,6 +26,8 @@ _CADDY_CONFIG: Final = ("--config", str(SOURCE / "Caddyfile"), "--adapter", "cad
 _GRACE_S: Final = 10
 """How long Caddy lets running streams finish before it ends them itself."""
 _UVICORN: Final = (
+    # uvicorn would import from the current folder first, whatever Python's -P says.
+    *("--app-dir", str(Path(__file__).parents[2])),
     *("--factory", "authz.app:create", "--http", "httptools", "--loop", "uvloop", "--ws", "none"),
     *("--no-proxy-headers", "--no-server-header", "--no-access-log", "--log-level", "warning"),
     # Longer than Caddy keeps an idle connection, so that Caddy never writes into a closed one.
