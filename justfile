@@ -15,6 +15,10 @@ default:
 up *arguments:
     @neuronetz-gateway up {{ arguments }}
 
+# Start the whole gateway, and replace authz and metering whenever their code changes
+dev *arguments:
+    @neuronetz-gateway up --reload {{ arguments }}
+
 # Stop it again
 down *arguments:
     @neuronetz-gateway down {{ arguments }}

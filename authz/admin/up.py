@@ -30,6 +30,7 @@ def up(
     state: State = DEFAULT_STATE,
     detach: Flag = False,
     demo: Flag = False,
+    reload: Flag = False,
     json: Flag = False,
 ) -> int:
     """Start the whole gateway on this machine: stores, backend, authz, metering and Caddy.
@@ -42,9 +43,12 @@ def up(
         state: The folder in which all of the stack lies.
         detach: Return when the gateway is ready; `down` stops it.
         demo: Use the built-in demo backend, whatever else there is.
+        reload: Replace authz and metering when their code changes; streams go on.
         json: Print one JSON object for programs when the gateway is ready.
     """
-    wish = Wish(state=state, port=port, is_demo_wanted=demo, environ=dict(os.environ))
+    wish = Wish(
+        state=state, port=port, is_demo_wanted=demo, is_reload_wanted=reload, environ=dict(os.environ)
+    )
     folder = make_folder(state)
     run = _run_detached if detach else _run_attached
     return run(wish, lambda key: _show(folder, key, is_json=json))

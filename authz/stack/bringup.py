@@ -24,6 +24,7 @@ from authz.stack.checklist import News, Stage, elapsed_ms, step
 from authz.stack.facts import Facts
 from authz.stack.first import first_key
 from authz.stack.folder import Stores, hold, make_folder, save_stores
+from authz.stack.reload import reload_services
 from authz.stack.supervisor import Supervisor, myself
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Wish:
     state: Path
     port: int
     is_demo_wanted: bool
+    is_reload_wanted: bool = False
     environ: Mapping[str, str]
 
     @property
@@ -109,7 +111,10 @@ class _Stack:
                 key = await self._start(supervisor)
                 supervisor.announce(evolve(supervisor.facts, is_ready=True))
                 self.report(News(Stage.READY, text=key or "", elapsed_ms=elapsed_ms(self.began)))
-                await asyncio.Event().wait()
+                if self.wish.is_reload_wanted:
+                    await reload_services(supervisor, self.wish.environ, self.report)
+                else:
+                    await asyncio.Event().wait()
         except* GatewayError as failures:
             # Not raised here: what leaves this clause leaves it in a group, which is no GatewayError.
             failure = failures.exceptions[0]

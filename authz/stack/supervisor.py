@@ -53,6 +53,8 @@ class Child:
     program: Program
     process: asyncio.subprocess.Process
     deaths: Deaths = field(factory=Deaths)
+    is_replaced: bool = False
+    """Its end was asked for, so it is no death."""
 
 
 @define
@@ -77,6 +79,13 @@ class Supervisor:
         self.facts = facts
         save_facts(self.folder, facts)
 
+    async def replace(self, name: str) -> None:
+        """End the child of this name in order; its successor starts the program as it is now."""
+        for child in self._children:
+            if child.program.name == name and child.process.returncode is None:
+                child.is_replaced = True
+                await _end(child)
+
     async def stop(self) -> None:
         """End the children layer by layer from the top, each by its own signal, then by force."""
         for layer in sorted(Layer, reverse=True):
@@ -87,6 +96,11 @@ class Supervisor:
         name = child.program.name
         while True:
             code = await child.process.wait()
+            if child.is_replaced:
+                child.is_replaced = False
+                self.report(News(Stage.RESTARTED, name, "replaced"))
+                await self._restart(child)
+                continue
             words = " | ".join(last_lines(child.program.log)) or "it said nothing"
             pause_s = child.deaths.pause_s(time.monotonic())
             if pause_s is None:
@@ -94,8 +108,11 @@ class Supervisor:
                 raise CommandError(message)
             self.report(News(Stage.RESTARTED, name, f"{_cause(code)}, restarted: {words}"))
             await asyncio.sleep(pause_s)
-            child.process = await _spawn(child.program)
-            self._write_down()
+            await self._restart(child)
+
+    async def _restart(self, child: Child) -> None:
+        child.process = await _spawn(child.program)
+        self._write_down()
 
     def _write_down(self) -> None:
         seen = (observe(child.program.name, child.process.pid) for child in self._children)

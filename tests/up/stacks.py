@@ -68,10 +68,11 @@ class Stack:
             argv, env=env, capture_output=True, text=True, timeout=240, check=False, umask=self.umask
         )
 
-    def up(self, **environ: str) -> dict[str, Any]:
+    def up(self, *arguments: str, **environ: str) -> dict[str, Any]:
         """Bring it up, with the demo backend unless told of another; returns what it says of itself."""
         backend = [] if "OLLAMA_BACKENDS" in environ else ["--demo"]
-        done = self.run("up", "--port", str(self.port), "--detach", "--json", *backend, **environ)
+        port = ("--port", str(self.port))
+        done = self.run("up", *port, "--detach", "--json", *backend, *arguments, **environ)
         assert done.returncode == 0, done.stderr
         said: dict[str, Any] = json.loads(done.stdout)
         self.key = said["key"] or self.key
