@@ -289,7 +289,7 @@ class Machine(RuleBasedStateMachine):
         if not self.flushed and self.written:
             async with Redis.from_url(self.redis_url) as redis:
                 used = await redis.hget(keyspace.tenant(tenant), f"u:{self.journal.key}:t")
-            assert len(self.written) * TOKENS == int(used)
+            assert len(self.written) * TOKENS == int(used or 0)
 
 
 @pytest.mark.timeout(300)

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from uuid import UUID
@@ -83,7 +83,7 @@ class Gate:
 
 
 @pytest.fixture
-def stuff() -> AsyncIterator[Path]:
+def stuff() -> Iterator[Path]:
     """A folder whose name is short enough for sockets."""
     with TemporaryDirectory(prefix="nz") as folder:
         yield Path(folder)
@@ -119,7 +119,8 @@ class World:
 
     async def is_billed(self) -> bool:
         """Whether the ledger has all that was written."""
-        return await self.ledger.fetchval("SELECT count(*) FROM ledger") >= len(self.ids)
+        rows: int = await self.ledger.fetchval("SELECT count(*) FROM ledger")
+        return rows >= len(self.ids)
 
     async def is_published(self) -> bool:
         """Whether Redis knows all that was written."""

@@ -45,7 +45,7 @@ class World:
         """What Postgres and Redis say of each window."""
         in_postgres = await self.life.ledger.fetch("SELECT used FROM budget_windows")
         found = await self.life.redis.hgetall(keyspace.tenant(TENANT))
-        in_redis = {int(value) for name, value in found.items() if name.startswith(b"u:")}
+        in_redis = {int(value) for name, value in found.items() if name[:2] == b"u:"}
         return {row["used"] for row in in_postgres}, in_redis
 
 

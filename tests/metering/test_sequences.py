@@ -71,7 +71,7 @@ async def test_numbers_go_on_from_batch_to_batch(begin: Begin, journal: JournalF
     await life.drain()
     journal.append(late)
     await life.drain()
-    row = await life.ledger.fetchrow("SELECT next, ahead, lost FROM journal_sequences")
+    (row,) = await life.ledger.fetch("SELECT next, ahead, lost FROM journal_sequences")
     assert (4, [], 0) == tuple(row)
 
 

@@ -142,7 +142,7 @@ async def test_an_earlier_boot_or_end_takes_nothing_back(
     limiter.clock_us -= 5_000_000
     journal.append(old)
     await life.beat()
-    row = await life.ledger.fetchrow("SELECT boot, eof_at FROM nodes")
+    (row,) = await life.ledger.fetch("SELECT boot, eof_at FROM nodes")
     assert (journal.boot, DAY_MS / 1000) == (row["boot"], row["eof_at"].timestamp())
 
 
@@ -170,7 +170,7 @@ async def test_a_committed_boot_line_makes_its_node_known(begin: Begin, journal:
     """The node's row says its boot and how far, by Redis's clock, its journal is known."""
     life = await begin()
     await life.drain()
-    row = await life.ledger.fetchrow("SELECT node, boot, eof_at FROM nodes")
+    (row,) = await life.ledger.fetch("SELECT node, boot, eof_at FROM nodes")
     assert (NODE, journal.boot) == (row["node"], row["boot"])
     assert row["eof_at"] is not None
 

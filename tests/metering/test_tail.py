@@ -156,7 +156,12 @@ def test_a_packed_file_is_not_unpacked_again(
     reader.drain()
     held: list[Path] = []
     holds = OpenFile.holds
-    monkeypatch.setattr(OpenFile, "holds", lambda file, mark: held.append(file.path) or holds(file, mark))
+
+    def holding(file: OpenFile, mark: Mark) -> bool:
+        held.append(file.path)
+        return holds(file, mark)
+
+    monkeypatch.setattr(OpenFile, "holds", holding)
     reader.restart()
     assert [] == reader.drain()
     assert [] == [path for path in held if path.suffix == ".gz"]
