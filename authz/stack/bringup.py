@@ -112,7 +112,12 @@ class _Stack:
                 supervisor.announce(evolve(supervisor.facts, is_ready=True))
                 self.report(News(Stage.READY, text=key or "", elapsed_ms=elapsed_ms(self.began)))
                 if self.wish.is_reload_wanted:
-                    await reload_services(supervisor, self.wish.environ, self.report)
+                    await reload_services(
+                        supervisor,
+                        self.wish.environ,
+                        self.report,
+                        authz_processes=self.chosen.authz_processes,
+                    )
                 else:
                     await asyncio.Event().wait()
         except* GatewayError as failures:

@@ -12,7 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from authz.stack import plan
 from authz.stack.checklist import News, Stage
 
 if TYPE_CHECKING:
@@ -34,7 +33,11 @@ _Files: TypeAlias = dict[Path, tuple[int, int]]
 
 
 async def reload_services(
-    supervisor: Supervisor, environ: Mapping[str, str], report: Callable[[News], None]
+    supervisor: Supervisor,
+    environ: Mapping[str, str],
+    report: Callable[[News], None],
+    *,
+    authz_processes: int,
 ) -> None:
     """Replace the services after each change of their files, until cancelled."""
     seen = _files()
@@ -45,13 +48,13 @@ async def reload_services(
             report(News(Stage.FAILED, "reload", f"the old code goes on: {problem}"))
             continue
         try:
-            await _replace_services(supervisor)
+            await _replace_services(supervisor, authz_processes)
         except TimeoutError:
             report(News(Stage.FAILED, "reload", f"authz does not listen after {_LISTENS_S:.0f} s"))
 
 
-async def _replace_services(supervisor: Supervisor) -> None:
-    for index in range(plan.AUTHZ_PROCESSES):
+async def _replace_services(supervisor: Supervisor, authz_processes: int) -> None:
+    for index in range(authz_processes):
         await supervisor.replace(f"authz-{index}")
         async with asyncio.timeout(_LISTENS_S):
             await _listens(supervisor.folder.authz_socket(index))
