@@ -50,6 +50,7 @@ fuzz time="10s":
 # Compare the gateway with the real Ollama, which is built at first: bytes, usage, clients, prompt bounds
 conformance *arguments:
     @{{ caddy }} version
+    @python -m tests.ollama.build
     pytest tests/conformance {{ arguments }}
 
 # Run what depends on the time 400 days ahead, then with a month that ends during the tests

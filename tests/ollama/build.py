@@ -1,6 +1,7 @@
 """Build Ollama's server and our scripted runner, once per content.
 
-`python -m tests.ollama.build go|gofmt ARGUMENT...` runs the pinned toolchain in this folder.
+`python -m tests.ollama.build` builds them; with `go|gofmt ARGUMENT...` it runs the pinned toolchain in
+this folder.
 """
 
 from __future__ import annotations
@@ -99,8 +100,16 @@ def _remove_old_builds(cache: Path) -> None:
         shutil.rmtree(build, ignore_errors=True)
 
 
-if __name__ == "__main__":
+def main(tool: str | None = None, *arguments: str) -> None:
+    """Build both programs, or become a tool of the toolchain."""
+    if tool is None:
+        ollama_folder(os.environ)
+        return
     os.chdir(SOURCE)
-    program = wheel_folder("go") / "bin" / sys.argv[1]
+    program = wheel_folder("go") / "bin" / tool
     environ = {**_go_environ(os.environ), "CGO_ENABLED": "0"}
-    os.execve(program, [str(program), *sys.argv[2:]], environ)  # noqa: S606 (no shell is meant)
+    os.execve(program, [str(program), *arguments], environ)  # noqa: S606 (no shell is meant)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
