@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from attrs import define, frozen
+from attrs import define
 
 from authz.types import Total
 from metering.connection import Connection
+from metering.rows import Reckoned, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -15,24 +16,6 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     import asyncpg
-
-
-@frozen
-class Tally:
-    """What can be counted in a moment; counting stops at 100,000."""
-
-    open_requests: int
-    dead_letters: int
-    lost_lines: int
-    unpublished: int
-
-
-@frozen
-class Reckoned:
-    """A window as it is, and the sum of what it is made of; version 0 if there is no row."""
-
-    total: Total
-    tokens: int
 
 
 @define

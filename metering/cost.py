@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
+
+from metering.rows import Ratios, Source
 
 if TYPE_CHECKING:
     from metering.journal import Record
@@ -22,25 +23,6 @@ IMAGE_TOKENS: Final = 768
 
 _NEVER_RAN: Final = frozenset({"denied", "refused", "authz_failed"})
 _ABANDONED: Final = frozenset({"client_gone", "cut_cap", "cut_deadline", "killed", "shutdown"})
-
-
-class Source(StrEnum):
-    """Where the figures of a ledger row come from."""
-
-    REPORTED = "reported"
-    COUNTED = "counted"
-    RESERVED = "reserved"
-    NONE = "none"
-
-
-@frozen
-class Ratios:
-    """What a model has shown so far; the defaults hold until it has shown anything."""
-
-    input_bytes_per_token: float = 4.0
-    output_bytes_per_token: float = 4.0
-    output_tokens_per_delta: float = 1.0
-    output_tokens_per_s: float = 50.0
 
 
 @frozen

@@ -18,45 +18,17 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
+from metering.rows import WINDOW_BYTES, Mark
+
 if TYPE_CHECKING:
     from pathlib import Path
 
 PREFIX_BYTES: Final = 65_536
 """A first line longer than this is told by its beginning."""
 
-WINDOW_BYTES: Final = 4096
-"""How much before a position tells whether it is still the same content: more than any record,
-so that its id is in it; the ends of records are all alike.
-"""
 
 # A compressed file may be cut short or be none at all.
 _UNREADABLE: Final = (EOFError, OSError, gzip.BadGzipFile, zlib.error, zstd.ZstdError)
-
-
-@frozen
-class Mark:
-    """Where metering stands in one file: position is the start of the first line not yet read.
-
-    A file is known by its first line (fingerprint) and by what comes before the position (marker,
-    the SHA-256 of a window; empty if anything may). Content that has the one but not the other is
-    another generation of the fingerprint.
-    """
-
-    fingerprint: bytes
-    generation: int
-    name: str
-    position: int = 0
-    marker: bytes = b""
-    is_finished: bool = False
-
-    @property
-    def window_bytes(self) -> int:
-        """How much before the position the marker is about."""
-        return min(self.position, WINDOW_BYTES) if self.marker else 0
-
-    def is_after(self, window: bytes) -> bool:
-        """Whether these are the bytes that came before the position."""
-        return not self.marker or self.marker == hashlib.sha256(window).digest()
 
 
 @frozen

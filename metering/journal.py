@@ -14,7 +14,7 @@ from msgspec import Meta, Struct
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from metering.tail import Line
+    from metering.rows import Line
 
 VERSION: Final = 1
 

@@ -5,25 +5,16 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from attrs import define, frozen
+from attrs import define
 
 from authz.models import canonical
-from metering.cost import EMBEDDINGS, Ratios, Source
+from metering.cost import EMBEDDINGS
+from metering.rows import Lesson, Ratios, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from metering.ledger import LedgerRow
-
-
-@frozen
-class Lesson:
-    """What some answers of a model have shown, as means."""
-
-    model: str
-    ratios: Ratios
-    template_tokens: int
-    samples: int
+    from metering.rows import LedgerRow
 
 
 @define

@@ -3,121 +3,21 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
-from uuid import UUID
+from typing import TYPE_CHECKING, Final
 
-from attrs import frozen
-
-from metering.cost import Cost, Source
+from metering.rows import ADJUSTMENT, NO_BOOT, SETTLEMENT, Charged, LedgerRow, OpenRow, Owner, Source
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from authz.types import OpenRequest
-    from metering.cost import Ratios
+    from metering.cost import Cost
     from metering.journal import Ended, Open, Record
+    from metering.rows import Ratios
 
-SETTLEMENT: Final = 0
-ADJUSTMENT: Final = 1
-
-NO_BOOT: Final = UUID(int=0)
-"""Stands for the boot of what no Caddy ever wrote of."""
 
 TEXT_CHARS: Final = 512
 """Longer texts of a record are cut: what a client sends must not fill the table."""
-
-
-@frozen
-class Owner:
-    """Whom a request belongs to."""
-
-    tenant: UUID
-    key: UUID
-
-
-@frozen
-class OpenRow:
-    """A request whose open line is committed and whose record is not."""
-
-    request_id: UUID
-    node: UUID
-    boot: UUID
-    owner: Owner
-    reserved_input: int
-    reserved_output: int
-    day: date
-    month: date
-    deadline: datetime
-
-
-@frozen
-class Charged:
-    """What an orphan was charged before its record came after all."""
-
-    request_id: UUID
-    owner: Owner
-    day: date
-    month: date
-    input_tokens: int
-    output_tokens: int
-
-
-class LedgerRow(NamedTuple):
-    """A row of the ledger: the fields are the table's columns, in the table's order."""
-
-    request_id: UUID
-    entry: int
-    at: datetime
-    node: UUID
-    boot: UUID
-    seq: int | None = None
-    ip: str | None = None
-    lookup: str | None = None
-    tenant_id: UUID | None = None
-    key_id: UUID | None = None
-    method: str | None = None
-    path: str | None = None
-    model: str | None = None
-    backend: str | None = None
-    stream: bool | None = None
-    outcome: str = ""
-    reason: str | None = None
-    status: int | None = None
-    upstream_status: int | None = None
-    reserved_input: int | None = None
-    reserved_output: int | None = None
-    day: date | None = None
-    month: date | None = None
-    max_output: int | None = None
-    terminal: bool | None = None
-    reported_input_tokens: int | None = None
-    reported_output_tokens: int | None = None
-    cached_tokens: int | None = None
-    deltas: int | None = None
-    output_bytes: int | None = None
-    prompt_bytes: int | None = None
-    images: int | None = None
-    ttft_ms: int | None = None
-    duration_ms: int | None = None
-    load_ms: int | None = None
-    prompt_eval_ms: int | None = None
-    eval_ms: int | None = None
-    input_tokens: int = 0
-    output_tokens: int = 0
-    overrun_tokens: int = 0
-    usage_source: str = Source.NONE
-    input_bytes_per_token: float | None = None
-    output_bytes_per_token: float | None = None
-    output_tokens_per_delta: float | None = None
-    output_tokens_per_s: float | None = None
-
-    @property
-    def partition(self) -> date:
-        """The day, in UTC, whose partition holds it: a UUIDv7 begins with its milliseconds."""
-        return datetime.fromtimestamp((self.request_id.int >> 80) / 1000, UTC).date()
-
-    @property
-    def tokens(self) -> int:
-        """Input plus output."""
-        return self.input_tokens + self.output_tokens
 
 
 def settlement(ended: Ended, owner: Owner | None, ratios: Ratios, cost: Cost) -> LedgerRow:

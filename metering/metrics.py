@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from authz.prometheus import add_process
-from metering.cost import Source
+from metering.rows import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
 
-    from metering.books import Tally
     from metering.journal import Page
-    from metering.ledger import LedgerRow
+    from metering.rows import LedgerRow, Tally
     from metering.tail import Tail
 
 LEDGER_WINDOWS: Final = "ledger_windows"

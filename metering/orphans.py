@@ -9,7 +9,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from metering.ledger import Owner, orphan, swept
+from metering.ledger import orphan, swept
+from metering.rows import Owner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from authz.limiter.limiter import Limiter
     from metering.journal import Boot
-    from metering.ledger import LedgerRow
+    from metering.rows import LedgerRow
     from metering.store import Store
 
 GRACE: Final = timedelta(seconds=60)

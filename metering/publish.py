@@ -5,43 +5,21 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
-from attrs import define, frozen
+from attrs import define
 
 from authz.types import TOTAL_START, Closed
+from metering.rows import Publication, Unpublished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from datetime import date
     from uuid import UUID
 
     from authz.limiter.limiter import Limiter
     from authz.types import Total
-    from metering.ledger import LedgerRow
+    from metering.rows import LedgerRow, TenantTotal
     from metering.store import Store
-    from metering.windows import TenantTotal
 
 CATCH_UP_ROWS: Final = 1000
-
-
-@frozen
-class Publication:
-    """What Redis is told of one tenant; rows are the ledger rows (id, entry) this is about."""
-
-    tenant: UUID
-    closed: tuple[Closed, ...]
-    totals: tuple[Total, ...]
-    rows: tuple[tuple[UUID, int], ...]
-
-
-@frozen
-class Unpublished:
-    """A ledger row that Redis has not been told of."""
-
-    tenant: UUID
-    entry: int
-    closed: Closed
-    day: date | None
-    month: date | None
 
 
 @define

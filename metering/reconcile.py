@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
     from authz.limiter.limiter import Limiter
     from authz.types import Total
-    from metering.books import Books, Reckoned
+    from metering.books import Books
     from metering.metrics import Metrics
+    from metering.rows import Reckoned
 
 log: Final = structlog.get_logger()
 

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from datetime import UTC, datetime
-from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import TYPE_CHECKING, Final, NamedTuple
-from uuid import UUID
+from ipaddress import ip_network
+from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
 
 from authz.identity.sources import source
+from metering.rows import KeyMinute, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from uuid import UUID
 
-    from metering.ledger import LedgerRow
+    from metering.rows import LedgerRow
 
 KEPT_PER_MINUTE: Final = 60
 
@@ -27,19 +28,6 @@ _MAY_HOLD: Final = frozenset({"limiter_unavailable", "store_unavailable", "overl
 """Reasons of a denial after which Redis may have admitted the request all the same."""
 
 _MINUTE_MS: Final = 60_000
-
-KeyMinute = tuple[UUID, datetime]
-
-
-class Refused(NamedTuple):
-    """What to add to a row of refusals_per_minute: the fields are the table's columns, in its order."""
-
-    minute: datetime
-    tenant_id: UUID | None
-    key_id: UUID | None
-    source: IPv4Network | IPv6Network | None
-    reason: str
-    refusals: int
 
 
 @define

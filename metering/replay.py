@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import structlog
-from attrs import frozen
 
 from metering.connection import RowsRefusedError
 from metering.journal import understand
@@ -15,21 +14,13 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from metering.rows import Letter
     from metering.settle import Settlement
     from metering.store import Store
-    from metering.tail import Line
 
 log: Final = structlog.get_logger()
 
 AT_ONCE: Final = 100
-
-
-@frozen
-class Letter:
-    """A dead letter and the line it was."""
-
-    id: int
-    line: Line
 
 
 async def replay(store: Store, settlement: Settlement, *, node: UUID, at: datetime) -> int:

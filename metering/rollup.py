@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from authz.models import canonical
-from metering.ledger import SETTLEMENT
+from metering.rows import SETTLEMENT, Use
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import date
     from uuid import UUID
 
-    from metering.ledger import LedgerRow
-
-
-class Use(NamedTuple):
-    """What to add to a row of usage_daily: the fields are the table's columns, in the table's order."""
-
-    day: date
-    tenant_id: UUID
-    key_id: UUID
-    model: str
-    requests: int
-    input_tokens: int
-    output_tokens: int
+    from metering.rows import LedgerRow
 
 
 def uses(rows: Iterable[LedgerRow]) -> list[Use]:

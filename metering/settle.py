@@ -10,13 +10,14 @@ from attrs import define, field, frozen
 from authz.errors import GatewayError
 from authz.models import canonical
 from metering.connection import RowsRefusedError
-from metering.cost import FREE, Ratios, Source, cost
+from metering.cost import FREE, cost
 from metering.learn import lessons
-from metering.ledger import Owner, adjustment, open_row, settlement, storable
+from metering.ledger import adjustment, open_row, settlement, storable
 from metering.orphans import take_orphans
 from metering.publish import publications
 from metering.refusals import key_minutes, sort_out
 from metering.rollup import uses
+from metering.rows import Owner, Ratios, Source
 from metering.sequences import advanced
 from metering.windows import increases
 
@@ -25,14 +26,11 @@ if TYPE_CHECKING:
     from datetime import date, datetime
     from uuid import UUID
 
-    from metering.files import Mark
     from metering.journal import Ended, Page, Record
-    from metering.ledger import LedgerRow
     from metering.metrics import Metrics
-    from metering.publish import Publication
+    from metering.rows import LedgerRow, Mark, Publication, TenantTotal
     from metering.sequences import Sequence
     from metering.store import Store
-    from metering.windows import TenantTotal
 
 log: Final = structlog.get_logger()
 

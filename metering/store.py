@@ -7,15 +7,9 @@ from typing import TYPE_CHECKING
 from attrs import define
 
 from authz.types import Closed, Total
-from metering.cost import Ratios
-from metering.files import Mark
-from metering.ledger import Charged, OpenRow, Owner
-from metering.publish import Unpublished
-from metering.replay import Letter
+from metering.rows import Charged, Letter, Line, Mark, OpenRow, Owner, Ratios, TenantTotal, Unpublished
 from metering.sequences import Sequence
-from metering.tail import Line
 from metering.tallies import Tallies
-from metering.windows import TenantTotal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -26,9 +20,7 @@ if TYPE_CHECKING:
     import asyncpg
 
     from metering.journal import Boot, DeadLetter
-    from metering.learn import Lesson
-    from metering.ledger import LedgerRow
-    from metering.windows import Increase
+    from metering.rows import Increase, LedgerRow, Lesson
 
 
 @define

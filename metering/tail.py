@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import define, evolve, field, frozen
 
-from metering.files import Mark, OpenFile, identify, rotated
+from metering.files import OpenFile, identify, rotated
 from metering.journal import GLUE, RAW_BYTES
+from metering.rows import Cut, Line, Mark
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -28,24 +29,6 @@ CHUNK_BYTES: Final = 1 << 20
 CHUNK_LINES: Final = 2000
 
 _WINDOW_BYTES: Final = 65_536
-
-
-@frozen
-class Cut:
-    """A line too long to keep: how long it was, and its digest."""
-
-    length: int
-    sha256: bytes
-
-
-@frozen
-class Line:
-    """One line without its newline; not whole if its file ended before the newline came."""
-
-    position: int
-    data: bytes
-    cut: Cut | None = None
-    is_whole: bool = True
 
 
 @frozen

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from datetime import date
     from uuid import UUID
 
-    from metering.refusals import KeyMinute, Refused
-    from metering.rollup import Use
+    from metering.rows import KeyMinute, Refused, Use
 
 
 @define

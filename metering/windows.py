@@ -5,36 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from attrs import frozen
-
 from authz.types import TOTAL_START, Period
+from metering.rows import Increase
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import date
     from uuid import UUID
 
-    from authz.types import Total
-    from metering.ledger import LedgerRow
-
-
-@frozen
-class Increase:
-    """Tokens to add to a window of a tenant or a key (scope)."""
-
-    tenant: UUID
-    scope: UUID
-    period: str
-    start: date
-    tokens: int
-
-
-@frozen
-class TenantTotal:
-    """A window's new total, and whose it is."""
-
-    tenant: UUID
-    total: Total
+    from metering.rows import LedgerRow
 
 
 def increases(rows: Iterable[LedgerRow]) -> list[Increase]:

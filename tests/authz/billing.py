@@ -8,8 +8,8 @@ from typing import Any
 from attrs import define, field
 
 from authz.types import Identity
-from metering.ledger import LedgerRow
 from metering.rollup import uses
+from metering.rows import LedgerRow
 from metering.store import Store as Metering
 from tests.authz.asking import BOOT, NODE, uuid7
 

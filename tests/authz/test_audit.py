@@ -16,7 +16,7 @@ from authz.accounts.session import Session
 from authz.accounts.tenants import create_tenant
 from authz.admin.audit import audit
 from authz.types import Identity
-from metering.refusals import Refused
+from metering.rows import Refused
 from tests.authz.billing import Book, denied, served
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)

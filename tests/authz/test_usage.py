@@ -16,7 +16,7 @@ from authz.admin.usage import By, DayUsage, ModelUsage, TenantUsage, Usage, usag
 from authz.errors import CommandError
 from authz.models import canonical
 from authz.types import Identity
-from metering.ledger import LedgerRow
+from metering.rows import LedgerRow
 from tests.authz.billing import Book, anything, denied, served
 from tests.authz.conftest import known
 

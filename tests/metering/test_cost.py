@@ -6,8 +6,9 @@ from uuid import UUID
 
 import pytest
 
-from metering.cost import Cost, Ratios, Source, cost
+from metering.cost import Cost, cost
 from metering.journal import Record, Reserved
+from metering.rows import Ratios, Source
 
 ID = UUID("019ab5c0-1c00-7000-8000-000000000001")
 RATIOS = Ratios(input_bytes_per_token=4.0, output_bytes_per_token=3.0, output_tokens_per_s=20.0)

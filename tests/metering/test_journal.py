@@ -10,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from metering.journal import RAW_BYTES, DeadLetter, Page, Reserved, understand
-from metering.tail import Cut, Line
+from metering.rows import Cut, Line
 from tests.metering.writing import JournalFile
 
 GOLDEN = Path(__file__).parents[2] / "caddy" / "testdata" / "contract"

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from authz.errors import StoreUnavailable
-from metering.ledger import LedgerRow
-from metering.rollup import Use, uses
+from metering.rollup import uses
+from metering.rows import LedgerRow, Use
 from tests.metering.conftest import Begin, Life
 from tests.metering.writing import DAY_MS, KEY, NODE, TENANT, JournalFile, uuid7
 

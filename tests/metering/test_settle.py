@@ -8,7 +8,7 @@ import asyncpg
 import pytest
 
 from metering import retention
-from metering.ledger import LedgerRow
+from metering.rows import LedgerRow
 from metering.store import Store
 from metering.tail import CHUNK_BYTES
 from tests.metering.conftest import Begin

@@ -13,8 +13,9 @@ from uuid import UUID
 import pytest
 
 from metering import tail
-from metering.files import Mark, OpenFile, rotated
+from metering.files import OpenFile, rotated
 from metering.journal import understand
+from metering.rows import Mark
 from metering.tail import CHUNK_BYTES, CHUNK_LINES, Chunk, Tail
 from tests.metering.writing import JournalFile
 

@@ -10,9 +10,9 @@ from prometheus_client import CollectorRegistry
 
 from authz.stack import bill
 from authz.stack.bill import Bill
-from metering.books import Tally
 from metering.listener import listening
 from metering.metrics import LEDGER_WINDOWS, WINDOWS_REDIS, Metrics
+from metering.rows import Tally
 
 
 async def test_the_bill_is_read_from_metrics() -> None:
