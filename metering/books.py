@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import define
 
+import sql
 from authz.types import Total
 from metering.connection import Connection
 from metering.rows import Reckoned, Tally
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 @define
 class Books(Connection):
     """Every method raises StoreUnavailable; those that write raise RowsRefusedError too."""
+
+    _queries: ClassVar[Any] = sql.load("books")
 
     async def stay_serial(self) -> None:
         """Take no more than one of Postgres's processes away from settlement."""

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import asyncpg
 from attrs import define
 
-import sql
 from authz.errors import GatewayError, StoreUnavailable
 from authz.store import ROLE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-
-_queries: Final = sql.load("metering")
 
 TIMEOUT_S: Final = 60
 
@@ -38,6 +35,9 @@ def _translated() -> Iterator[None]:
 class Connection:
     """Every method raises StoreUnavailable; those that write raise RowsRefusedError too."""
 
+    _queries: ClassVar[Any]
+    """The named queries of the class, out of one file of sql/queries."""
+
     _connection: asyncpg.Connection[asyncpg.Record]
 
     @classmethod
@@ -50,6 +50,11 @@ class Connection:
                     url, command_timeout=TIMEOUT_S, timeout=TIMEOUT_S, server_settings=settings
                 )
             )
+
+    @classmethod
+    def beside(cls, other: Connection) -> Self:
+        """Use the connection of another store: what both do in a transaction happens at once."""
+        return cls(other._connection)
 
     async def close(self) -> None:
         """Close the connection, or drop it if Postgres does not answer."""
@@ -68,13 +73,13 @@ class Connection:
 
     async def _rows(self, query: str, **parameters: object) -> list[asyncpg.Record]:
         with _translated():
-            ask: Any = getattr(_queries, query)
+            ask: Any = getattr(self._queries, query)
             return [row async for row in ask(self._connection, **parameters)]
 
     async def _one(self, query: str, **parameters: object) -> Any:
         with _translated():
-            return await getattr(_queries, query)(self._connection, **parameters)
+            return await getattr(self._queries, query)(self._connection, **parameters)
 
     async def _do(self, query: str, **parameters: object) -> None:
         with _translated():
-            await getattr(_queries, query)(self._connection, **parameters)
+            await getattr(self._queries, query)(self._connection, **parameters)

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
     from authz.limiter.limiter import Limiter
     from metering.journal import Boot
+    from metering.ledger_store import LedgerStore
     from metering.rows import LedgerRow
-    from metering.store import Store
 
 GRACE: Final = timedelta(seconds=60)
 """How long after a request's deadline its record may still come."""
 
 
 async def take_orphans(
-    store: Store, boots: Sequence[Boot], *, node: UUID, eof_at: datetime | None, at: datetime
+    ledger: LedgerStore, boots: Sequence[Boot], *, node: UUID, eof_at: datetime | None, at: datetime
 ) -> list[LedgerRow]:
     """Close what a later boot of its node, or an end of file after its deadline, proves dead.
 
@@ -35,32 +35,32 @@ async def take_orphans(
     """
     taken = []
     for boot in boots:
-        taken += await store.take_dead_boots(boot.node, boot.boot)
+        taken += await ledger.take_dead_boots(boot.node, boot.boot)
     if eof_at is not None:
-        taken += await store.take_overdue(node, eof_at - GRACE)
+        taken += await ledger.take_overdue(node, eof_at - GRACE)
     return [orphan(row, at) for row in taken]
 
 
-async def sweep(store: Store, limiter: Limiter, *, node: UUID, at: datetime) -> int:
+async def sweep(ledger: LedgerStore, limiter: Limiter, *, node: UUID, at: datetime) -> int:
     """Settle what Redis holds long past its deadline; answers how many requests that were.
 
     Only up to the moment to which every node's journal is known: who knows of it might be any.
     """
-    known_until = await store.every_eof_at()
+    known_until = await ledger.every_eof_at()
     if known_until is None:
         return 0
     count = 0
-    for tenant in await store.tenants():
+    for tenant in await ledger.tenants():
         held = {request.request_id: request for request in await limiter.overdue(tenant, known_until)}
         if not held:
             continue
         count += len(held)
-        async with store.transaction():
+        async with ledger.transaction():
             # What an open row knows is left to its deadline, what the ledger knows is only told again.
-            unknown = await store.in_no_journal(held)
+            unknown = await ledger.in_no_journal(held)
             rows = [swept(held[i], Owner(tenant, held[i].key), node=node, at=at) for i in unknown]
             for row in rows:
-                await store.ensure_partition(row.partition)
-            await store.add_ledger(rows)
-            await store.publish_again(held)
+                await ledger.ensure_partition(row.partition)
+            await ledger.add_ledger(rows)
+            await ledger.publish_again(held)
     return count

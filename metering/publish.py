@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from authz.limiter.limiter import Limiter
     from authz.types import Total
+    from metering.ledger_store import LedgerStore
     from metering.rows import LedgerRow, TenantTotal
-    from metering.store import Store
 
 CATCH_UP_ROWS: Final = 1000
 
@@ -26,7 +26,7 @@ CATCH_UP_ROWS: Final = 1000
 class Publisher:
     """Settles in Redis; a row counts as published only after Redis has answered."""
 
-    _store: Store
+    _ledger: LedgerStore
     _limiter: Limiter
     _reach: Callable[[str], None]
 
@@ -39,15 +39,15 @@ class Publisher:
             self._reach("settled")
             rows += publication.rows
         if rows:
-            await self._store.published(rows)
+            await self._ledger.published(rows)
             self._reach("published")
 
     async def catch_up(self) -> None:
         """Publish all that was committed and not published: after a start, a failure, or by others."""
-        while waiting := await self._store.unpublished(CATCH_UP_ROWS):
+        while waiting := await self._ledger.unpublished(CATCH_UP_ROWS):
             scopes = {row.tenant for row in waiting} | {row.closed.key for row in waiting}
             starts = {start for row in waiting for start in (row.day, row.month) if start} | {TOTAL_START}
-            await self.publish(_waiting(waiting, await self._store.windows(scopes, starts)))
+            await self.publish(_waiting(waiting, await self._ledger.windows(scopes, starts)))
 
 
 def publications(rows: Sequence[LedgerRow], totals: Iterable[TenantTotal]) -> tuple[Publication, ...]:

@@ -14,25 +14,25 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from metering.journal_store import JournalStore
     from metering.rows import Letter
     from metering.settle import Settlement
-    from metering.store import Store
 
 log: Final = structlog.get_logger()
 
 AT_ONCE: Final = 100
 
 
-async def replay(store: Store, settlement: Settlement, *, node: UUID, at: datetime) -> int:
+async def replay(journal: JournalStore, settlement: Settlement, *, node: UUID, at: datetime) -> int:
     """Settle the wanted letters that are understood now; answers how many.
 
     One by one, so that one which Postgres refuses costs no other. A letter that was settled before
     changes nothing, so dying in between is harmless.
     """
-    letters = await store.wanted_letters(node, AT_ONCE)
+    letters = await journal.wanted_letters(node, AT_ONCE)
     understood = [letter.id for letter in letters if await _is_settled(letter, settlement, at)]
     if letters:
-        await store.letters_replayed(understood, tried=[letter.id for letter in letters])
+        await journal.letters_replayed(understood, tried=[letter.id for letter in letters])
         log.info("metering.letters_replayed", understood=len(understood), tried=len(letters))
     return len(understood)
 

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from pathlib import Path
     from uuid import UUID
 
-    from metering.store import Store
+    from metering.journal_store import JournalStore
+    from metering.ledger_store import LedgerStore
 
 log: Final = structlog.get_logger()
 
@@ -26,22 +27,22 @@ KEPT_FILES: Final = 16
 KEPT_MARKS_DAYS: Final = 30
 
 
-async def keep_ledger(store: Store, today: date, *, ledger_days: int | None) -> None:
+async def keep_ledger(ledger: LedgerStore, today: date, *, ledger_days: int | None) -> None:
     """Make the days to come, drop those past; None keeps all."""
     for ahead in range(AHEAD_DAYS + 1):
-        await store.ensure_partition(today + timedelta(days=ahead))
+        await ledger.ensure_partition(today + timedelta(days=ahead))
     if ledger_days is None:
         return
     first = today - timedelta(days=ledger_days)
-    for day in await store.partitions():
-        if day < first and await store.drop_partition(day):
+    for day in await ledger.partitions():
+        if day < first and await ledger.drop_partition(day):
             log.info("metering.ledger_day_dropped", day=day.isoformat())
-    await store.forget_refusals(first)
+    await ledger.forget_refusals(first)
 
 
-async def keep_journal(store: Store, node: UUID, finished: Iterable[Path]) -> None:
+async def keep_journal(journal: JournalStore, node: UUID, finished: Iterable[Path]) -> None:
     """Remove the oldest of the files that are committed to their end, and forget where that was."""
     for path in list(finished)[:-KEPT_FILES]:
         path.unlink(missing_ok=True)
         log.info("metering.journal_file_removed", name=path.name)
-    await store.forget_marks(node, days=KEPT_MARKS_DAYS)
+    await journal.forget_marks(node, days=KEPT_MARKS_DAYS)

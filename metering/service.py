@@ -19,10 +19,11 @@ from authz.limiter.limiter import Limiter
 from authz.store import Store as Versions
 from metering.connection import RowsRefusedError
 from metering.journal import refused, understand
+from metering.journal_store import JournalStore
+from metering.ledger_store import LedgerStore
 from metering.metrics import Metrics
 from metering.publish import Publisher
 from metering.settle import Batch, MarkMovedError, Settlement
-from metering.store import Store
 from metering.tail import Tail
 from metering.upkeep import Upkeep
 
@@ -74,7 +75,7 @@ class Metering:
     _settlement: Settlement
     _publisher: Publisher
     _upkeep: Upkeep
-    _store: Store
+    _journal: JournalStore
     _limiter: Limiter
     _metrics: Metrics
     _clock: Callable[[], datetime]
@@ -87,21 +88,22 @@ class Metering:
 
     @classmethod
     async def begin(
-        cls, node: UUID, around: Surroundings, *, store: Store, versions: Versions, limiter: Limiter
+        cls, node: UUID, around: Surroundings, *, ledger: LedgerStore, versions: Versions, limiter: Limiter
     ) -> Metering:
         """Take up a node's journal where Postgres says."""
-        sequences = {sequence.boot: sequence for sequence in await store.sequences(node)}
-        settlement = Settlement(store, node, around.reach, around.metrics, sequences)
-        tail = Tail.resume(around.journal, await store.marks(node))
-        eof_at = await store.eof_at(node)
+        journal = JournalStore.beside(ledger)
+        sequences = {sequence.boot: sequence for sequence in await journal.sequences(node)}
+        settlement = Settlement(journal, ledger, node, around.reach, around.metrics, sequences)
+        tail = Tail.resume(around.journal, await journal.marks(node))
+        eof_at = await journal.eof_at(node)
         around.metrics.follow(tail, eof_at)
         return cls(
             node=node,
             tail=tail,
             settlement=settlement,
-            publisher=Publisher(store, limiter, around.reach),
-            upkeep=Upkeep(node, store, settlement, limiter, versions, around.ledger_days),
-            store=store,
+            publisher=Publisher(ledger, limiter, around.reach),
+            upkeep=Upkeep(node, journal, ledger, settlement, limiter, versions, around.ledger_days),
+            journal=journal,
             limiter=limiter,
             metrics=around.metrics,
             clock=around.clock,
@@ -194,7 +196,7 @@ class Metering:
             self._is_first_end = False
             for mark in self._tail.lost():
                 log.error("metering.file_lost", name=mark.name, position=mark.position)
-                await self._store.finish_lost(self._node, mark)
+                await self._journal.finish_lost(self._node, mark)
         try:
             await self._vouch(eof_at)
         except LimiterUnavailable as error:
@@ -232,11 +234,11 @@ async def _live(around: Surroundings, limiter: Limiter) -> None:
     if node is None:
         return
     async with contextlib.AsyncExitStack() as stack:
-        store = await Store.connect(around.database_url)
-        stack.push_async_callback(store.close)
+        ledger = await LedgerStore.connect(around.database_url)
+        stack.push_async_callback(ledger.close)
         versions = Versions(around.database_url, connections=1)
         stack.push_async_callback(versions.close)
-        metering = await Metering.begin(node, around, store=store, versions=versions, limiter=limiter)
+        metering = await Metering.begin(node, around, ledger=ledger, versions=versions, limiter=limiter)
         stack.callback(metering.close)
         log.info("metering.journal_opened", node=str(node), journal=str(around.journal))
         await _follow(metering)

@@ -27,10 +27,11 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from metering.journal import Ended, Page, Record
+    from metering.journal_store import JournalStore
+    from metering.ledger_store import LedgerStore
     from metering.metrics import Metrics
     from metering.rows import LedgerRow, Mark, Publication, TenantTotal
     from metering.sequences import Sequence
-    from metering.store import Store
 
 log: Final = structlog.get_logger()
 
@@ -59,7 +60,8 @@ class Batch:
 class Settlement:
     """Commits one node's batches in order; what it remembers is only what it has committed."""
 
-    _store: Store
+    _journal: JournalStore
+    _ledger: LedgerStore
     _node: UUID
     _reach: Callable[[str], None]
     _metrics: Metrics
@@ -100,33 +102,33 @@ class Settlement:
         self, batch: Batch, priced: dict[UUID, LedgerRow], sequences: list[Sequence]
     ) -> tuple[list[LedgerRow], list[TenantTotal]]:
         """The transaction: the mark first, so that whoever comes second stops here; windows last."""
-        async with self._store.transaction():
+        async with self._ledger.transaction():
             await self._move_mark(batch)
             self._reach("mark_moved")
             orphans = await self._track_open(batch)
-            told_apart = sort_out(priced, await self._store.kept_refusals(key_minutes(priced.values())))
+            told_apart = sort_out(priced, await self._ledger.kept_refusals(key_minutes(priced.values())))
             added = await self._add(told_apart.rows, orphans)
             self._reach("ledger_written")
             await self._keep(batch, sequences)
-            await self._store.learn(lessons(added))
-            await self._store.add_refusals(told_apart.refused())
-            await self._store.add_uses(uses(added))
+            await self._ledger.learn(lessons(added))
+            await self._ledger.add_refusals(told_apart.refused())
+            await self._ledger.add_uses(uses(added))
             # Every batch of a tenant, from every node, waits for these rows: they come last.
-            totals = await self._store.raise_windows(increases(added))
+            totals = await self._ledger.raise_windows(increases(added))
             self._reach("windows_raised")
         return added, totals
 
     async def _move_mark(self, batch: Batch) -> None:
         if batch.before is None or batch.after is None:
             return
-        if not await self._store.move_mark(self._node, batch.before, batch.after):
+        if not await self._journal.move_mark(self._node, batch.before, batch.after):
             raise MarkMovedError("Another metering process reads this journal, too.")
 
     async def _priced(self, ended: Iterable[Ended]) -> dict[UUID, LedgerRow]:
         """The row of every record; of two records of one request the first counts."""
-        ratios = await self._store.ratios({_model(line.record) for line in ended})
+        ratios = await self._ledger.ratios({_model(line.record) for line in ended})
         nameless = [line.record.lookup for line in ended if line.record.tenant is None]
-        owners = await self._store.owners({storable(lookup) or "" for lookup in nameless} - {""})
+        owners = await self._ledger.owners({storable(lookup) or "" for lookup in nameless} - {""})
         rows: dict[UUID, LedgerRow] = {}
         for line in ended:
             shown = ratios.get(_model(line.record), DEFAULTS)
@@ -141,36 +143,36 @@ class Settlement:
         ended = {line.record.id for line in page.ended}
         # In this order: what ended in this very batch was never open, and only what is still open
         # after that can be an orphan.
-        await self._store.add_open([open_row(line) for line in page.opens if line.id not in ended])
-        await self._store.end_open(ended)
+        await self._ledger.add_open([open_row(line) for line in page.opens if line.id not in ended])
+        await self._ledger.end_open(ended)
         for boot in page.boots:
-            await self._store.add_boot(boot)
-        return await take_orphans(self._store, page.boots, node=self._node, eof_at=batch.eof_at, at=batch.at)
+            await self._journal.add_boot(boot)
+        return await take_orphans(self._ledger, page.boots, node=self._node, eof_at=batch.eof_at, at=batch.at)
 
     async def _add(self, priced: dict[UUID, LedgerRow], orphans: Iterable[LedgerRow]) -> list[LedgerRow]:
         """Add rows to the ledger; answers those that were not there, which alone count."""
         rows = {row.request_id: row for row in orphans} | priced
         for day in {row.partition for row in rows.values()} - self._days:
-            await self._store.ensure_partition(day)
-        new = await self._store.add_ledger(list(rows.values()))
+            await self._ledger.ensure_partition(day)
+        new = await self._ledger.add_ledger(list(rows.values()))
         # A record whose row was there is a replay, or comes after its request was given up.
         late = priced.keys() - new
-        charged = await self._store.orphans_charged(late)
+        charged = await self._ledger.orphans_charged(late)
         adjustments = {
             request_id: adjustment(priced[request_id], orphan) for request_id, orphan in charged.items()
         }
-        adjusted = await self._store.add_ledger(list(adjustments.values()))
+        adjusted = await self._ledger.add_ledger(list(adjustments.values()))
         return [rows[request_id] for request_id in rows if request_id in new] + [
             adjustments[request_id] for request_id in adjusted
         ]
 
     async def _keep(self, batch: Batch, sequences: Iterable[Sequence]) -> None:
         for sequence in sequences:
-            await self._store.set_sequence(self._node, sequence)
+            await self._journal.set_sequence(self._node, sequence)
         if batch.before is not None:
-            await self._store.add_dead_letters(self._node, batch.before, batch.page.dead)
+            await self._journal.add_dead_letters(self._node, batch.before, batch.page.dead)
         if batch.eof_at is not None:
-            await self._store.set_eof_at(self._node, batch.eof_at)
+            await self._journal.set_eof_at(self._node, batch.eof_at)
 
 
 def _owner(record: Record, owners: dict[str, Owner]) -> Owner | None:

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
     from authz.limiter.limiter import Limiter
     from authz.store import Store as Versions
+    from metering.journal_store import JournalStore
+    from metering.ledger_store import LedgerStore
     from metering.settle import Settlement
-    from metering.store import Store
 
 log: Final = structlog.get_logger()
 
@@ -36,7 +37,8 @@ class Upkeep:
     """Does what is due; each duty is short, and repeating it changes nothing."""
 
     _node: UUID
-    _store: Store
+    _journal: JournalStore
+    _ledger: LedgerStore
     _settlement: Settlement
     _limiter: Limiter
     _versions: Versions
@@ -46,14 +48,14 @@ class Upkeep:
     async def retain(self, ticks_s: float, *, at: datetime, finished: Callable[[], Iterable[Path]]) -> None:
         """Make the ledger's next days, drop what policy says; needs no Redis."""
         if self._is_due("retention", ticks_s, RETENTION_EVERY_S):
-            await keep_ledger(self._store, at.date(), ledger_days=self._ledger_days)
-            await keep_journal(self._store, self._node, finished())
+            await keep_ledger(self._ledger, at.date(), ledger_days=self._ledger_days)
+            await keep_journal(self._journal, self._node, finished())
 
     async def replay(self, ticks_s: float, *, at: datetime) -> bool:
         """Read dead letters again that an operator wants; True if there is something to publish now."""
         if not self._is_due("replay", ticks_s, REPLAY_EVERY_S):
             return False
-        return await replay(self._store, self._settlement, node=self._node, at=at) > 0
+        return await replay(self._journal, self._settlement, node=self._node, at=at) > 0
 
     async def repeat(self, ticks_s: float, *, at: datetime) -> bool:
         """Repeat what a command could not tell Redis, settle what no journal knows.
@@ -66,7 +68,7 @@ class Upkeep:
                 log.warning("metering.versions_raised", count=raised)
         if not self._is_due("sweep", ticks_s, SWEEP_EVERY_S):
             return False
-        count = await sweep(self._store, self._limiter, node=self._node, at=at)
+        count = await sweep(self._ledger, self._limiter, node=self._node, at=at)
         if count:
             log.warning("metering.reservations_swept", count=count)
         return count > 0

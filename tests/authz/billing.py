@@ -8,9 +8,9 @@ from typing import Any
 from attrs import define, field
 
 from authz.types import Identity
+from metering.ledger_store import LedgerStore as Metering
 from metering.rollup import uses
 from metering.rows import LedgerRow
-from metering.store import Store as Metering
 from tests.authz.asking import BOOT, NODE, uuid7
 
 

@@ -22,7 +22,7 @@ from authz.limiter.limiter import Limiter
 from authz.settings import Settings
 from authz.store import Store
 from authz.types import Identity
-from metering.store import Store as Metering
+from metering.ledger_store import LedgerStore as Metering
 from tests.authz.asking import BOOT, NODE, Guard
 from tests.authz.billing import Book
 from tests.backend.app import backend

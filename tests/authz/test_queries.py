@@ -7,7 +7,7 @@ import pytest
 
 import sql
 
-FILES = ("authz", "admin", "metering")
+FILES = ("authz", "admin", "journal", "ledger", "books")
 
 
 @pytest.mark.parametrize("name", FILES)

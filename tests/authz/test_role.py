@@ -16,7 +16,7 @@ from authz.errors import CommandError
 from authz.schema import migrate
 from authz.stack import embedded
 from authz.store import ROLE, Store
-from metering.store import Store as Metering
+from metering.ledger_store import LedgerStore as Metering
 
 HISTORY = ("ledger", "ledger_20261125", "admin_audit")
 
@@ -65,7 +65,7 @@ async def test_a_partition_belongs_to_the_owner(service: asyncpg.Connection, dat
     assert ["postgres", "postgres"] == tables
 
 
-@pytest.mark.parametrize("name", ["authz", "admin", "metering"])
+@pytest.mark.parametrize("name", ["authz", "admin", "journal", "ledger", "books"])
 async def test_the_role_may_run_every_query(service: asyncpg.Connection, name: str) -> None:
     """No query of ours needs the owner's rights."""
     queries = sql.load(name)

@@ -15,8 +15,8 @@ from redis.asyncio import Redis
 from authz.limiter import keyspace
 from authz.limiter.limiter import Limiter
 from authz.store import Store as Versions
+from metering.ledger_store import LedgerStore
 from metering.service import Metering, Surroundings
-from metering.store import Store
 from tests.metering.writing import DAY_MS, NODE, START, TENANT, JournalFile
 
 
@@ -55,7 +55,7 @@ class Life:
     """Metering from its start to its end."""
 
     metering: Metering
-    store: Store
+    store: LedgerStore
     ledger: asyncpg.Connection
     redis: Redis
     clock: Clock
@@ -113,8 +113,8 @@ async def begin(
     async def start(reach: Callable[[str], None] = lambda _step: None) -> Life:
         clock = Clock()
         around = Surroundings(journal.path, database, "", reach=reach, clock=clock.now, ticks=clock.ticks)
-        store = await Store.connect(database)
-        metering = await Metering.begin(NODE, around, store=store, versions=versions, limiter=limiter)
+        store = await LedgerStore.connect(database)
+        metering = await Metering.begin(NODE, around, ledger=store, versions=versions, limiter=limiter)
         lives.append(Life(metering, store, ledger, redis, clock))
         return lives[-1]
 

@@ -28,9 +28,9 @@ from authz.limiter import keyspace
 from authz.limiter.limiter import Limiter
 from authz.store import Store as Versions
 from metering.files import rotated
+from metering.ledger_store import LedgerStore
 from metering.service import Metering, Surroundings
 from metering.settle import MarkMovedError
-from metering.store import Store
 from tests.metering.writing import START, JournalFile
 
 STEPS = ["mark_moved", "ledger_written", "windows_raised", "committed", "settled", "published"]
@@ -49,7 +49,7 @@ class Process:
         self.machine = machine
         self.fault: tuple[str, str] | None = None
         self.metering: Metering | None = None
-        self.store: Store | None = None
+        self.store: LedgerStore | None = None
 
     def reach(self, step: str) -> None:
         """Fail here if that is due."""
@@ -72,11 +72,11 @@ class Process:
                 clock=lambda: START,
                 ticks=self.machine.tick,
             )
-            self.store = await Store.connect(self.machine.url)
+            self.store = await LedgerStore.connect(self.machine.url)
             self.metering = await Metering.begin(
                 self.machine.journal.node,
                 around,
-                store=self.store,
+                ledger=self.store,
                 versions=self.machine.versions,
                 limiter=self.machine.limiter,
             )

@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 
 from metering import retention
+from metering.ledger_store import LedgerStore
 from metering.rows import LedgerRow
-from metering.store import Store
 from metering.tail import CHUNK_BYTES
 from tests.metering.conftest import Begin
 from tests.metering.writing import DAY_MS, KEY, NODE, TENANT, JournalFile
@@ -328,7 +328,7 @@ async def test_a_day_not_yet_published_is_not_dropped(
     await life.ledger.execute(
         "INSERT INTO unpublished SELECT request_id, entry, tenant_id, key_id FROM ledger"
     )
-    store = await Store.connect(database)
+    store = await LedgerStore.connect(database)
     await retention.keep_ledger(store, date(2026, 11, 25), ledger_days=30)
     await store.close()
     assert 1 == len(await life.rows())

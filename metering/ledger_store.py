@@ -1,15 +1,17 @@
-"""What metering asks of Postgres: typed, over one connection, one transaction at a time."""
+"""What Postgres knows of requests: open ones, the ledger, its sums, and what Redis has not been told."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import define
 
+import sql
 from authz.types import Closed, Total
-from metering.rows import Charged, Letter, Line, Mark, OpenRow, Owner, Ratios, TenantTotal, Unpublished
-from metering.sequences import Sequence
-from metering.tallies import Tallies
+from metering.connection import Connection
+from metering.refusals import KEPT_PER_MINUTE
+from metering.rows import Charged, OpenRow, Owner, Ratios, TenantTotal, Unpublished
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -19,51 +21,14 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from metering.journal import Boot, DeadLetter
-    from metering.rows import Increase, LedgerRow, Lesson
+    from metering.rows import Increase, KeyMinute, LedgerRow, Lesson, Refused, Use
 
 
 @define
-class Store(Tallies):
+class LedgerStore(Connection):
     """Every method raises StoreUnavailable; those that write raise RowsRefusedError too."""
 
-    async def marks(self, node: UUID) -> list[Mark]:
-        """Where metering stands in the files of a journal."""
-        return [Mark(*row) for row in await self._rows("marks", node=node)]
-
-    async def move_mark(self, node: UUID, before: Mark, after: Mark) -> bool:
-        """Move a mark; False if it no longer was where it is moved from."""
-        return (
-            await self._one(
-                "move_mark",
-                node=node,
-                fingerprint=after.fingerprint,
-                generation=after.generation,
-                name=after.name,
-                position=after.position,
-                marker=after.marker,
-                is_finished=after.is_finished,
-                before=before.position,
-            )
-            is not None
-        )
-
-    async def finish_lost(self, node: UUID, mark: Mark) -> None:
-        """Give up a file that is gone."""
-        await self._do("finish_lost", node=node, fingerprint=mark.fingerprint, generation=mark.generation)
-
-    async def eof_at(self, node: UUID) -> datetime | None:
-        """The last committed end of file, on Redis's clock."""
-        moment: datetime | None = await self._one("eof_at", node=node)
-        return moment
-
-    async def set_eof_at(self, node: UUID, moment: datetime) -> None:
-        """Say that the journal was read to an end no older than a moment of Redis's clock."""
-        await self._do("set_eof_at", node=node, eof_at=moment)
-
-    async def add_boot(self, boot: Boot) -> None:
-        """Make a node known, or its later boot."""
-        await self._do("add_boot", node=boot.node, boot=boot.boot)
+    _queries: ClassVar[Any] = sql.load("ledger")
 
     async def owners(self, lookups: Collection[str]) -> dict[str, Owner]:
         """Whose the handles are; unknown ones are left out."""
@@ -150,47 +115,6 @@ class Store(Tallies):
         )
         return [_tenant_total(row) for row in rows]
 
-    async def sequences(self, node: UUID) -> list[Sequence]:
-        """The line numbers seen of a node's boots."""
-        rows = await self._rows("sequences", node=node)
-        return [Sequence(row["boot"], row["next"], tuple(row["ahead"]), row["lost"]) for row in rows]
-
-    async def set_sequence(self, node: UUID, sequence: Sequence) -> None:
-        """Remember the line numbers seen of a boot."""
-        await self._do(
-            "set_sequences",
-            node=node,
-            boot=sequence.boot,
-            next=sequence.next,
-            ahead=list(sequence.ahead),
-            lost=sequence.lost,
-        )
-
-    async def add_dead_letters(self, node: UUID, mark: Mark, letters: Many[DeadLetter]) -> None:
-        """Keep lines that were not understood; one that is kept already changes nothing."""
-        if not letters:
-            return
-        await self._do(
-            "add_dead_letters",
-            node=node,
-            fingerprint=mark.fingerprint,
-            generation=mark.generation,
-            positions=[letter.position for letter in letters],
-            lengths=[letter.length for letter in letters],
-            digests=[letter.sha256 for letter in letters],
-            reasons=[letter.reason for letter in letters],
-            raws=[letter.raw for letter in letters],
-        )
-
-    async def wanted_letters(self, node: UUID, count: int) -> list[Letter]:
-        """Dead letters to be read again."""
-        rows = await self._rows("wanted_letters", node=node, count=count)
-        return [Letter(row["id"], Line(row["position"], row["raw"])) for row in rows]
-
-    async def letters_replayed(self, understood: Iterable[int], *, tried: Iterable[int]) -> None:
-        """Note what became of dead letters that were read again."""
-        await self._do("letters_replayed", understood=list(understood), tried=list(tried))
-
     async def ratios(self, models: Collection[str]) -> dict[str, Ratios]:
         """What models have shown so far."""
         if not models:
@@ -249,10 +173,6 @@ class Store(Tallies):
         """Have the settlements of these requests published once more."""
         await self._do("publish_again", ids=list(ids))
 
-    async def forget_marks(self, node: UUID, *, days: int) -> None:
-        """Forget files that were read to their end so long ago."""
-        await self._do("forget_marks", node=node, days=days)
-
     async def partitions(self) -> list[date]:
         """The days the ledger has."""
         return [row["day"] for row in await self._rows("partitions")]
@@ -270,6 +190,30 @@ class Store(Tallies):
         """Redis has been told of these ledger rows."""
         ids, entries = zip(*rows, strict=True)
         await self._do("published", ids=ids, entries=entries)
+
+    async def add_uses(self, uses: Collection[Use]) -> None:
+        """Add to the sums by day, key and model."""
+        if uses:
+            await self._do("add_uses", rows=list(uses))
+
+    async def kept_refusals(self, pairs: Collection[KeyMinute]) -> dict[KeyMinute, set[UUID]]:
+        """The denied requests that the ledger has of each key and minute, as many as are kept."""
+        if not pairs:
+            return {}
+        keys, minutes = zip(*sorted(pairs), strict=True)
+        kept: defaultdict[KeyMinute, set[UUID]] = defaultdict(set)
+        for row in await self._rows("kept_refusals", keys=keys, minutes=minutes, most=KEPT_PER_MINUTE):
+            kept[row["key_id"], row["minute"]].add(row["request_id"])
+        return kept
+
+    async def add_refusals(self, refused: Collection[Refused]) -> None:
+        """Add to the counts of refusals."""
+        if refused:
+            await self._do("add_refusals", rows=list(refused))
+
+    async def forget_refusals(self, before: date) -> None:
+        """Forget the counts of refusals before a day."""
+        await self._do("forget_refusals", before=before)
 
 
 def _open_row(row: asyncpg.Record) -> OpenRow:

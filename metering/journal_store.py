@@ -1,0 +1,110 @@
+"""What Postgres knows of journals: how far each is read, what is missing, what was not understood."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from attrs import define
+
+import sql
+from metering.connection import Connection
+from metering.rows import Letter, Line, Mark
+from metering.sequences import Sequence
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from collections.abc import Sequence as Many
+    from datetime import datetime
+    from uuid import UUID
+
+    from metering.journal import Boot, DeadLetter
+
+
+@define
+class JournalStore(Connection):
+    """Every method raises StoreUnavailable; those that write raise RowsRefusedError too."""
+
+    _queries: ClassVar[Any] = sql.load("journal")
+
+    async def marks(self, node: UUID) -> list[Mark]:
+        """Where metering stands in the files of a journal."""
+        return [Mark(*row) for row in await self._rows("marks", node=node)]
+
+    async def move_mark(self, node: UUID, before: Mark, after: Mark) -> bool:
+        """Move a mark; False if it no longer was where it is moved from."""
+        return (
+            await self._one(
+                "move_mark",
+                node=node,
+                fingerprint=after.fingerprint,
+                generation=after.generation,
+                name=after.name,
+                position=after.position,
+                marker=after.marker,
+                is_finished=after.is_finished,
+                before=before.position,
+            )
+            is not None
+        )
+
+    async def finish_lost(self, node: UUID, mark: Mark) -> None:
+        """Give up a file that is gone."""
+        await self._do("finish_lost", node=node, fingerprint=mark.fingerprint, generation=mark.generation)
+
+    async def eof_at(self, node: UUID) -> datetime | None:
+        """The last committed end of file, on Redis's clock."""
+        moment: datetime | None = await self._one("eof_at", node=node)
+        return moment
+
+    async def set_eof_at(self, node: UUID, moment: datetime) -> None:
+        """Say that the journal was read to an end no older than a moment of Redis's clock."""
+        await self._do("set_eof_at", node=node, eof_at=moment)
+
+    async def add_boot(self, boot: Boot) -> None:
+        """Make a node known, or its later boot."""
+        await self._do("add_boot", node=boot.node, boot=boot.boot)
+
+    async def sequences(self, node: UUID) -> list[Sequence]:
+        """The line numbers seen of a node's boots."""
+        rows = await self._rows("sequences", node=node)
+        return [Sequence(row["boot"], row["next"], tuple(row["ahead"]), row["lost"]) for row in rows]
+
+    async def set_sequence(self, node: UUID, sequence: Sequence) -> None:
+        """Remember the line numbers seen of a boot."""
+        await self._do(
+            "set_sequences",
+            node=node,
+            boot=sequence.boot,
+            next=sequence.next,
+            ahead=list(sequence.ahead),
+            lost=sequence.lost,
+        )
+
+    async def add_dead_letters(self, node: UUID, mark: Mark, letters: Many[DeadLetter]) -> None:
+        """Keep lines that were not understood; one that is kept already changes nothing."""
+        if not letters:
+            return
+        await self._do(
+            "add_dead_letters",
+            node=node,
+            fingerprint=mark.fingerprint,
+            generation=mark.generation,
+            positions=[letter.position for letter in letters],
+            lengths=[letter.length for letter in letters],
+            digests=[letter.sha256 for letter in letters],
+            reasons=[letter.reason for letter in letters],
+            raws=[letter.raw for letter in letters],
+        )
+
+    async def wanted_letters(self, node: UUID, count: int) -> list[Letter]:
+        """Dead letters to be read again."""
+        rows = await self._rows("wanted_letters", node=node, count=count)
+        return [Letter(row["id"], Line(row["position"], row["raw"])) for row in rows]
+
+    async def letters_replayed(self, understood: Iterable[int], *, tried: Iterable[int]) -> None:
+        """Note what became of dead letters that were read again."""
+        await self._do("letters_replayed", understood=list(understood), tried=list(tried))
+
+    async def forget_marks(self, node: UUID, *, days: int) -> None:
+        """Forget files that were read to their end so long ago."""
+        await self._do("forget_marks", node=node, days=days)
