@@ -30,7 +30,13 @@ migrate *arguments:
 # Run every test, Go and Python, with real Postgres, Redis and Caddy
 test *arguments: test-go
     @{{ caddy }} version
-    pytest {{ arguments }}
+    coverage erase
+    coverage run -m pytest {{ arguments }}
+
+# Report the branch coverage of the last complete `just test`; its floor in pyproject.toml only rises
+coverage:
+    coverage report
+    python -m tests.project.coverage_floor
 
 # Run the tests of the Caddy modules
 test-go *arguments:
