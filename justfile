@@ -48,10 +48,10 @@ test-go-race *arguments:
         export CC="uvx --quiet --from ziglang==0.17.1 python-zig cc"; \
         CGO_ENABLED=1 "$GOROOT/bin/go" test -race -timeout 600s ./... {{ arguments }}
 
-# Feed every fuzz target with random input for a while
-fuzz time="10s":
-    cd caddy && grep -rHoP '^func \KFuzz\w+' --include='*_test.go' . | while IFS=: read -r file target; do \
-        {{ go }} test -run '^$' -fuzz "^$target\$" -fuzztime {{ time }} "$(dirname "$file")" || exit 1; done
+# Feed the fuzz targets of a package with random input for a while; `.` compiles all of Caddy anew for it
+fuzz package="./internal/jsonstream" time="10s":
+    {{ go }} test -list '^Fuzz' {{ package }} | grep ^Fuzz | while read -r target; do \
+        {{ go }} test -run '^$' -fuzz "^$target\$" -fuzztime {{ time }} {{ package }} < /dev/null || exit 1; done
 
 # Compare the gateway with the real Ollama, which is built at first: bytes, usage, clients, prompt bounds
 conformance *arguments:
@@ -78,7 +78,7 @@ bench-metering *arguments:
     python -m tests.bench.bench_metering {{ arguments }}
 
 # Check style, types, imports, known dangers, pins and the wheel
-check: check-python check-go check-words check-lock check-platforms check-audit check-wheel
+check: check-python check-go check-words check-lock check-platforms check-wheel check-audit check-vuln
 
 # Check the style of the Python code
 lint:
