@@ -192,6 +192,17 @@ def _postgres_tool(state: Path, tool: str, *arguments: str) -> Program:
     )
 
 
+def _give(folder: Path, user: int) -> None:
+    try:
+        os.chown(folder, user, user)
+    except PermissionError as error:
+        message = (
+            "Root may not give a folder to another user here, as PostgreSQL demands: "
+            "run `up` as a plain user, or set DATABASE_URL."
+        )
+        raise CommandError(message) from error
+
+
 def _initialise(state: Path, data: Path) -> None:
     """Make a cluster beside its final name, so that an interrupted attempt is never used."""
     attempt = state / "postgres.new"
@@ -199,7 +210,7 @@ def _initialise(state: Path, data: Path) -> None:
     attempt.mkdir(mode=0o700)
     user = machine.unprivileged_user()
     if user is not None:
-        os.chown(attempt, user, user)
+        _give(attempt, user)
     locale = ("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
     where = ("-D", str(attempt), "-U", "postgres", "--auth=trust", "-E", "UTF8")
     program = _postgres_tool(state, "initdb", *where, *locale, "--no-instructions")

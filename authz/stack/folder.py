@@ -6,7 +6,7 @@ import fcntl
 import os
 import re
 import secrets
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from shlex import quote
 from typing import TYPE_CHECKING, Final
 
@@ -186,7 +186,8 @@ def make_run_folder(state: Path) -> Path:
     user = machine.unprivileged_user()
     if user is not None:
         # PostgreSQL refuses root and runs as this user, who must be able to make its socket here.
-        os.chown(run, 0, user)
+        with suppress(PermissionError):  # where this fails, PostgreSQL says so, if it is needed
+            os.chown(run, 0, user)
     run.chmod(0o770)
     (state / "logs").mkdir(exist_ok=True)
     return run

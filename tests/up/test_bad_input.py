@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import sys
@@ -113,6 +114,17 @@ def test_cache_that_cannot_be_made(stack: Stack) -> None:
     refusal = stack.refusal("--demo", XDG_CACHE_HOME=str(cache))
 
     assert refusal.endswith("(Not a directory): set XDG_CACHE_HOME to another folder.")
+
+
+def test_root_without_capabilities(stack: Stack) -> None:
+    """Where root may not become another user, PostgreSQL can't run; a plain user needs no capability."""
+    if os.geteuid() != 0:
+        stack.within = ("setpriv", "--no-new-privs")
+        assert stack.up()["url"]
+        return
+    stack.within = ("setpriv", "--bounding-set=-all")
+
+    assert stack.refusal("--demo").endswith("run `up` as a plain user, or set DATABASE_URL.")
 
 
 def test_packages_that_are_not_installed(stack: Stack, tmp_path: Path) -> None:
