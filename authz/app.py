@@ -220,7 +220,7 @@ async def _disconnected(receive: Receive) -> None:
 
 
 def _ask(scope: Scope) -> Ask | None:
-    """The Ask of a request; None for whoever is not the guard."""
+    """Parse the Ask of a request; return None if it does not come from the guard."""
     found = [value for name, value in scope["headers"] if name == ASK_HEADER]
     try:
         return messages.read_ask(found[0]) if len(found) == 1 else None

@@ -18,7 +18,7 @@ _SECRET: Final = re.compile(r"nz_[0-9A-Za-z]{46}|(?i:bearer|basic) +[^\s\"']+")
 
 
 def redacted(text: str) -> str:
-    """A text without the secrets in it; of a key its public handle stays."""
+    """Return a text without the secrets in it; of a key its public handle stays."""
     return _SECRET.sub(lambda found: f"{found[0][:11]}***" if found[0].startswith("nz_") else "***", text)
 
 

@@ -29,7 +29,7 @@ class Done(msgspec.Struct, frozen=True):
 
 
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
-    """What the guard understood of a request."""
+    """The guard's reading of a request."""
 
     v: int
     id: UUID
@@ -52,7 +52,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def minted_at(self) -> datetime:
-        """When the guard minted the id (a UUIDv7 starts with milliseconds)."""
+        """Return when the guard minted the id (a UUIDv7 starts with milliseconds)."""
         return datetime.fromtimestamp((self.id.int >> 80) / 1000, UTC)
 
 
@@ -88,7 +88,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Denial(msgspec.Struct, frozen=True, kw_only=True):
-    """Why the request of this id gets no Grant; status and body of the answer are the client's."""
+    """A refusal of the request of this id; status and body of the answer are the client's."""
 
     v: int = VERSION
     id: UUID

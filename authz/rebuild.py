@@ -43,7 +43,7 @@ class Rebuilder:
 
     @property
     def is_idle(self) -> bool:
-        """Whether no tenant is being rebuilt here."""
+        """Return whether no tenant is being rebuilt here."""
         return not self._running
 
     def notice(self, tenant: UUID) -> None:

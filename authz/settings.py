@@ -89,7 +89,7 @@ class Environment:
 
 @frozen
 class Settings:
-    """What a process of the gateway is told when it starts."""
+    """The settings of one process, with everything derived from the environment."""
 
     state: Path
     database_url: str

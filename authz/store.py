@@ -95,7 +95,7 @@ class Store:
         return None if row is None else _identity(row)
 
     async def nodes(self) -> frozenset[UUID]:
-        """The nodes whose journal metering reads."""
+        """Return the nodes whose journal metering reads."""
         async with self.connection() as connection:
             return frozenset([row["node"] async for row in _queries.known_nodes(connection)])
 
@@ -105,14 +105,14 @@ class Store:
             return tuple([row["id"] async for row in _queries.tenant_ids(connection)])
 
     async def template_tokens(self) -> dict[str, int]:
-        """The most tokens that each model's template was seen to add to a prompt, by canonical name."""
+        """Return the most tokens that each model's template has added to a prompt, by canonical name."""
         async with self.connection() as connection:
             return {
                 row["model"]: row["template_tokens"] async for row in _queries.template_tokens(connection)
             }
 
     async def names(self) -> dict[str, str]:
-        """What tenants and keys are called, by id."""
+        """Return the names of tenants and keys, by id."""
         async with self.connection() as connection:
             return {str(row["id"]): row["name"] async for row in _queries.names(connection)}
 

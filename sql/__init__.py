@@ -12,5 +12,5 @@ FOLDER = Path(str(files(__name__)))
 
 
 def load(name: str) -> Any:
-    """The queries of one file of sql/queries, as untyped methods: callers make typed values of the rows."""
+    """Load the queries of one file, as untyped methods: callers make typed values of the rows."""
     return aiosql.from_path(FOLDER / "queries" / f"{name}.sql", "asyncpg")

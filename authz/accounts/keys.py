@@ -82,7 +82,7 @@ async def create_key(
 
 
 async def list_keys(session: Session, tenant: str) -> list[Key]:
-    """The keys of a tenant, oldest first; a key with two secrets shows twice."""
+    """List the keys of a tenant, oldest first; a key with two secrets shows twice."""
     async with session.store.connection() as connection:
         owner = await find_tenant(connection, tenant)
         return [
@@ -123,7 +123,7 @@ async def set_key_state(session: Session, prefix: str, state: str) -> asyncpg.Re
 
 
 async def find_key(connection: Any, prefix: str) -> asyncpg.Record:
-    """The key that a public handle names, locked; raises CommandError if there is none."""
+    """Find and lock the key of a public handle. Raises CommandError if there is none."""
     if not _PREFIX.fullmatch(prefix):
         sentence = "A prefix is a key's first 11 characters (nz_xxxxxxxx): see `neuronetz-gateway list-keys`."
         raise CommandError(sentence)

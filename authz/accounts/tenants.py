@@ -57,7 +57,7 @@ async def create_tenant(
 
 
 async def find_tenant(connection: Any, name: str) -> asyncpg.Record:
-    """The tenant of this name, locked; raises CommandError if there is none."""
+    """Find and lock the tenant of a name. Raises CommandError if there is none."""
     row: asyncpg.Record | None = await _queries.find_tenant(connection, name=name)
     if row is None:
         raise CommandError(f"There is no tenant {name!r}: see `neuronetz-gateway list-tenants`.")

@@ -49,7 +49,7 @@ class Event:
 async def audit(
     session: Session, *, since: datetime, tenant: str | None = None, key: str | None = None
 ) -> list[Event]:
-    """What happened since a moment, oldest first."""
+    """List the changes and refusals since a moment, oldest first."""
     async with session.store.connection() as connection:
         tenant_id = None if tenant is None else (await find_tenant(connection, tenant))["id"]
         key_id = None if key is None else (await find_key(connection, key))["id"]

@@ -47,7 +47,7 @@ class Letter:
 
 @frozen
 class Replay:
-    """What became of the letters that were to be read again."""
+    """The result of a replay: lines wanted, replayed, and still waiting."""
 
     wanted: int
     replayed: int
@@ -88,7 +88,7 @@ async def want(session: Session, ids: Sequence[int] | None) -> list[int]:
 
 
 async def progress(session: Session, wanted: Sequence[int]) -> Replay:
-    """How far metering has come with letters."""
+    """Return how many of these lines metering has read again."""
     async with session.store.connection() as connection:
         rows = [row async for row in _queries.letters_now(connection, ids=list(wanted))]
     replayed = sum(row["replayed_at"] is not None for row in rows)

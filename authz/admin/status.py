@@ -136,7 +136,7 @@ def _table(known: Facts) -> Table:
 
 
 def _bill_table(found: Bill | None) -> Table:
-    """What ought to be 0 is red when it is not."""
+    """Draw the bill; what should be 0 is red when it is not."""
     table = Table("bill", "", box=None, pad_edge=False)
     if found is None:
         table.add_row("unknown", "metering does not answer: `neuronetz-gateway logs metering` says why")

@@ -56,7 +56,7 @@ class Row:
 
 
 async def streams(socket: Path) -> list[Stream]:
-    """What runs on this node."""
+    """List the requests that run on this node."""
     return msgspec.json.decode(await _ask(socket, "GET", "/streams"), type=list[Stream])
 
 

@@ -97,7 +97,7 @@ class DayUsage(_Tokens):
 
 @frozen
 class Scope:
-    """Whose usage, by id; None means everybody's."""
+    """A tenant's or a key's usage, by id; None means all."""
 
     tenant: UUID | None
     key: UUID | None
@@ -110,7 +110,7 @@ Figures = tuple[int, int, int]
 async def usage(
     session: Session, *, tenant: str | None, key: str | None, since: datetime | None, by: By = By.KEY
 ) -> Sequence[AnyUsage]:
-    """The sums since a moment; exactly those of the ledger. Keys and tenants are listed, used or not."""
+    """Sum the ledger since a moment, exactly. Keys and tenants are listed, used or not."""
     since = since or BEGINNING
     midnight = datetime.combine(since.astimezone(UTC), time(), UTC)
     first_day = midnight.date() + timedelta(days=int(since > midnight))
@@ -154,7 +154,7 @@ def _figures(row: Any) -> Figures:
 
 
 def _by_canonical(sums: dict[str, Figures]) -> dict[str, Figures]:
-    """The ledger keeps a model's name as it was sent: what is one model to Ollama is one here."""
+    """Merge the names of one model: the ledger keeps each as it was sent."""
     merged: defaultdict[str, Figures] = defaultdict(lambda: (0, 0, 0))
     for name, figures in sums.items():
         model = canonical(name) if name else ""

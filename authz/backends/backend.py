@@ -26,7 +26,7 @@ class Backend:
     scheme: str = "Bearer"
 
     def credentials(self) -> dict[str, str]:
-        """The header this backend wants, if any."""
+        """Return the header that this backend requires, if any."""
         if self.token is None:
             return {}
         return {self.header: f"{self.scheme} {self.token}".strip()}

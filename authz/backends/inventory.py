@@ -38,7 +38,7 @@ class Model:
 
 @frozen
 class Seen:
-    """What a backend has said; `is_live` whether it answered last time."""
+    """The last answers of a backend; `is_live` is whether it answered last time."""
 
     backend: Backend
     is_live: bool = False
@@ -47,11 +47,11 @@ class Seen:
     loaded: tuple[Model, ...] = ()
 
     def has(self, name: str) -> bool:
-        """Whether this backend has a model of this canonical name."""
+        """Return whether this backend has a model of this canonical name."""
         return any(canonical(model.name) == name for model in self.models)
 
     def context_length(self, model: str) -> int:
-        """The most tokens a model takes; 0 if this backend does not say."""
+        """Return the most tokens a model takes; 0 if this backend does not report it."""
         name = canonical(model)
         return next((known.context_length for known in self.models if canonical(known.name) == name), 0)
 
@@ -94,16 +94,16 @@ class Inventory:
 
     @property
     def seen(self) -> tuple[Seen, ...]:
-        """What every backend has said, in the operator's order."""
+        """Return the last answers of every backend, in the operator's order."""
         return tuple(self._seen.values())
 
     @property
     def is_live(self) -> bool:
-        """Whether any backend answers."""
+        """Return whether any backend answers."""
         return any(seen.is_live for seen in self.seen)
 
     def backends_of(self, model: str) -> tuple[Seen, ...]:
-        """The backends that have a model: those that answered last time first."""
+        """Return the backends that have a model: those that answered last time first."""
         name = canonical(model)
         having = [seen for seen in self.seen if seen.has(name)]
         return tuple(sorted(having, key=lambda seen: not seen.is_live))

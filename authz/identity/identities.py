@@ -28,7 +28,7 @@ PROVING: Final = 2
 
 
 class Identities:
-    """Tells whom a secret stands for."""
+    """The identities of secrets: a cache of this process in front of Postgres."""
 
     def __init__(self, store: Store, peppers: Peppers) -> None:
         self._store = store
@@ -41,7 +41,7 @@ class Identities:
         return len(self._known)
 
     def known(self, secret: str) -> Identity | None:
-        """Whom a secret stands for, if this process has met it before."""
+        """Return the identity of a secret, if this process has it cached."""
         for pepper in self._peppers.alive:
             tag = pepper.tag(secret)
             if tag in self._known:
@@ -50,7 +50,7 @@ class Identities:
         return None
 
     async def load(self, secret: str) -> Identity | None:
-        """Whom a well-formed secret stands for; None if nobody. Raises StoreUnavailable."""
+        """Authenticate a well-formed secret; None if it belongs to no key. Raises StoreUnavailable."""
         identity = await self._store.identity(secret[: secrets.LOOKUP_LENGTH])
         if identity is None:
             return None

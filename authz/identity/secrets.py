@@ -51,7 +51,7 @@ class Pepper:
         return hashlib.sha256(b"pepper id\0" + self.key).hexdigest()[:12]
 
     def tag(self, secret: str) -> bytes:
-        """The tag of a full secret."""
+        """Return the tag of a full secret."""
         return hmac.digest(self.key, b"key\0" + secret.encode(), "sha256")
 
 
@@ -78,7 +78,7 @@ class Peppers:
         return cls(alive)
 
     def get(self, pepper_id: str) -> Pepper | None:
-        """The pepper of this id, if it is alive."""
+        """Return the pepper of this id, if it is alive."""
         return next((pepper for pepper in self.alive if pepper.id == pepper_id), None)
 
 
@@ -101,7 +101,7 @@ def mint(pepper: Pepper, choose: Callable[[str], str] = secrets.choice) -> Minte
 
 
 def is_well_formed(secret: str) -> bool:
-    """Whether a text has the form of a secret and a check that fits: no store need be asked otherwise."""
+    """Return whether a text has the form of a secret and a check that fits; only then a store is asked."""
     return _FORM.fullmatch(secret) is not None and secret[-6:] == _check(secret[:-6])
 
 
@@ -119,7 +119,7 @@ def is_proven(hash_: str, secret: str) -> bool:
 
 
 def presented(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """The one secret a request carries, in one carrier or in several; None if that is none.
+    """Return the one secret that a request carries, in one carrier or in several, or None.
 
     The guard has already refused two lines of one carrier, and two carriers that disagree.
     """

@@ -28,7 +28,7 @@ class Sources:
         self._empty_at: OrderedDict[str, float] = OrderedDict()
 
     def may_try(self, ip: str) -> bool:
-        """Whether a source may try another secret that is not known."""
+        """Return whether a source may try another secret that is not known."""
         return self._empty_at.get(source(ip), 0.0) - self._now_s() <= (BURST - 1) / PER_S
 
     def failed(self, ip: str) -> None:
@@ -47,7 +47,7 @@ class Sources:
 
 
 def source(ip: str) -> str:
-    """Whom an address counts for: itself in IPv4, its /64 in IPv6; what can't be read is one source."""
+    """Return the source of an address: itself in IPv4, its /64 in IPv6, one for all invalid ones."""
     try:
         address = ip_address(ip.partition("%")[0])
     except ValueError:

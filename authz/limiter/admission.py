@@ -109,7 +109,7 @@ class LimitReached:
 
     @property
     def is_passing(self) -> bool:
-        """Whether the end of running requests is enough to make room."""
+        """Return whether the end of running requests is enough to make room."""
         return self.limit == "concurrency" or self.limit.startswith("held_")
 
 

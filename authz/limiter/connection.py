@@ -238,7 +238,7 @@ class Pipeline:
 
 
 def _pool(url: str) -> Any:
-    """What makes connections to a Redis, untyped as it is; raises SettingsError for a bad URL."""
+    """Make the pool of a Redis, untyped as redis-py leaves it. Raises SettingsError for an invalid URL."""
     try:
         pool: Any = _sentinel_pool(url) if url.startswith("sentinel://") else ConnectionPool.from_url(url)
         pool.connection_kwargs |= OURS
@@ -249,7 +249,7 @@ def _pool(url: str) -> Any:
 
 
 def _sentinel_pool(url: str) -> Any:
-    """Connections to whatever Sentinels call the master: sentinel://[USER:PASSWORD@]HOST:PORT,.../MASTER."""
+    """Make the pool of the Sentinels' master: sentinel://[USER:PASSWORD@]HOST:PORT,.../MASTER."""
     parts = urlsplit(url)
     credentials, _, hosts = parts.netloc.rpartition("@")
     username, _, password = credentials.partition(":")

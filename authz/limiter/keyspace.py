@@ -35,33 +35,33 @@ TENANT_SCOPE = "t"
 
 
 def tenant(tenant_id: UUID) -> str:
-    """The hash of a tenant: epoch, versions, buckets, used and held."""
+    """Name the hash of a tenant: epoch, versions, buckets, used and held."""
     return f"nz:{{{tenant_id}}}"
 
 
 def slots(tenant_id: UUID, key_id: UUID | None = None) -> str:
-    """The running requests of a tenant, or of one of its keys."""
+    """Name the set of the running requests of a tenant, or of one of its keys."""
     return f"nz:{{{tenant_id}}}:slots" if key_id is None else f"nz:{{{tenant_id}}}:slots:{key_id}"
 
 
 def opened(tenant_id: UUID) -> str:
-    """The deadlines of a tenant's reservations."""
+    """Name the set of the deadlines of a tenant's reservations."""
     return f"nz:{{{tenant_id}}}:open"
 
 
 def held(tenant_id: UUID) -> str:
-    """The reservations of a tenant."""
+    """Name the hash of the reservations of a tenant."""
     return f"nz:{{{tenant_id}}}:held"
 
 
 def closed(tenant_id: UUID) -> str:
-    """The tombstones of a tenant's requests."""
+    """Name the set of the tombstones of a tenant's requests."""
     return f"nz:{{{tenant_id}}}:closed"
 
 
 @lru_cache(maxsize=4096)
 def of_admission(tenant_id: UUID, key_id: UUID) -> tuple[str, ...]:
-    """What admit.lua reads and writes; kept ready, since making the names costs more than sending them."""
+    """List the keys of admit.lua; cached, since making the names costs more than sending them."""
     return (
         tenant(tenant_id),
         slots(tenant_id),
@@ -73,28 +73,28 @@ def of_admission(tenant_id: UUID, key_id: UUID) -> tuple[str, ...]:
 
 
 def of_settlement(tenant_id: UUID) -> tuple[str, ...]:
-    """What settle.lua and rebuild.lua write of a tenant, ahead of the slots of keys."""
+    """List the keys of settle.lua and rebuild.lua, ahead of the slots of keys."""
     return tenant(tenant_id), slots(tenant_id), opened(tenant_id), held(tenant_id), closed(tenant_id)
 
 
 def metering(node: UUID | str) -> str:
-    """The sign of life of a node's metering."""
+    """Name the string by which a node's metering vouches."""
     return f"nz:metering:{node}"
 
 
 @lru_cache(maxsize=4096)
 def scope(key_id: UUID | None) -> str:
-    """What a key is called in fields of its tenant's hash; None is the tenant itself."""
+    """Name a key in fields of its tenant's hash; None is the tenant itself."""
     return TENANT_SCOPE if key_id is None else str(key_id)
 
 
 def version(key_id: UUID | None) -> str:
-    """The field of a key's version; None is the tenant's own."""
+    """Name the field of a key's version; None is the tenant's own."""
     return "v" if key_id is None else f"v:{key_id}"
 
 
 def standing(key_id: UUID | None, windows: Windows) -> tuple[str, ...]:
-    """The fields that say how a scope stands: clock, buckets, then used and held of each window."""
+    """Name the fields of a scope's use: clock, buckets, then used and held of each window."""
     name = scope(key_id)
     ids = (f"{name}:t", f"{name}:m:{windows.month}", f"{name}:d:{windows.day}")
     uses = (f"{kind}:{window}" for window in ids for kind in "uh")
@@ -102,7 +102,7 @@ def standing(key_id: UUID | None, windows: Windows) -> tuple[str, ...]:
 
 
 def window(period: str, start: date) -> str:
-    """The name of a budget window inside a hash field."""
+    """Name a budget window inside a hash field."""
     if period == Period.DAY:
         return f"d:{start.isoformat()}"
     if period == Period.MONTH:

@@ -83,7 +83,7 @@ class Limiter:
         await self._pipeline.close()
 
     def ready(self) -> str:
-        """The run of the Redis that is there; raises LimiterUnavailable, with the reason, if none is."""
+        """Return the run of the connected Redis. Raises LimiterUnavailable, with the reason, without one."""
         return self._pipeline.link.run_id
 
     async def admit(self, admission: Admission) -> Decision:
@@ -111,7 +111,7 @@ class Limiter:
             self._pipeline.link.send("ZREM", slots, *ids).add_done_callback(_ignore)
 
     async def versions(self, tenant: UUID, key: UUID) -> tuple[int, int] | None:
-        """The versions of a tenant and a key; None after a loss."""
+        """Return the versions of a tenant and a key; None after a loss."""
         link = self._pipeline.link
         fields = ("epoch", keyspace.version(None), keyspace.version(key))
         epoch, of_tenant, of_key = await answer(link.send("HMGET", keyspace.tenant(tenant), *fields))
@@ -122,7 +122,7 @@ class Limiter:
     async def standing(
         self, tenant: UUID, keys: Sequence[UUID], windows: Windows
     ) -> tuple[Standing, ...] | None:
-        """Where the tenant, then each of the keys, stands in these windows; None after a loss."""
+        """Return the use of the tenant, then of each key, in these windows; None after a loss."""
         link, now_us = self._pipeline.link, wire.us(await self.now())
         sent = []
         for scope in (None, *keys):
@@ -136,7 +136,7 @@ class Limiter:
         return tuple(wire.standing(scope, found[1:], running, now_us) for scope, found, running in answers)
 
     async def totals(self, tenant: UUID, of: Sequence[Total]) -> tuple[Total, ...] | None:
-        """What is believed of these windows; version -1 where nothing is, None after a loss."""
+        """Return Redis's totals of these windows; version -1 where there is none, None after a loss."""
         link = self._pipeline.link
         fields = [f"{kind}:{name}" for name in wire.names(tenant, of) for kind in "uw"]
         epoch, *found = await answer(link.send("HMGET", keyspace.tenant(tenant), "epoch", *fields))

@@ -54,7 +54,7 @@ class Wish:
 
     @property
     def url(self) -> str:
-        """Where clients will reach the gateway."""
+        """Return where clients will reach the gateway."""
         return f"http://127.0.0.1:{self.port}"
 
 
@@ -81,7 +81,7 @@ def supervise(wish: Wish, report: Callable[[News], None]) -> None:
 
 
 def _settings(wish: Wish, folder: StateFolder) -> Settings:
-    """The caller's settings, with the embedded stores where they name none."""
+    """Load the caller's settings, with the embedded stores where they name none."""
     stores = Stores(embedded.postgres_url(folder.path), embedded.redis_url(folder.path))
     save_stores(folder, stores)
     chosen = settings.load(wish.environ, state=folder.path)
@@ -201,7 +201,7 @@ def _missing(body: bytes) -> str:
 
 
 async def is_live(backend: Backend) -> bool:
-    """Whether a backend answers."""
+    """Return whether a backend answers."""
     return await discovery.failure(backend) is None
 
 

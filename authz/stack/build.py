@@ -27,7 +27,7 @@ _KEPT_BUILDS: Final = 3
 
 
 def cache_folder(environ: Mapping[str, str]) -> Path:
-    """Where builds, modules and compiled packages outlive a state folder (XDG base directory)."""
+    """Return where builds, modules and compiled packages outlive a state folder (XDG base directory)."""
     try:
         base = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     except RuntimeError as error:
@@ -36,7 +36,7 @@ def cache_folder(environ: Mapping[str, str]) -> Path:
 
 
 def go_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment in which the wheel's toolchain neither fetches nor finds another one."""
+    """Return the environment in which the wheel's toolchain neither fetches nor finds another one."""
     cache = cache_folder(environ)
     return {
         **environ,
@@ -50,7 +50,7 @@ def go_environ(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def caddy_binary(environ: Mapping[str, str], note: Callable[[str], None]) -> Path:
-    """The Caddy of exactly these sources; built when the cache lacks it, with notes on the way."""
+    """Return the Caddy of exactly these sources; build it when the cache lacks it, with notes on the way."""
     if not (SOURCE / "go.mod").exists():
         message = f"The sources of Caddy are not at {SOURCE}: run from a checkout of the project."
         raise CommandError(message)
@@ -80,7 +80,7 @@ def _go_root() -> Path:
 
 
 def _digest() -> str:
-    """What decides how the binary behaves: sources, toolchain, flags."""
+    """Digest what decides how the binary behaves: sources, toolchain, flags."""
     digest = sha256(f"{_GOFLAGS} {_LDFLAGS}".encode())
     digest.update((_go_root() / "VERSION").read_bytes())
     for path in sorted(SOURCE.rglob("*")):

@@ -62,7 +62,7 @@ class Step:
 
 @contextmanager
 def step(name: str, report: Callable[[News], None]) -> Iterator[Step]:
-    """Tell that a step began, how it ended and how long it took."""
+    """Report that a step began, how it ended and how long it took."""
     began = time.monotonic()
     current = Step(name, report)
     report(News(Stage.RUNNING, name))
@@ -93,7 +93,7 @@ def pipe_report(pipe: IO[bytes]) -> Callable[[News], None]:
 
 
 def read_news(pipe: IO[bytes]) -> Iterator[News]:
-    """The news of a supervisor, until it closes its end."""
+    """Read the news of a supervisor, until it closes its end."""
     for line in pipe:
         yield msgspec.json.decode(line, type=News)
 

@@ -30,7 +30,7 @@ class _Tags(msgspec.Struct):
 
 
 async def discover(configured: Sequence[Backend], *, is_demo_wanted: bool) -> tuple[Backend, ...]:
-    """The backends to use; none means the demo. A configured one that is silent is an error."""
+    """Find the backends to use; none means the demo. Raises CommandError if a configured one is silent."""
     if is_demo_wanted:
         return ()
     if not configured:
@@ -47,7 +47,7 @@ async def discover(configured: Sequence[Backend], *, is_demo_wanted: bool) -> tu
 
 
 async def failure(backend: Backend) -> str | None:
-    """Why this is no Ollama that would serve us, or None when it is one."""
+    """Return why a backend can't serve as an Ollama, or None when it can."""
     url = f"{backend.url}/api/version"
     async with httpx.AsyncClient(timeout=_PROBE_TIMEOUT_S, trust_env=False) as client:
         try:
@@ -60,7 +60,7 @@ async def failure(backend: Backend) -> str | None:
 
 
 async def some_model(found: Sequence[Backend]) -> str | None:
-    """The name of a model that a first request may ask for, if there is any."""
+    """Return the name of a model that a first request may ask for, if there is any."""
     async with httpx.AsyncClient(timeout=_PROBE_TIMEOUT_S, trust_env=False) as client:
         for backend in found:
             url = f"{backend.url}/api/tags"
@@ -75,14 +75,14 @@ async def some_model(found: Sequence[Backend]) -> str | None:
 
 
 def demo_backend() -> Backend:
-    """A demo on a port that is free now."""
+    """Return a demo backend on a port that is free now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return Backend(DEMO_NAME, f"http://127.0.0.1:{free.getsockname()[1]}")
 
 
 async def refuse_unfit_redis(url: str) -> None:
-    """A Redis of the caller's own must answer, and be one that budgets can be trusted to."""
+    """Refuse a Redis of the caller's own that does not answer or can't be trusted with budgets."""
     try:
         limiter = await Limiter.connect(url)
     except (LimiterUnavailable, SettingsError) as error:

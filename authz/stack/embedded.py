@@ -33,7 +33,7 @@ _ENVIRON: Final = {"LC_ALL": "C", "PATH": os.defpath, "TZ": "UTC"}
 
 
 def wheel_folder(package: str) -> Path:
-    """Where an installed package of the extra `embedded` lies; it is never imported."""
+    """Return the folder of an installed package of the extra `embedded`; it is never imported."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
         message = (
@@ -88,24 +88,24 @@ def redis_program(state: Path) -> Program:
 
 
 def postgres_url(state: Path, database: str = "gateway") -> str:
-    """How asyncpg, dbmate and psql reach a database of the embedded PostgreSQL."""
+    """Return the URL by which asyncpg, dbmate and psql reach a database of the embedded PostgreSQL."""
     return f"postgresql://postgres@/{database}?host={quote(str(state / 'run'))}"
 
 
 def redis_url(state: Path) -> str:
-    """How redis-py reaches the embedded Redis."""
+    """Return the URL by which redis-py reaches the embedded Redis."""
     return f"unix://{quote(str(state / 'run' / 'redis.sock'))}?db=0"
 
 
 def postgres_answers(state: Path) -> bool:
-    """Whether the embedded PostgreSQL takes connections."""
+    """Return whether the embedded PostgreSQL takes connections."""
     tool = _postgres_bin() / "pg_isready"
     argv = [str(tool), "-q", "-h", str(state / "run"), "-U", "postgres", "-t", "1"]
     return subprocess.run(argv, check=False, timeout=5).returncode == 0  # noqa: S603
 
 
 def redis_answers(state: Path) -> bool:
-    """Whether the embedded Redis answers a PING."""
+    """Return whether the embedded Redis answers a PING."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(1)
         try:
@@ -166,13 +166,13 @@ class Server:
 
 
 def postgres_server(state: Path, *, database: str = "postgres", durable: bool = False) -> Server:
-    """A PostgreSQL in this folder; without durability, because tests throw it away."""
+    """Return a PostgreSQL in this folder; without durability, because tests throw it away."""
     program = postgres_program(state, durable=durable)
     return Server(postgres_url(state, database), program, lambda: postgres_answers(state))
 
 
 def redis_server(state: Path) -> Server:
-    """A Redis in this folder."""
+    """Return a Redis in this folder."""
     return Server(redis_url(state), redis_program(state), lambda: redis_answers(state))
 
 

@@ -49,7 +49,7 @@ def save_facts(folder: StateFolder, facts: Facts) -> None:
 
 
 def load_facts(folder: StateFolder) -> Facts | None:
-    """The facts of the last stack in this folder, running or not."""
+    """Load the facts of the last stack in this folder, running or not."""
     try:
         return msgspec.json.decode(folder.facts.read_bytes(), type=Facts)
     except FileNotFoundError:
@@ -60,13 +60,13 @@ def load_facts(folder: StateFolder) -> Facts | None:
 
 
 def observe(name: str, pid: int) -> Process | None:
-    """This process as it is now, or nothing when it has ended."""
+    """Return this process as it is now, or None when it has ended."""
     started = machine.started(pid)
     return None if started is None else Process(name, pid, started)
 
 
 def is_alive(process: Process) -> bool:
-    """Whether exactly this process still runs."""
+    """Return whether exactly this process still runs."""
     return observe(process.name, process.pid) == process
 
 
@@ -80,7 +80,7 @@ def end(processes: Iterable[Process], *, timeout_s: float) -> None:
 
 
 def wait_gone(processes: Iterable[Process], *, timeout_s: float) -> bool:
-    """Whether all of these have ended by then."""
+    """Return whether all of these have ended by then."""
     left = list(processes)
     give_up = time.monotonic() + timeout_s
     while left := [process for process in left if is_alive(process)]:

@@ -75,12 +75,12 @@ class StateFolder:
 
     @property
     def control(self) -> Path:
-        """Where the running streams are listed and killed."""
+        """Return where the running streams are listed and killed."""
         return self.run / "control.sock"
 
     @property
     def metrics(self) -> Path:
-        """Where metering tells how far the bill is."""
+        """Return where metering tells how far the bill is."""
         return self.run / "metering.sock"
 
     @property
@@ -99,12 +99,12 @@ class StateFolder:
         return self.path / "backends.d"
 
     def authz_socket(self, index: int) -> Path:
-        """Where the authz process of this number listens."""
+        """Return where the authz process of this number listens."""
         return self.run / f"authz-{index}.sock"
 
 
 def existing_folder(path: Path) -> StateFolder:
-    """A folder that `up` has made before; of our own version, or nothing is read from it."""
+    """Return a folder that `up` has made before; refuse one of another version."""
     folder = StateFolder(path.absolute())
     try:
         found = folder.version.read_text().strip()
@@ -123,7 +123,7 @@ def existing_folder(path: Path) -> StateFolder:
 
 
 def make_folder(path: Path) -> StateFolder:
-    """The folder with everything in it that other processes expect to find (0700)."""
+    """Make the folder with everything in it that other processes expect to find (0700)."""
     folder = StateFolder(path.absolute())
     _refuse_unfit(folder.path)
     try:
@@ -205,7 +205,7 @@ def write_atomically(path: Path, content: bytes, *, mode: int = 0o600) -> None:
 
 
 def save_stores(folder: StateFolder, stores: Stores) -> None:
-    """Tell the other commands where this stack's stores are."""
+    """Write down where this stack's stores are, for the other commands."""
     write_atomically(folder.stores, msgspec.json.encode(stores))
 
 

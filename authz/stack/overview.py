@@ -68,7 +68,7 @@ class Status(Overview):
 
 
 def overview(folder: StateFolder, facts: Facts, *, key: str | None = None) -> Overview:
-    """What to know of a stack that has come up."""
+    """Summarise a stack that has come up."""
     return Overview(
         url=facts.url,
         key=key,
@@ -81,7 +81,7 @@ def overview(folder: StateFolder, facts: Facts, *, key: str | None = None) -> Ov
 
 
 def describe(folder: StateFolder, facts: Facts, *, is_ready: bool, bill: Bill | None) -> Status:
-    """What to know of a stack now."""
+    """Summarise the state of a stack."""
     states = {process.name: RUNNING if is_alive(process) else STOPPED for process in facts.processes}
     known = asdict(overview(folder, facts), recurse=False)
     return Status(**known, ready=is_ready, states=Children.of(states), bill=bill)

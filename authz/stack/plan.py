@@ -39,7 +39,7 @@ _PASSED_TO_CADDY: Final = frozenset({"HOME", "PATH", "SSL_CERT_DIR", "SSL_CERT_F
 def service_environ(
     folder: StateFolder, environ: Mapping[str, str], found: Sequence[Backend]
 ) -> dict[str, str]:
-    """What authz and metering are told: the caller's settings, this folder, these backends."""
+    """Return the environment of authz and metering: the caller's settings, this folder, these backends."""
     backends = msgspec.json.encode([asdict(backend) for backend in found]).decode()
     return {**environ, "GATEWAY_STATE": str(folder.path), "OLLAMA_BACKENDS": backends}
 
@@ -51,12 +51,12 @@ def authz_program(folder: StateFolder, index: int, environ: Mapping[str, str]) -
 
 
 def metering_program(folder: StateFolder, environ: Mapping[str, str]) -> Program:
-    """The one metering process of this stack's journal."""
+    """Return the one metering process of this stack's journal."""
     return _python(folder, "metering", ("metering",), environ)
 
 
 def demo_program(folder: StateFolder, backend: Backend, environ: Mapping[str, str]) -> Program:
-    """The built-in backend, for machines without Ollama."""
+    """Return the built-in backend, for machines without Ollama."""
     port = urlsplit(backend.url).port
     return _python(folder, "demo", ("authz.stack.demo", "--port", str(port)), environ)
 
@@ -64,7 +64,7 @@ def demo_program(folder: StateFolder, backend: Backend, environ: Mapping[str, st
 def caddy_environ(
     folder: StateFolder, port: int, chosen: Settings, environ: Mapping[str, str]
 ) -> dict[str, str]:
-    """What the Caddyfile asks for; none of the secrets that Python is told."""
+    """Return what the Caddyfile asks for; none of the secrets that Python is given."""
     sockets = (folder.authz_socket(index) for index in range(chosen.authz_processes))
     return {
         "GATEWAY_BIND": "127.0.0.1",

@@ -45,7 +45,7 @@ class Program:
     user: int | None = None
 
     def command(self) -> list[str]:
-        """The argument vector that runs the program bound to the life of this very process."""
+        """Return the argument vector that ends the program with this very process."""
         user = "-" if self.user is None else str(self.user)
         launcher = [sys.executable, "-I", "-S", _LAUNCH]
         return [*launcher, str(int(self.stop_signal)), str(os.getpid()), user, *self.argv]
@@ -65,7 +65,7 @@ class Program:
 
 
 def last_lines(log: Path, *, count: int = 3, window_bytes: int = 8192) -> list[str]:
-    """The last lines of a log that say something; none when there is no log."""
+    """Return the last lines of a log that are not empty; none when there is no log."""
     if not log.exists():
         return []
     with log.open("rb") as file:

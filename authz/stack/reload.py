@@ -74,7 +74,7 @@ async def _changed(seen: _Files) -> _Files:
 
 
 def _files() -> _Files:
-    """When each file was last written, in ns, and how long it is."""
+    """Return when each file was last written, in ns, and how long it is."""
     files: _Files = {}
     for package in _PACKAGES:
         for path in (_ROOT / package).rglob("*"):

@@ -26,7 +26,7 @@ def write(folder: StateFolder, found: Sequence[Backend]) -> None:
 
 
 def snippet(backend: Backend, credential: Path) -> str:
-    """The line that tells Caddy where a backend is and what it wants to see."""
+    """Write the line that names a backend and its credential for Caddy."""
     if backend.token is None:
         return f"import gateway_backend_open {backend.name} {backend.url}\n"
     return f'import gateway_backend {backend.name} {backend.url} {backend.header} "{{file.{credential}}}"\n'

@@ -121,7 +121,7 @@ class Supervisor:
 
 
 def myself() -> Process:
-    """The supervisor's own process."""
+    """Return the supervisor's own process."""
     process = observe("supervisor", os.getpid())
     if process is None:  # pragma: no cover - /proc is missing
         message = "There is no /proc: mount it, or use Linux, the one system that `up` supports."

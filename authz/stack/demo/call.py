@@ -38,7 +38,7 @@ class Call:
 
     @property
     def is_embedding(self) -> bool:
-        """Whether vectors are asked for."""
+        """Return whether vectors are asked for."""
         return self.path in EMBEDDINGS
 
     @property

@@ -34,7 +34,7 @@ class Catalogue:
     since_s: int
 
     def has(self, name: str) -> bool:
-        """Whether a model is there, in any spelling of its name."""
+        """Return whether a model is there, in any spelling of its name."""
         return canonical(name) in map(canonical, self.names)
 
     def tags(self) -> Shape:
