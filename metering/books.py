@@ -35,11 +35,11 @@ class Books(Connection):
         return Tally(*row)
 
     async def tenants_after(self, tenant: UUID, count: int) -> list[UUID]:
-        """The next tenants in the order of their ids."""
+        """Return the next tenants in the order of their ids."""
         return [row["id"] for row in await self._rows("tenants_after", tenant=tenant, count=count)]
 
     async def reckon(self, tenant: UUID, first: date, last: date) -> list[Reckoned]:
-        """A tenant's days from first to last beside the ledger's sums; months and totals beside theirs."""
+        """Compare a tenant's days from first to last with the ledger's sums; months and totals too."""
         rows = await self._rows("reckon", tenant=tenant, first=first, last=last)
         return [Reckoned(_total(row), row["tokens"]) for row in rows]
 
@@ -48,7 +48,7 @@ class Books(Connection):
         await self._one("lock_repairs", tenant=tenant)
 
     async def published_totals(self, tenant: UUID, first: date, last: date) -> list[Total]:
-        """A tenant's current windows if Redis has been told of all that is in them; else none."""
+        """Return a tenant's current windows if Redis knows all that is in them; else none."""
         rows = await self._rows("published_totals", tenant=tenant, first=first, last=last)
         return [_total(row) for row in rows]
 

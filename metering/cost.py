@@ -93,7 +93,7 @@ def _learned(record: Record, deltas: int, ratios: Ratios) -> int:
 
 
 def _overrun(record: Record, charged: int) -> int:
-    """What was charged beyond a reservation that was meant as a bound, as under every budget."""
+    """Return what was charged beyond a reservation that was meant as a bound, as under every budget."""
     reserved = record.reserved
     if reserved is None:
         return 0

@@ -117,7 +117,7 @@ class OpenFile:
         return hashlib.sha256(data if end < 0 else data[:end]).digest()
 
     def marker(self, position: int) -> bytes:
-        """The marker of a position."""
+        """Return the marker of a position."""
         window = min(position, WINDOW_BYTES)
         return hashlib.sha256(self.read(position - window, window)).digest()
 
@@ -139,7 +139,7 @@ class OpenFile:
             return raw.read(4) == struct.pack("<I", length % 2**32)
 
     def current_identity(self) -> Identity:
-        """The file as it is now, under whatever name."""
+        """Return the file as it is now, under any name."""
         return _identity(os.fstat(self._raw.fileno()))
 
     def close(self) -> None:
@@ -148,7 +148,7 @@ class OpenFile:
 
 
 def rotated(active: Path) -> list[Path]:
-    """The rotated files of a journal, oldest first; of a file and its compressed copy the plain one first."""
+    """List the rotated files of a journal, oldest first; a plain file before its compressed copy."""
     pattern = re.compile(
         rf"{re.escape(active.stem)}-(\d{{4}}-\d\d-\d\dT\d\d-\d\d-\d\d[.\d]*)(?:-[\w.-]*)?"
         rf"{re.escape(active.suffix)}(\.gz|\.zst)?"
@@ -159,7 +159,7 @@ def rotated(active: Path) -> list[Path]:
 
 
 def identify(path: Path) -> Identity | None:
-    """A path's file right now; None if there is none."""
+    """Return a path's file right now; None if there is none."""
     try:
         return _identity(path.stat())
     except FileNotFoundError:

@@ -170,7 +170,7 @@ Event = Boot | Open | Ended
 
 
 def refused(line: Line) -> Page:
-    """A line that Postgres does not take, however well it is formed."""
+    """Return the dead letter of a line that Postgres refuses although it is well-formed."""
     return Page(dead=(_letter(line.position, line.data, "refused"),))
 
 
@@ -214,7 +214,7 @@ def _letter(position: int, data: bytes, reason: str) -> DeadLetter:
 
 
 def _event(data: bytes) -> Event | str:
-    """The event of a line, or the reason why it is none."""
+    """Parse the event of a line, or return the reason why it is none."""
     try:
         head = _head.decode(data)
     except msgspec.ValidationError:

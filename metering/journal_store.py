@@ -52,7 +52,7 @@ class JournalStore(Connection):
         await self._do("finish_lost", node=node, fingerprint=mark.fingerprint, generation=mark.generation)
 
     async def eof_at(self, node: UUID) -> datetime | None:
-        """The last committed end of file, on Redis's clock."""
+        """Return the last committed end of file, on Redis's clock."""
         moment: datetime | None = await self._one("eof_at", node=node)
         return moment
 
@@ -65,7 +65,7 @@ class JournalStore(Connection):
         await self._do("add_boot", node=boot.node, boot=boot.boot)
 
     async def sequences(self, node: UUID) -> list[Sequence]:
-        """The line numbers seen of a node's boots."""
+        """Return the line numbers seen of a node's boots."""
         rows = await self._rows("sequences", node=node)
         return [Sequence(row["boot"], row["next"], tuple(row["ahead"]), row["lost"]) for row in rows]
 

@@ -51,7 +51,7 @@ class _Sums:
 
 
 def lessons(rows: Iterable[LedgerRow]) -> list[Lesson]:
-    """The means per model, over rows that say all of it; images would spoil bytes per token."""
+    """Average per model, over rows that report all of it; images would spoil bytes per token."""
     sums: defaultdict[str, _Sums] = defaultdict(_Sums)
     for row in rows:
         if row.model is not None and _teaches(row):

@@ -21,7 +21,7 @@ TEXT_CHARS: Final = 512
 
 
 def settlement(ended: Ended, owner: Owner | None, ratios: Ratios, cost: Cost) -> LedgerRow:
-    """The row of a record; a request nobody is known for costs nothing."""
+    """Return the row of a record; a request without a known tenant costs nothing."""
     record = ended.record
     day, month = _windows(record)
     counted = cost.source is Source.COUNTED
@@ -75,7 +75,7 @@ def settlement(ended: Ended, owner: Owner | None, ratios: Ratios, cost: Cost) ->
 
 
 def orphan(row: OpenRow, at: datetime) -> LedgerRow:
-    """The row of a request whose record never came: it pays what it had reserved."""
+    """Return the row of a request whose record never came: it pays what it had reserved."""
     return LedgerRow(
         request_id=row.request_id,
         entry=SETTLEMENT,
@@ -96,7 +96,7 @@ def orphan(row: OpenRow, at: datetime) -> LedgerRow:
 
 
 def swept(request: OpenRequest, owner: Owner, *, node: UUID, at: datetime) -> LedgerRow:
-    """The row of a reservation that no journal knows: it never ran, so it is free."""
+    """Return the row of a reservation that no journal knows: it never ran, so it is free."""
     return LedgerRow(
         request_id=request.request_id,
         entry=SETTLEMENT,
@@ -114,7 +114,7 @@ def swept(request: OpenRequest, owner: Owner, *, node: UUID, at: datetime) -> Le
 
 
 def adjustment(late: LedgerRow, charged: Charged) -> LedgerRow:
-    """The row of a record that came after its request was settled as an orphan: actual - charged."""
+    """Return the row of a record that came after its request was settled as an orphan: actual - charged."""
     return late._replace(
         entry=ADJUSTMENT,
         tenant_id=charged.owner.tenant,
@@ -127,7 +127,7 @@ def adjustment(late: LedgerRow, charged: Charged) -> LedgerRow:
 
 
 def open_row(line: Open) -> OpenRow:
-    """The row of an open line."""
+    """Return the row of an open line."""
     return OpenRow(
         request_id=line.id,
         node=line.node,
@@ -142,7 +142,7 @@ def open_row(line: Open) -> OpenRow:
 
 
 def _windows(record: Record) -> tuple[date | None, date | None]:
-    """The windows decided at admission; a Grant without them counts for the day of its request."""
+    """Return the windows decided at admission; without them the day of the request counts."""
     if record.windows is not None:
         return record.windows.day, record.windows.month_start
     if record.reserved is None:
@@ -152,5 +152,5 @@ def _windows(record: Record) -> tuple[date | None, date | None]:
 
 
 def storable(value: str | None) -> str | None:
-    """A text as Postgres takes it: no NUL, not endless."""
+    """Return a text as Postgres takes it: without NUL, and bounded."""
     return value[:TEXT_CHARS].replace("\0", "\ufffd") if value else value

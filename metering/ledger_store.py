@@ -116,7 +116,7 @@ class LedgerStore(Connection):
         return [_tenant_total(row) for row in rows]
 
     async def ratios(self, models: Collection[str]) -> dict[str, Ratios]:
-        """What models have shown so far."""
+        """Return the figures learned of each model."""
         if not models:
             return {}
         rows = await self._rows("ratios", models=list(models))
@@ -157,7 +157,7 @@ class LedgerStore(Connection):
         ]
 
     async def every_eof_at(self) -> datetime | None:
-        """The moment to which every node's journal is known."""
+        """Return the moment to which every node's journal is known."""
         moment: datetime | None = await self._one("every_eof_at")
         return moment
 
@@ -174,7 +174,7 @@ class LedgerStore(Connection):
         await self._do("publish_again", ids=list(ids))
 
     async def partitions(self) -> list[date]:
-        """The days the ledger has."""
+        """List the days that the ledger has."""
         return [row["day"] for row in await self._rows("partitions")]
 
     async def drop_partition(self, day: date) -> bool:
@@ -182,7 +182,7 @@ class LedgerStore(Connection):
         return bool(await self._one("drop_partition", day=day))
 
     async def windows(self, scopes: Iterable[UUID], starts: Iterable[date]) -> list[TenantTotal]:
-        """What scopes have used of the windows that start then."""
+        """Return the use of scopes in the windows that start then."""
         rows = await self._rows("windows", scopes=list(scopes), starts=list(starts))
         return [_tenant_total(row) for row in rows]
 
@@ -197,7 +197,7 @@ class LedgerStore(Connection):
             await self._do("add_uses", rows=list(uses))
 
     async def kept_refusals(self, pairs: Collection[KeyMinute]) -> dict[KeyMinute, set[UUID]]:
-        """The denied requests that the ledger has of each key and minute, as many as are kept."""
+        """Count the denied requests that the ledger has of each key and minute, as many as are kept."""
         if not pairs:
             return {}
         keys, minutes = zip(*sorted(pairs), strict=True)

@@ -49,7 +49,7 @@ async def listening(path: Path, metrics: Metrics) -> AsyncIterator[None]:
 
 
 def _bound(path: Path) -> socket.socket:
-    """A socket of ours alone, in place of one that a dead process has left."""
+    """Make a socket for this process, in place of one that an ended process has left."""
     path.unlink(missing_ok=True)
     bound = socket.socket(socket.AF_UNIX)
     try:

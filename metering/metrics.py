@@ -83,7 +83,7 @@ class Metrics(Collector):
         registry.register(self)
 
     def follow(self, tail: Tail, known_until: datetime | None) -> None:
-        """A new life of the loop has begun where Postgres says."""
+        """Note that the loop has started again where Postgres says."""
         self._tail, self.known_until = tail, known_until
 
     def committed(self, page: Page, added: Iterable[LedgerRow]) -> None:
@@ -105,7 +105,7 @@ class Metrics(Collector):
         self._unpublished.set(tally.unpublished)
 
     def collect(self) -> Iterator[Metric]:
-        """The lost lines, which Postgres remembers: no restart sets them back."""
+        """Set the lost lines, which Postgres remembers: no restart sets them back."""
         yield CounterMetricFamily(
             "gateway_sequence_gaps", "Journal lines that were lost.", value=self._lost_lines
         )

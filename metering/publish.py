@@ -51,7 +51,7 @@ class Publisher:
 
 
 def publications(rows: Sequence[LedgerRow], totals: Iterable[TenantTotal]) -> tuple[Publication, ...]:
-    """What Redis is told after a commit that added these rows and raised windows to these totals."""
+    """Return what to publish after a commit that added these rows and raised windows to these totals."""
     closed: defaultdict[UUID, list[Closed]] = defaultdict(list)
     ids: defaultdict[UUID, list[tuple[UUID, int]]] = defaultdict(list)
     for row in rows:

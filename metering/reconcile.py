@@ -74,7 +74,7 @@ class Reconciler:
         await self._compare(tenant, first, last)
 
     def _days(self, today: date) -> tuple[date, date]:
-        """The days that are current somewhere on Earth, and yesterday's, if the ledger still has it all."""
+        """List the days that are current somewhere on Earth, and yesterday's, if the ledger has it all."""
         day = timedelta(days=1)
         is_kept = self._ledger_days is None or self._ledger_days > 1
         return today - day if is_kept else today, today + day

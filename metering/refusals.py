@@ -38,7 +38,7 @@ class Sorted:
     counts: Counter[Refused] = field(factory=Counter)
 
     def refused(self) -> list[Refused]:
-        """The rows to add to refusals_per_minute, in the order in which they are locked."""
+        """Return the rows to add to refusals_per_minute, in the order in which they are locked."""
         found = [one._replace(refusals=count) for one, count in self.counts.items()]
         return sorted(found, key=lambda one: (one.minute, str(one.key_id), str(one.source), one.reason))
 
@@ -90,6 +90,6 @@ def _refused(row: LedgerRow) -> Refused:
 
 
 def _minute(row: LedgerRow) -> datetime:
-    """The minute in which a request came, by its id."""
+    """Return the minute in which a request came, by its id."""
     at_ms = row.request_id.int >> 80
     return datetime.fromtimestamp((at_ms - at_ms % _MINUTE_MS) / 1000, UTC)

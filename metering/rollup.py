@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def uses(rows: Iterable[LedgerRow]) -> list[Use]:
-    """The sums of ledger rows, in the order in which they are locked; nothing for what asked no backend."""
+    """Sum ledger rows, in the order in which they are locked; skip requests that asked no backend."""
     sums: defaultdict[tuple[date, UUID, UUID, str], list[int]] = defaultdict(lambda: [0, 0, 0])
     for row in rows:
         requests = int(row.entry == SETTLEMENT and row.backend is not None)

@@ -27,12 +27,12 @@ class Sequence:
     lost: int = 0
 
     def advance(self, numbers: Iterable[int]) -> Sequence:
-        """The sequence after these lines too; a number seen before changes nothing."""
+        """Return the sequence after these lines too; a number seen before changes nothing."""
         ahead = sorted({*self.ahead, *(number for number in numbers if number >= self.next)})
         return self._close_up(ahead, given_up_below=ahead[-1] + 1 - WINDOW if ahead else 0)
 
     def end(self) -> Sequence:
-        """The sequence when no line of this boot can come any more: what is missing is lost."""
+        """Return the sequence when no line of this boot can come any more: what is missing is lost."""
         ahead = list(self.ahead)
         return self._close_up(ahead, given_up_below=ahead[-1] if ahead else 0)
 
@@ -52,7 +52,7 @@ class Sequence:
 
 
 def advanced(known: Mapping[UUID, Sequence], page: Page, node: UUID) -> list[Sequence]:
-    """The sequences of a node's boots that a page changes; a later boot ends the earlier ones."""
+    """Return the sequences of a node's boots that a page changes; a later boot ends the earlier ones."""
     numbers: defaultdict[UUID, list[int]] = defaultdict(list)
     lines: list[Boot | Open | Record] = [*page.boots, *page.opens]
     lines += [ended.record for ended in page.ended]

@@ -46,7 +46,7 @@ RETRY_S: Final = 1.0
 
 
 def _nowhere(_step: str) -> None:
-    """What is called between any two steps, where a test may kill the process."""
+    """Do nothing between any two steps, where a test may kill the process."""
 
 
 @frozen
@@ -255,7 +255,7 @@ async def _follow(metering: Metering) -> NoReturn:
 
 
 def node_of(journal: Path) -> UUID | None:
-    """The id that Caddy keeps beside its journal; None until it has started once."""
+    """Read the id that Caddy keeps beside its journal; None until it has started once."""
     try:
         return UUID(journal.with_name("node").read_text(encoding="ascii").strip())
     except (FileNotFoundError, ValueError):

@@ -101,7 +101,7 @@ class Settlement:
     async def _commit(
         self, batch: Batch, priced: dict[UUID, LedgerRow], sequences: list[Sequence]
     ) -> tuple[list[LedgerRow], list[TenantTotal]]:
-        """The transaction: the mark first, so that whoever comes second stops here; windows last."""
+        """Write the transaction: the mark first, so that a second writer stops here; windows last."""
         async with self._ledger.transaction():
             await self._move_mark(batch)
             self._reach("mark_moved")
@@ -125,7 +125,7 @@ class Settlement:
             raise MarkMovedError("Another metering process reads this journal, too.")
 
     async def _priced(self, ended: Iterable[Ended]) -> dict[UUID, LedgerRow]:
-        """The row of every record; of two records of one request the first counts."""
+        """Return the row of every record; of two records of one request the first counts."""
         ratios = await self._ledger.ratios({_model(line.record) for line in ended})
         nameless = [line.record.lookup for line in ended if line.record.tenant is None]
         owners = await self._ledger.owners({storable(lookup) or "" for lookup in nameless} - {""})

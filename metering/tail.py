@@ -49,7 +49,7 @@ class Chunk:
         return self.before == self.after
 
     def halves(self) -> tuple[Chunk, Chunk]:
-        """The same lines as two chunks; the mark between them is without a marker."""
+        """Split the lines in two chunks; the mark between them is without a marker."""
         middle = len(self.lines) // 2
         between = evolve(self.before, position=self.lines[middle].position, marker=b"")
         first = Chunk(self.before, between, self.lines[:middle], is_end=False)
@@ -71,7 +71,7 @@ class _LongLine:
         self.window = (self.window + data)[-_WINDOW_BYTES:]
 
     def lines(self, position: int, *, is_whole: bool) -> Iterator[Line]:
-        """The line itself, cut; and what a torn write or a hole left hanging at its end."""
+        """Return the line itself, cut; and what a torn write or a hole left at its end."""
         yield Line(position, self.head, Cut(self.length, self.digest.digest()), is_whole)
         glued_at = self.window.rfind(GLUE)
         if glued_at >= 0:
@@ -112,7 +112,7 @@ class Tail:
         return cls(active, known)
 
     def read(self) -> Chunk | None:
-        """The next lines; an empty chunk at the end of what is there, None if no journal is."""
+        """Read the next lines; an empty chunk at the end of the journal, None if there is no journal."""
         if self._reading is None:
             self._reading = self._open_next()
         if self._reading is None:

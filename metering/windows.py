@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def increases(rows: Iterable[LedgerRow]) -> list[Increase]:
-    """The sum of rows per window, in the order in which windows are locked; nothing for what is free."""
+    """Sum rows per window, in the order in which windows are locked; skip what is free."""
     spent: defaultdict[tuple[UUID, UUID, date, date], int] = defaultdict(int)
     for row in rows:
         if row.tenant_id is None or row.key_id is None or row.day is None or row.month is None:
