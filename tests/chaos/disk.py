@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import shutil
+import errno
 import subprocess
 from pathlib import Path
 
 from attrs import frozen
+
+BLOCK_BYTES = 4096
 
 _MOUNT = 'mount -t tmpfs -o size={} tmpfs "$0" && exec "$@"'
 _ROOT = ("unshare", "--mount")
@@ -29,9 +30,14 @@ class Disk:
 
     def fill(self, pid: int) -> None:
         """Leave no room on the disk of a process, but for what its files have begun to use."""
-        path = self._filler(pid)
-        with path.open("wb") as filler:
-            os.posix_fallocate(filler.fileno(), 0, shutil.disk_usage(path.parent).free)
+        # Block by block, since the stack writes as well: what was free a moment ago may be used.
+        with self._filler(pid).open("wb", buffering=0) as filler:
+            try:
+                while True:
+                    filler.write(bytes(BLOCK_BYTES))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
 
     def free(self, pid: int) -> None:
         """Make room again."""
