@@ -6,20 +6,17 @@ Where Postgres and Redis are is taken from DATABASE_URL and REDIS_URL, else from
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping  # noqa: TC003 (attrs resolves the types of Settings)
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-import environ
+import cattrs
 import msgspec
-from attrs import frozen
+from attrs import Attribute, Factory, field, fields, frozen, resolve_types
 
 from authz.backends import backend
+from authz.backends.backend import Backend  # noqa: TC001 (the same)
 from authz.errors import SettingsError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from authz.backends.backend import Backend
 
 DEFAULT_STATE: Final = Path(".gateway")
 
@@ -29,85 +26,68 @@ MOST_PROCESSES: Final = 10
 LONGEST_WAIT_MS: Final = 1000
 """In line for a slot; a decision has 1.5 s in all."""
 
+LONGEST_LEDGER_DAYS: Final = 36_500
 
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
+GREATEST: Final = 2**40
+"""The greatest count that any part of the gateway takes."""
 
 
-def _processes(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= MOST_PROCESSES:
-        raise ValueError(text)
-    return number
+def _setting(variable: str, help_: str, default: object, *, least: int = 1, most: int = GREATEST) -> Any:
+    """Declare a setting: its variable, what it is for, its default, and the bounds of a number."""
+    metadata = {"variable": variable, "help": help_, "bounds": range(least, most + 1)}
+    if callable(default):
+        return field(default=Factory(default, takes_self=True), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
-def _days(text: str) -> int:
-    return _count(text) if int(text) else 0
+def _inside(*parts: str) -> Callable[[Settings], Path]:
+    return lambda settings: settings.state.joinpath(*parts)
 
 
-def _wait(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= LONGEST_WAIT_MS:
-        raise ValueError(text)
-    return number
-
-
-@environ.config(prefix="GATEWAY", frozen=True)
-class Environment:
-    """The environment as it is; every variable says what it is for."""
-
-    state: str = environ.var(str(DEFAULT_STATE), help="The stack's folder.")
-    pepper_file: str = environ.var("", help="Key of the key tags, one hex line each; default STATE/pepper.")
-    journal: str = environ.var("", help="Caddy's journal; default STATE/journal/journal.log.")
-    control: str = environ.var("", help="Caddy's control socket; default STATE/run/control.sock.")
-    metrics_socket: str = environ.var("", help="Metering's metrics; default STATE/run/metering.sock.")
-    max_output: int = environ.var(
-        32768, converter=_count, help="Most output tokens of an answer that a budget pays for."
-    )
-    expected_output: int = environ.var(
-        256, converter=_count, help="Output tokens assumed where a client names no cap."
-    )
-    context_length: int = environ.var(
-        262144, converter=_count, help="Most input tokens of a model that names none."
-    )
-    template_tokens: int = environ.var(
-        16, converter=_count, help="Tokens a model's template adds to a prompt."
-    )
-    deadline_s: int = environ.var(1800, converter=_count, help="Longest life of an answer.")
-    queue_ms: int = environ.var(250, converter=_wait, help="How long a request waits for a slot.")
-    authz_processes: int = environ.var(2, converter=_processes, help="Of authz, which `up` starts.")
-    poll_s: int = environ.var(5, converter=_count, help="How often backends are asked for their models.")
-    ledger_days: int = environ.var(0, converter=_days, help="Days of the ledger that are kept; 0 keeps all.")
-    database_url: str = environ.var("", name="DATABASE_URL", help="PostgreSQL >= 15.")
-    redis_url: str = environ.var("", name="REDIS_URL", help="Redis >= 6.2 or Valkey, noeviction.")
-    ollama_url: str = environ.var("", name="OLLAMA_URL", help="The one backend, if OLLAMA_BACKENDS is unset.")
-    ollama_backends: str = environ.var("", name="OLLAMA_BACKENDS", help="JSON list of backends.")
-
-
-@frozen
+@frozen(kw_only=True)
 class Settings:
-    """The settings of one process, with everything derived from the environment."""
+    """The settings of one process."""
 
-    state: Path
-    database_url: str
-    redis_url: str
-    pepper_file: Path
-    journal: Path
-    control: Path
-    metrics: Path
-    backends: tuple[Backend, ...]
-    max_output: int
-    expected_output: int
-    context_length: int
-    template_tokens: int
-    deadline_s: int
-    queue_ms: int
-    authz_processes: int
-    poll_s: int
-    ledger_days: int
+    state: Path = _setting("GATEWAY_STATE", "The stack's folder.", DEFAULT_STATE)
+    database_url: str = _setting("DATABASE_URL", "PostgreSQL >= 15.", "")
+    redis_url: str = _setting("REDIS_URL", "Redis >= 6.2 or Valkey, noeviction.", "")
+    backends: tuple[Backend, ...] = _setting("OLLAMA_BACKENDS", "JSON list of backends.", ())
+    pepper_file: Path = _setting(
+        "GATEWAY_PEPPER_FILE", "Key of the key tags, one hex line each.", _inside("pepper")
+    )
+    journal: Path = _setting("GATEWAY_JOURNAL", "Caddy's journal.", _inside("journal", "journal.log"))
+    control: Path = _setting("GATEWAY_CONTROL", "Caddy's control socket.", _inside("run", "control.sock"))
+    metrics: Path = _setting("GATEWAY_METRICS_SOCKET", "Metering's metrics.", _inside("run", "metering.sock"))
+    max_output: int = _setting(
+        "GATEWAY_MAX_OUTPUT", "Most output tokens of an answer that a budget pays for.", 32_768
+    )
+    expected_output: int = _setting(
+        "GATEWAY_EXPECTED_OUTPUT", "Output tokens assumed where a client names no cap.", 256
+    )
+    context_length: int = _setting(
+        "GATEWAY_CONTEXT_LENGTH", "Most input tokens of a model that names none.", 262_144
+    )
+    template_tokens: int = _setting(
+        "GATEWAY_TEMPLATE_TOKENS", "Tokens a model's template adds to a prompt.", 16
+    )
+    deadline_s: int = _setting("GATEWAY_DEADLINE_S", "Longest time of an answer.", 1800)
+    queue_ms: int = _setting(
+        "GATEWAY_QUEUE_MS", "How long a request waits for a slot.", 250, least=0, most=LONGEST_WAIT_MS
+    )
+    authz_processes: int = _setting(
+        "GATEWAY_AUTHZ_PROCESSES", "Processes of authz that `up` starts.", 2, most=MOST_PROCESSES
+    )
+    poll_s: int = _setting("GATEWAY_POLL_S", "How often backends are asked for their models.", 5)
+    ledger_days: int = _setting(
+        "GATEWAY_LEDGER_DAYS",
+        "Days of the ledger that are kept; 0 keeps all.",
+        0,
+        least=0,
+        most=LONGEST_LEDGER_DAYS,
+    )
+
+
+resolve_types(Settings)
 
 
 class _Stores(msgspec.Struct, frozen=True):
@@ -115,41 +95,36 @@ class _Stores(msgspec.Struct, frozen=True):
     redis_url: str
 
 
-def load(environ_: Mapping[str, str], *, state: Path | None = None) -> Settings:
+def load(environ: Mapping[str, str], *, state: Path | None = None) -> Settings:
     """Read the settings; `state` (a command's --state) wins over GATEWAY_STATE. Raises SettingsError."""
-    raw = _environment(environ_)
-    folder = (state or Path(raw.state)).absolute()
-    database_url, redis_url = raw.database_url, raw.redis_url
-    if not (database_url and redis_url):
-        stores = _stores(folder)
-        database_url, redis_url = database_url or stores.database_url, redis_url or stores.redis_url
-    return Settings(
-        state=folder,
-        database_url=database_url,
-        redis_url=redis_url,
-        pepper_file=Path(raw.pepper_file) if raw.pepper_file else folder / "pepper",
-        journal=Path(raw.journal) if raw.journal else folder / "journal" / "journal.log",
-        control=Path(raw.control) if raw.control else folder / "run" / "control.sock",
-        metrics=Path(raw.metrics_socket) if raw.metrics_socket else folder / "run" / "metering.sock",
-        backends=backend.parse(raw.ollama_backends, raw.ollama_url),
-        max_output=raw.max_output,
-        expected_output=raw.expected_output,
-        context_length=raw.context_length,
-        template_tokens=raw.template_tokens,
-        deadline_s=raw.deadline_s,
-        queue_ms=raw.queue_ms,
-        authz_processes=raw.authz_processes,
-        poll_s=raw.poll_s,
-        ledger_days=raw.ledger_days,
-    )
+    given = {setting.name: _read(setting, environ) for setting in fields(Settings)}
+    known: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    known["state"] = (state or known.get("state", DEFAULT_STATE)).absolute()
+    if not {"database_url", "redis_url"} <= known.keys():
+        stores = _stores(known["state"])
+        known = {"database_url": stores.database_url, "redis_url": stores.redis_url} | known
+    known["backends"] = backend.parse(environ.get("OLLAMA_BACKENDS"), environ.get("OLLAMA_URL"))
+    return Settings(**known)
 
 
-def _environment(environ_: Mapping[str, str]) -> Any:
+def _read(setting: Attribute[Any], environ: Mapping[str, str]) -> Any:
+    """Read one variable as the type of its setting; None where it is unset or empty."""
+    variable = setting.metadata["variable"]
+    text = environ.get(variable)
+    if not text or setting.name == "backends":
+        return None
+    bounds = setting.metadata["bounds"]
     try:
-        return environ.to_config(Environment, environ=dict(environ_))
-    except ValueError as error:
-        sentence = f"A GATEWAY_ setting is no number in its bounds: write a whole one above 0 ({error})."
-        raise SettingsError(sentence) from error
+        value = cattrs.structure(text, setting.type or str)
+    except ValueError:
+        value = None
+    if value is None or (setting.type is int and value not in bounds):
+        sentence = (
+            f"{variable}={text} is no number in its bounds: write a whole one, "
+            f"{bounds[0]} to {bounds[-1]} ({setting.metadata['help']})"
+        )
+        raise SettingsError(sentence)
+    return value
 
 
 def _stores(folder: Path) -> _Stores:

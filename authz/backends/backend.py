@@ -6,8 +6,9 @@ import re
 from typing import Final
 from urllib.parse import urlsplit
 
+import cattrs
 import msgspec
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from authz.errors import SettingsError
 
@@ -32,35 +33,35 @@ class Backend:
         return {self.header: f"{self.scheme} {self.token}".strip()}
 
 
-class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    name: str
-    url: str
-    token: str | None = None
-    header: str = "Authorization"
-    scheme: str = "Bearer"
-
-
 def parse(backends: str | None, url: str | None) -> tuple[Backend, ...]:
-    """Read both variables; empty if neither is set. Raises SettingsError with what to write instead."""
+    """Parse both variables; return nothing if neither is set. Raises SettingsError with what to write."""
     if not backends:
         return (Backend(DEFAULT_NAME, _url(url, "OLLAMA_URL")),) if url else ()
     try:
-        entries = msgspec.json.decode(backends, type=list[_Entry])
-    except msgspec.DecodeError as error:
-        raise SettingsError(f'OLLAMA_BACKENDS is not a list of {{"name", "url"}}: {error}.') from error
-    parsed = tuple(
-        Backend(
-            _name(entry.name),
-            _url(entry.url, f"backend {entry.name}"),
-            entry.token,
-            entry.header,
-            entry.scheme,
+        entries = _converter.structure(
+            msgspec.json.decode(backends, type=list[dict[str, object]]), list[Backend]
         )
+    except (msgspec.DecodeError, cattrs.BaseValidationError) as error:
+        reasons = [str(error)] if isinstance(error, msgspec.DecodeError) else cattrs.transform_error(error)
+        sentence = f'OLLAMA_BACKENDS is not a list of {{"name", "url"}}: {"; ".join(reasons)}.'
+        raise SettingsError(sentence) from error
+    parsed = tuple(
+        evolve(entry, name=_name(entry.name), url=_url(entry.url, f"backend {entry.name}"))
         for entry in entries
     )
     if len({backend.name for backend in parsed}) != len(parsed):
         raise SettingsError("OLLAMA_BACKENDS names a backend twice: give each a name of its own.")
     return parsed
+
+
+def _text(value: object, _: type) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+_converter = cattrs.Converter(forbid_extra_keys=True)
+_converter.register_structure_hook(str, _text)
 
 
 def _name(name: str) -> str:
