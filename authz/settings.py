@@ -17,6 +17,7 @@ from attrs import Attribute, Factory, field, fields, frozen, resolve_types
 from authz.backends import backend
 from authz.backends.backend import Backend  # noqa: TC001 (the same)
 from authz.errors import SettingsError
+from authz.types import GREATEST_COUNT
 
 DEFAULT_STATE: Final = Path(".gateway")
 
@@ -28,11 +29,10 @@ LONGEST_WAIT_MS: Final = 1000
 
 LONGEST_LEDGER_DAYS: Final = 36_500
 
-GREATEST: Final = 2**40
-"""The greatest count that any part of the gateway takes."""
 
-
-def _setting(variable: str, help_: str, default: object, *, least: int = 1, most: int = GREATEST) -> Any:
+def _setting(
+    variable: str, help_: str, default: object, *, least: int = 1, most: int = GREATEST_COUNT
+) -> Any:
     """Declare a setting: its variable, what it is for, its default, and the bounds of a number."""
     metadata = {"variable": variable, "help": help_, "bounds": range(least, most + 1)}
     if callable(default):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from attrs import field, frozen
 
@@ -27,6 +27,12 @@ class Period(StrEnum):
     MONTH = "month"
     TOTAL = "total"
 
+
+GREATEST_COUNT: Final = 2**40
+"""The greatest number of tokens that any part takes (caddy/testdata/contract/bounds.json).
+
+A million of them still fit Postgres's bigint; what enters above it is clamped, or refused as a setting.
+"""
 
 TOTAL_START = date(1970, 1, 1)
 """The start of every window of period total: it has none, but a primary key needs one."""

@@ -199,3 +199,15 @@ func TestForeignMessages(t *testing.T) {
 		t.Error("took a Grant for a request without an id")
 	}
 }
+
+// What Go writes into the journal metering must be able to settle: both know one greatest count.
+func TestGoldenBounds(t *testing.T) {
+	t.Parallel()
+
+	var want map[string]int64
+	must(t, json.Unmarshal([]byte(golden(t, "bounds")), &want))
+
+	if len(want) != 1 || want["greatest_count"] != greatestCount {
+		t.Errorf("want %v, have %d", want, int64(greatestCount))
+	}
+}

@@ -15,8 +15,10 @@ const (
 	// maxMembers bounds the members of one object: the search for duplicates is quadratic, and
 	// a client could buy seconds of CPU with a large one.
 	maxMembers = 256
-	// maxCap is the largest integer that every reader of JSON keeps exact (RFC 8259, 6).
-	maxCap = 1<<53 - 1
+	// greatestCount is the greatest number of tokens that any part takes (bounds.json of the
+	// contract). A client's greater cap is clamped to it: metering refused the journal lines
+	// of a request with a greater one, and so it was free.
+	greatestCount = 1 << 40
 )
 
 // Fields that decide something here.
@@ -254,7 +256,7 @@ func parseCap(v []byte, isWhole bool) (n int64, ok bool) {
 	if isWhole && bytes.ContainsAny(v, ".eE") {
 		return 0, false
 	}
-	return int64(max(-1, min(f, maxCap))), true
+	return int64(max(-1, min(f, greatestCount))), true
 }
 
 // find returns the member of exactly that name.

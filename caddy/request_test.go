@@ -75,7 +75,7 @@ func TestCaps(t *testing.T) {
 		{apiChat, `{"options":{"num_predict":0}}`, none, ""},
 		{apiChat, `{"options":{"num_predict":null}}`, none, ""},
 		{apiChat, `{"options":{"num_predict":1e12}}`, 1e12, ""},
-		{apiChat, `{"options":{"num_predict":1e300}}`, maxCap, ""},
+		{apiChat, `{"options":{"num_predict":1e300}}`, greatestCount, ""},
 		{apiChat, `{"max_tokens":5}`, none, ""},
 		{apiV1Chat, `{"max_tokens":5}`, 5, ""},
 		{apiV1Chat, `{"max_completion_tokens":7}`, 7, ""},

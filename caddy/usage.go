@@ -14,9 +14,13 @@ type count struct {
 	known bool
 }
 
-// pointer returns the number, nil if it is not known.
+// maxExact is the largest integer that every reader of JSON keeps exact (RFC 8259, 6).
+const maxExact = 1<<53 - 1
+
+// pointer returns the number, nil if it is not known. More tokens than any part takes are not
+// known either, so that they are counted instead.
 func (c count) pointer() *int64 {
-	if !c.known {
+	if !c.known || c.n > greatestCount {
 		return nil
 	}
 	return &c.n
@@ -192,7 +196,7 @@ func number(v jsonstream.Leaf) count {
 		return count{}
 	}
 	n, err := strconv.ParseInt(string(v.Text), 10, 64)
-	if err != nil || n < 0 || n > maxCap {
+	if err != nil || n < 0 || n > maxExact {
 		return count{}
 	}
 	return count{n, true}

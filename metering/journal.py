@@ -11,6 +11,8 @@ import msgspec
 from attrs import frozen
 from msgspec import Meta, Struct
 
+from authz.types import GREATEST_COUNT
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -31,8 +33,7 @@ _FIRST_ID_MS: Final = 1_577_836_800_000  # 2020
 _LAST_ID_MS: Final = 4_102_444_800_000  # 2100
 _UUID_VERSION: Final = 7
 
-# Far above anything real; a million of the largest still fit a bigint.
-Count = Annotated[int, Meta(ge=0, le=2**40)]
+Count = Annotated[int, Meta(ge=0, le=GREATEST_COUNT)]
 Status = Annotated[int, Meta(ge=0, le=999)]
 Month = Annotated[str, Meta(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
 Seconds = Annotated[float, Meta(ge=0, le=_LAST_ID_MS / 1000)]

@@ -15,13 +15,11 @@ from cyclopts import Parameter
 
 from authz import models as models_
 from authz.errors import CommandError
+from authz.types import GREATEST_COUNT
 
 if TYPE_CHECKING:
     from authz.accounts.scope import Scope
     from authz.types import Limits
-
-GREATEST: Final = 10**15
-"""Far beyond any use, and exact in Redis's numbers."""
 
 NONE: Final = "none"
 _SPAN: Final = re.compile(r"(\d{1,5})([mhd])", re.ASCII)
@@ -98,7 +96,7 @@ def count(text: str, option: str) -> int | None:
     """Parse a limit: a whole number above 0, or `none`. Raises CommandError."""
     if text == NONE:
         return None
-    if not re.fullmatch(r"[0-9]{1,16}", text, re.ASCII) or not 0 < int(text) <= GREATEST:
+    if not re.fullmatch(r"[0-9]{1,16}", text, re.ASCII) or not 0 < int(text) <= GREATEST_COUNT:
         raise CommandError(
             f"--{option} {text} is no limit: give a whole number above 0, or `none` for no limit."
         )

@@ -9,6 +9,7 @@ from attrs import frozen
 from authz.decision import rate_headers
 from authz.limiter.admission import Admission
 from authz.messages import Grant, Reserved, WindowIds
+from authz.types import GREATEST_COUNT
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -109,7 +110,8 @@ class Terms:
             return 0
         most = self.settings.max_output if self.identity.has_budget else None
         caps = (self.ask.max_output, self.identity.max_output, most)
-        return min((cap for cap in caps if cap is not None), default=None)
+        known = [cap for cap in caps if cap is not None]
+        return min(GREATEST_COUNT, *known) if known else None
 
     def _expected(self, wanted: int | None) -> int:
         """Return how long the answer probably is, in tokens."""

@@ -20,6 +20,7 @@ from authz.identity.secrets import Pepper, mint
 from authz.identity.sources import BURST
 from authz.messages import Grant
 from authz.store import Store
+from authz.types import GREATEST_COUNT
 from tests.authz.asking import Guard, grant, reason, uuid7
 
 DISABLED_WITHIN_S = 10
@@ -41,6 +42,16 @@ async def test_client_cap_is_kept(guard: Guard) -> None:
     """The smaller of the client's cap and ours is granted."""
     answer = await guard.ask(max_output=7)
     assert 7 == json.loads(answer.headers["x-nz-grant"])["max_output"]
+
+
+async def test_no_cap_is_beyond_what_can_be_billed(guard: Guard, session: Session, key: CreatedKey) -> None:
+    """A1: whatever cap a client or a key names, the Grant and its reservation stay what metering settles."""
+    for asked in (2**41, 2**53 - 1):
+        granted = msgspec.json.decode((await guard.ask(max_output=asked)).headers["x-nz-grant"], type=Grant)
+        assert (GREATEST_COUNT, True) == (granted.max_output, granted.reserved.output <= GREATEST_COUNT)
+    scope = Scope(max_output=GREATEST_COUNT + 1)
+    await set_key_limits(session, key.prefix, scope=lambda _: scope)
+    assert GREATEST_COUNT == json.loads((await guard.ask()).headers["x-nz-grant"])["max_output"]
 
 
 async def test_embeddings_have_no_output(guard: Guard) -> None:

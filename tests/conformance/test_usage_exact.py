@@ -1,6 +1,7 @@
 """What is billed is what the backend produced (B1)."""
 
 import asyncio
+import json
 from typing import Final
 
 import asyncpg
@@ -52,6 +53,39 @@ async def test_ledger_is_the_truth(
         row["input_tokens"],
         row["output_tokens"],
         row["cached_tokens"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/generate", {"prompt": "{}", "stream": False, "options": {"num_predict": 2**41}}),
+        ("/v1/completions", {"prompt": "{}", "max_tokens": 2**41}),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "{}"}], "max_tokens": 2**53}),
+        ("/v1/responses", {"input": "{}", "max_output_tokens": 2**62}),
+        ("/v1/messages", {"messages": [{"role": "user", "content": "{}"}], "max_tokens": 10**18}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_no_cap_makes_a_request_free(
+    *,
+    gated: httpx.AsyncClient,
+    ollama: Ollama,
+    ledger: asyncpg.Connection,
+    tag: str,
+    path: str,
+    body: dict[str, object],
+) -> None:
+    """A1: a cap beyond what metering could settle is clamped, and the request is billed."""
+    content = json.dumps({"model": "toy"} | body).replace("{}", f"tokens=5 tag={tag}")
+    reply = await gated.post(path, content=content)
+    assert 200 == reply.status_code, reply.text
+    (truth,) = await ollama.truths(tag)
+    row = await settled(ledger, reply.headers["x-request-id"])
+    assert ("reported", truth.input_tokens, truth.output_tokens) == (
+        row["usage_source"],
+        row["input_tokens"],
+        row["output_tokens"],
     )
 
 

@@ -12,6 +12,7 @@ import pytest
 from authz import messages
 from authz.decision import checks, routes
 from authz.decision.refusals import Reason
+from authz.types import GREATEST_COUNT
 
 CONTRACT = Path(__file__).parents[2] / "caddy" / "testdata" / "contract"
 
@@ -75,6 +76,11 @@ def test_routes_are_the_guards() -> None:
     }
     assert theirs == ours
     assert tuple(contract["mutations"]) == routes.MUTATIONS
+
+
+def test_bounds_are_the_guards() -> None:
+    """authz, metering and the guard have one greatest count."""
+    assert json.loads(_sample("bounds.json")) == {"greatest_count": GREATEST_COUNT}
 
 
 def test_reasons_are_the_guards() -> None:
