@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -16,6 +18,8 @@ from authz.stack.facts import Facts
 from authz.stack.folder import make_folder
 from authz.stack.program import Layer, Program
 from authz.stack.supervisor import MAX_DEATHS, Supervisor, myself
+from tests.backend.app import backend
+from tests.backend.serving import served
 from tests.up.stacks import Stack, until
 
 pytestmark = pytest.mark.timeout(300)
@@ -43,10 +47,18 @@ def _streamed_tokens(control: str) -> list[int]:
     return [stream.output_tokens for stream in asyncio.run(streams(Path(control)))]
 
 
-def test_changed_code_answers_while_a_stream_goes_on(stack: Stack, sources: Path) -> None:
+@pytest.fixture
+def backend_url() -> Iterator[str]:
+    """The URL of a backend whose answers last as long as their prompt says."""
+    with served(backend("demo")) as url:
+        yield url
+
+
+def test_changed_code_answers_while_a_stream_goes_on(stack: Stack, sources: Path, backend_url: str) -> None:
     """The services are replaced one by one: every request is answered, and no stream is cut."""
     stack.within = ("env", f"PYTHONPATH={sources}", "PYTHONSAFEPATH=1")
-    control = stack.up("--reload")["control"]
+    backends = json.dumps([{"name": "slow", "url": backend_url}])
+    control = stack.up("--reload", OLLAMA_BACKENDS=backends)["control"]
     before = {name: stack.pid(name) for name in (*SERVICES, "caddy")}
     refusals = sources / "authz" / "decision" / "refusals.py"
     headers = {"Authorization": f"Bearer {stack.key}"}
