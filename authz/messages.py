@@ -48,6 +48,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     messages: int = 0
     tools: int = 0
     problem: str | None = None
+    field: str | None = None
     done: tuple[Done, ...] = ()
 
     @property

@@ -136,7 +136,7 @@ func (x *exchange) makeAsk(found problem) string {
 		Model: x.request.model, Stream: x.request.stream, MaxOutput: x.request.maxOutput,
 		PromptBytes: x.request.prompt.bytes, Images: x.request.prompt.images,
 		Messages: x.request.prompt.messages, Tools: x.request.prompt.tools,
-		Problem: optional(found), Done: process.done.take(),
+		Problem: optional(found), Field: optional(x.request.field), Done: process.done.take(),
 	}
 	x.phase = phaseAuthz
 	x.asked = process.clock.now()

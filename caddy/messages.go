@@ -46,6 +46,7 @@ type ask struct {
 	Messages    int           `json:"messages"`
 	Tools       int           `json:"tools"`
 	Problem     *problem      `json:"problem"`
+	Field       *string       `json:"field"` // where in the body the problem is, in our own words
 	Done        []doneRequest `json:"done"`
 }
 

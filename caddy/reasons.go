@@ -67,6 +67,7 @@ const (
 	problemNotJSON    problem = "not_json"        // not one object in UTF-8
 	problemDuplicate  problem = "duplicate_field" // a name twice, in any case
 	problemField      problem = "field"           // a wrong type, or an escaped name
+	problemKind       problem = "kind"            // of an item, part, tool, role or format: see kinds
 	problemTooLarge   problem = "too_large"       // above Guard.MaxBodyBytes
 	problemTooDeep    problem = "too_deep"        // above jsonstream.MaxDepth
 	problemEncoding   problem = "encoding"        // a compressed body

@@ -66,6 +66,8 @@ type request struct {
 	maxOutput *int64 // the smallest cap
 	hasUsage  bool   // the usage of a stream
 
+	field string // of the problem, where it has a place
+
 	prompt prompt // what it costs to read
 }
 
@@ -77,12 +79,15 @@ func readRequest(body []byte, kind api) (request, problem) {
 		return q, found
 	}
 	for _, m := range q.members {
-		if !q.field(m, kind) {
+		if !q.take(m, kind) {
 			return q, problemField
 		}
 	}
 	if !q.readCaps(kind) {
 		return q, problemField
+	}
+	if q.field = unknownKind(body, q.members, kind); q.field != "" {
+		return q, problemKind
 	}
 	q.stream = effectiveStream(q.stream, kind)
 	q.prompt = countPrompt(body, q.members)
@@ -173,8 +178,8 @@ func checkNames(members []jsonstream.Member, known []string) problem {
 	return noProblem
 }
 
-// field takes what one member asks for; false if it has the wrong type.
-func (q *request) field(m jsonstream.Member, kind api) bool {
+// take takes what one member asks for; false if it has the wrong type.
+func (q *request) take(m jsonstream.Member, kind api) bool {
 	v := q.body[m.Value:m.End]
 	switch string(m.Name) {
 	case fieldModel:

@@ -44,7 +44,7 @@ func TestProblems(t *testing.T) {
 		`{"options":{"Num_Predict":2}}`:             problemField,
 		`{"options":{"num_predict":"5"}}`:           problemField,
 		`{"options":{"num_predict":5.5}}`:           "",
-		`{"messages":[{"role":"user","role":"x"}]}`: "", // not ours to judge
+		`{"messages":[{"role":"user","role":"tool"}]}`: "", // not ours to judge
 	} {
 		_, problem := readRequest([]byte(body), apiChat)
 		equal(t, want, problem, body)

@@ -22,6 +22,7 @@ PROBLEMS: Final = {
     "not_json": Reason.BODY_NOT_JSON,
     "duplicate_field": Reason.BODY_DUPLICATE_FIELD,
     "field": Reason.BODY_FIELD,
+    "kind": Reason.BODY_KIND,
     "too_large": Reason.BODY_TOO_LARGE,
     "too_deep": Reason.BODY_TOO_DEEP,
     "encoding": Reason.BODY_ENCODING,
@@ -60,7 +61,9 @@ def unusable(identity: Identity, now: datetime) -> Refusal | None:
 
 def body_problem(ask: Ask, identity: Identity) -> Refusal | None:
     """Refuse a body in which the guard has found something wrong."""
-    return None if ask.problem is None else Refusal(PROBLEMS[ask.problem], identity)
+    if ask.problem is None:
+        return None
+    return Refusal(PROBLEMS[ask.problem], identity, words={"field": ask.field or ""})
 
 
 def not_metered(route: routes.Route, identity: Identity) -> Refusal | None:

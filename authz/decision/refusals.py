@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from authz.types import Identity
 
 KEY_SENTENCE: Final = "Invalid or missing API key: send a valid key as 'Authorization: Bearer nz_...'."
+NEVER_RETRY: Final = {"x-should-retry": "false"}
+"""Some SDKs sleep for whatever Retry-After says, without a bound; a budget may need weeks."""
+
 RETRY_SENTENCE: Final = "The gateway can't check this request right now: try again in a second."
 
 
@@ -46,6 +49,7 @@ class Reason(StrEnum):
     BODY_NOT_JSON = "body_not_json"
     BODY_DUPLICATE_FIELD = "body_duplicate_field"
     BODY_FIELD = "body_field"
+    BODY_KIND = "body_kind"
     BODY_TOO_DEEP = "body_too_deep"
     BODY_TOO_LARGE = "body_too_large"
     BODY_ENCODING = "body_encoding"
@@ -105,7 +109,7 @@ class Wording:
 
 def _bad(sentence: str, code: str | None = None, status: int = 400) -> Wording:
     anthropic_type = "request_too_large" if status == 413 else "invalid_request_error"  # noqa: PLR2004
-    return Wording(status, sentence, "invalid_request_error", code, anthropic_type)
+    return Wording(status, sentence, "invalid_request_error", code, anthropic_type, dict(NEVER_RETRY))
 
 
 def _key(headers: dict[str, str] | None = None) -> Wording:
@@ -157,6 +161,11 @@ WORDINGS: Final = {
     ),
     Reason.BODY_FIELD: _bad(
         "A field of the body has a wrong type or an escaped name: check the request against the API."
+    ),
+    Reason.BODY_KIND: _bad(
+        "The body names a kind in '{field}' that this gateway can't bill, such as web search or compaction: "
+        "leave it out, or use a documented one.",
+        "kind_not_supported",
     ),
     Reason.BODY_TOO_DEEP: _bad("The body is nested too deeply: send at most 128 levels."),
     Reason.BODY_TOO_LARGE: _bad(
@@ -223,8 +232,6 @@ WORDINGS: Final = {
 
 PERIODS: Final = {"day": "per day", "month": "per month", "total": "in total"}
 RATES: Final = {"requests": Reason.RATE_REQUESTS, "tokens": Reason.RATE_TOKENS}
-NEVER_RETRY: Final = {"x-should-retry": "false"}
-"""Some SDKs sleep for whatever Retry-After says, without a bound; a budget may need weeks."""
 
 
 def limit_reached(reached: LimitReached, identity: Identity, *, calendar: Calendar, retry_s: int) -> Refusal:

@@ -14,6 +14,7 @@ from authz.types import Dialect
 ID = UUID("019ab5c0-1c00-7000-8000-000000000001")
 WORDS = {
     "model": "m",
+    "field": "tools.type",
     "owner": "This key's",
     "limit": "1,000",
     "used": "990",

@@ -42,6 +42,13 @@ def ollama_folder(environ: Mapping[str, str]) -> Path:
     return folder
 
 
+def module_folder() -> Path:
+    """Return the folder of Ollama's own sources in the module cache."""
+    argv = [str(wheel_folder("go") / "bin" / "go"), "list", "-m", "-f", "{{.Dir}}", _OLLAMA]
+    listed = subprocess.run(argv, cwd=SOURCE, env=_go_environ(os.environ), check=True, capture_output=True)
+    return Path(listed.stdout.decode().strip())
+
+
 def server_binary(folder: Path) -> Path:
     """Return the program of Ollama's server."""
     return folder / "bin" / "ollama"

@@ -50,6 +50,10 @@ class Ollama:
     url: str
     folder: Path
 
+    def started(self, tag: str) -> int:
+        """Return how many lines the runner has written of a tag so far."""
+        return len(self._read(tag))
+
     async def truths(self, tag: str, *, ended: int = 1) -> list[Truth]:
         """Return the requests of a tag that have ended, once there are so many."""
         lines = await self._lines(tag, lambda lines: sum(bool(line.end) for line in lines) >= ended)
