@@ -73,6 +73,7 @@ class Reason(StrEnum):
     STORE_UNAVAILABLE = "store_unavailable"
     BACKEND_UNAVAILABLE = "backend_unavailable"
     OVERLOADED = "overloaded"
+    DECISION_FAILED = "decision_failed"
 
 
 @frozen
@@ -227,6 +228,7 @@ WORDINGS: Final = {
     Reason.STORE_UNAVAILABLE: _unavailable(),
     Reason.BACKEND_UNAVAILABLE: _unavailable("No backend can answer right now: try again in a second."),
     Reason.OVERLOADED: _unavailable(),
+    Reason.DECISION_FAILED: _unavailable(),
 }
 
 

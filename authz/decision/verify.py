@@ -292,6 +292,9 @@ async def _closed(decision: Awaitable[T]) -> T | Refusal:
     except TimeoutError:
         log.warning("authz.decision_timed_out")
         return Refusal(Reason.OVERLOADED)
+    except Exception:  # a fault of ours: closed, logged, and counted like every other refusal
+        log.exception("authz.decision_failed")
+        return Refusal(Reason.DECISION_FAILED)
 
 
 def utc_now() -> datetime:

@@ -6,7 +6,9 @@ import asyncio
 import json
 import time
 import uuid
+from typing import Any
 
+import httpx
 import msgspec
 import pytest
 from redis.asyncio import Redis
@@ -16,9 +18,11 @@ from authz.accounts.limits import set_key_limits
 from authz.accounts.scope import Scope
 from authz.accounts.session import Session
 from authz.admin.limit_options import LimitOptions
+from authz.app import build
 from authz.identity.secrets import Pepper, mint
 from authz.identity.sources import BURST
 from authz.messages import Grant
+from authz.settings import Settings
 from authz.store import Store
 from authz.types import GREATEST_COUNT
 from tests.authz.asking import Guard, grant, reason, uuid7
@@ -52,6 +56,24 @@ async def test_no_cap_is_beyond_what_can_be_billed(guard: Guard, session: Sessio
     scope = Scope(max_output=GREATEST_COUNT + 1)
     await set_key_limits(session, key.prefix, scope=lambda _: scope)
     assert GREATEST_COUNT == json.loads((await guard.ask()).headers["x-nz-grant"])["max_output"]
+
+
+async def test_a_fault_of_ours_is_a_refusal(settings: Settings, key: CreatedKey) -> None:
+    """G2: what nobody expected ends as 503 with a Denial, logged and counted, and not as a bare 500."""
+    broken: Any = lambda: "no time"  # noqa: E731
+    app: Any = build(settings, sources_s=broken)
+    async with (
+        app.lifespan(),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://authz") as client,
+    ):
+        answer = await Guard(client, key.key).ask()
+        counted = (await client.get("/metrics")).text
+    assert (503, "decision_failed", "1") == (
+        answer.status_code,
+        reason(answer),
+        answer.headers["retry-after"],
+    )
+    assert 'gateway_decisions_total{outcome="denied",reason="decision_failed"} 1.0' in counted
 
 
 async def test_embeddings_have_no_output(guard: Guard) -> None:
