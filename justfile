@@ -1,6 +1,8 @@
 # Every recipe runs as `uv run just RECIPE`, which puts the project's programs on the PATH.
 
 set dotenv-load
+# Arguments reach a program as they were given, paths with spaces too.
+set positional-arguments
 
 go := "python -m authz.stack.build go"
 caddy := "python -m authz.stack.build caddy"
@@ -13,25 +15,25 @@ default:
 
 # Start the whole gateway on this machine (see `neuronetz-gateway up --help`)
 up *arguments:
-    @neuronetz-gateway up {{ arguments }}
+    @neuronetz-gateway up "$@"
 
 # Start the whole gateway, and replace authz and metering whenever their code changes
 dev *arguments:
-    @neuronetz-gateway up --reload {{ arguments }}
+    @neuronetz-gateway up --reload "$@"
 
 # Stop it again
 down *arguments:
-    @neuronetz-gateway down {{ arguments }}
+    @neuronetz-gateway down "$@"
 
 # Bring the database up to date (see `neuronetz-gateway migrate --help`)
 migrate *arguments:
-    @neuronetz-gateway migrate {{ arguments }}
+    @neuronetz-gateway migrate "$@"
 
 # Run every test, Go and Python, with real Postgres, Redis and Caddy
 test *arguments: test-go
     @{{ caddy }} version
     coverage erase
-    coverage run -m pytest {{ arguments }}
+    coverage run -m pytest "$@"
 
 # Report the branch coverage of the last complete `just test`; its floor in pyproject.toml only rises
 coverage:
@@ -40,13 +42,13 @@ coverage:
 
 # Run the tests of the Caddy modules
 test-go *arguments:
-    {{ go }} test -timeout 300s ./... {{ arguments }}
+    {{ go }} test -timeout 300s ./... "$@"
 
 # Run them with the race detector, which needs a C compiler: gcc, or Zig's where there is none
 test-go-race *arguments:
     eval "$({{ go }} env | sed 's/^/export /')" && cd caddy && command -v gcc > /dev/null || \
         export CC="uvx --quiet --from ziglang==0.17.1 python-zig cc"; \
-        CGO_ENABLED=1 "$GOROOT/bin/go" test -race -timeout 600s ./... {{ arguments }}
+        CGO_ENABLED=1 "$GOROOT/bin/go" test -race -timeout 600s ./... "$@"
 
 # Feed the fuzz targets of a package with random input for a while; `.` compiles all of Caddy anew for it
 fuzz package="./internal/jsonstream" time="10s":
@@ -57,25 +59,25 @@ fuzz package="./internal/jsonstream" time="10s":
 conformance *arguments:
     @{{ caddy }} version
     @python -m tests.ollama.build
-    pytest tests/conformance {{ arguments }}
+    pytest tests/conformance "$@"
 
 # Run what depends on the time 400 days ahead, then with a month that ends during the tests
 test-shifted *arguments:
-    python -m tests.clock.shifted days {{ arguments }}
-    python -m tests.clock.shifted months {{ arguments }}
+    python -m tests.clock.shifted days "$@"
+    python -m tests.clock.shifted months "$@"
 
 # Break a whole gateway under load for 7 minutes, and compare every book afterwards
 chaos *arguments:
     @{{ caddy }} version
-    python -m tests.chaos.chaos {{ arguments }}
+    python -m tests.chaos.chaos "$@"
 
 # Measure what a decision costs authz, beside redis-py's own pool
 bench-verify *arguments:
-    python -m tests.bench.bench_verify {{ arguments }}
+    python -m tests.bench.bench_verify "$@"
 
 # Measure how fast metering settles, and what it needs for that
 bench-metering *arguments:
-    python -m tests.bench.bench_metering {{ arguments }}
+    python -m tests.bench.bench_metering "$@"
 
 # Check style, types, imports, known dangers, pins and the wheel
 check: check-python check-go check-words check-lock check-platforms check-wheel check-audit check-vuln
@@ -144,7 +146,7 @@ check-audit *arguments:
     #!/usr/bin/env bash
     set -uo pipefail
     if answer=$(pip-audit --requirement requirements.lock --require-hashes --disable-pip \
-        --vulnerability-service osv --progress-spinner off {{ arguments }} 2>&1); then
+        --vulnerability-service osv --progress-spinner off "$@" 2>&1); then
         echo "$answer"
     elif grep -qE 'requests\.exceptions\.|vulnerability feed|interface\.ServiceError' <<< "$answer"; then
         echo 'pip-audit: no advisory database could be reached, nothing was checked' >&2
