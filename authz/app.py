@@ -10,6 +10,7 @@ import asyncio
 import os
 import time
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +29,7 @@ from authz import settings as settings_
 from authz.backends.inventory import Inventory
 from authz.decision import metrics, refusals, routes
 from authz.decision.refusals import Answer, Refusal
-from authz.decision.verify import Read, Verifier, utc_now
+from authz.decision.verify import Read, Verifier
 from authz.errors import LimiterUnavailable, StoreUnavailable
 from authz.identity.identities import Identities
 from authz.identity.secrets import Peppers
@@ -119,7 +120,7 @@ class Gate:
                 queue=Queue(wait_s=settings.queue_ms / 1000, now_s=time.monotonic),
                 sources=Sources(now_s=self._sources_s),
                 templates=templates,
-                now=utc_now,
+                now=lambda: datetime.now(UTC),
             )
             self._metrics.watch(self._verifier)
             polling = [asyncio.create_task(poll.run()) for poll in (inventory, templates, nodes)]

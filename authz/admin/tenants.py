@@ -25,7 +25,7 @@ async def create_tenant_command(
     limits: LimitOptions = LimitOptions(),
     options: Options = Options(),
 ) -> int:
-    """Create a tenant: whoever owns keys and pays for them."""
+    """Create a tenant, which owns keys and pays for them."""
     wanted, zone = limits.applied(Limits()), timezone_of(timezone)
     async with opened(options.state) as session:
         await create_tenant(session, name, limits=wanted, timezone=zone)

@@ -8,7 +8,6 @@ and nowhere else.
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
@@ -24,6 +23,7 @@ from authz.models import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
+    from datetime import datetime
 
     from authz.backends.inventory import Inventory, Seen
     from authz.decision.calendar import Calendar
@@ -295,8 +295,3 @@ async def _closed(decision: Awaitable[T]) -> T | Refusal:
     except Exception:  # a fault of ours: closed, logged, and counted like every other refusal
         log.exception("authz.decision_failed")
         return Refusal(Reason.DECISION_FAILED)
-
-
-def utc_now() -> datetime:
-    """Return the time of the wall clock."""
-    return datetime.now(UTC)
