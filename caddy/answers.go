@@ -23,7 +23,8 @@ func (w *guardWriter) finish(err error, isCancelled bool) {
 	status := statusOf(err)
 	switch {
 	case x.run.cause() != "":
-		status, x.reason = http.StatusServiceUnavailable, reason(x.run.cause())
+		x.reason = reason(x.run.cause())
+		status = endedStatus(x.reason)
 	case x.outcome == outcomeRefused:
 	case isCancelled:
 		w.send(statusClientDisconnected) // for Caddy's own fields of the access log
@@ -44,6 +45,15 @@ func (w *guardWriter) finish(err error, isCancelled bool) {
 		}
 	}
 	w.answer(status, x.reason)
+}
+
+// endedStatus returns the status of a request that the gateway itself has ended before it had
+// an answer: 504 at its deadline, since the same request would need as long again, else 503.
+func endedStatus(why reason) int {
+	if why == reasonDeadline {
+		return http.StatusGatewayTimeout
+	}
+	return http.StatusServiceUnavailable
 }
 
 // statusOf returns the status of an error of Caddy's handlers, 0 for another error or none.
@@ -111,7 +121,11 @@ func (w *guardWriter) answer(status int, why reason) {
 	}
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
-	if status >= http.StatusInternalServerError {
+	switch {
+	// A retry runs and is billed like the first, and ends like it.
+	case why == reasonDeadline || why == reasonKilled:
+		h.Set("X-Should-Retry", "false")
+	case status >= http.StatusInternalServerError:
 		h.Set("Retry-After", retryAfter)
 	}
 	w.send(status)

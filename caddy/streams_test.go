@@ -159,6 +159,7 @@ func TestKillEarly(t *testing.T) {
 	equal(t, 1, s.kill(t, "key="+testKeyID), "killed")
 	a := <-got
 	equal(t, 503, a.status, "status")
+	equal(t, "false", a.header.Get("X-Should-Retry"), "X-Should-Retry")
 	equal(t, true, strings.HasPrefix(a.body, `{"error":{"message":"`), a.body)
 	e := s.record(t, a.id)
 	equal(t, outcomeKilled, e.Outcome, "outcome")
@@ -234,6 +235,25 @@ func TestDeadline(t *testing.T) {
 	e := s.record(t, response.Header.Get("X-Request-Id"))
 	equal(t, outcomeDeadline, e.Outcome, "outcome")
 	equal(t, int64(2), e.Deltas, "deltas")
+}
+
+// TestDeadlineEarly: a single answer that takes longer than it may is a 504, and no SDK runs it
+// again: it would take as long, and be billed again.
+func TestDeadlineEarly(t *testing.T) {
+	s := sharedStack(t)
+	s.authz.set(t, func(w http.ResponseWriter, r *http.Request, a ask) {
+		g := newGrant(a)
+		g.DeadlineS = 1
+		giveGrant(w, r, g)
+	})
+	b := newScripted(1, sseFrame)
+	s.upstream.set(t, b.serve)
+	a := s.post(t, "/v1/chat/completions", `{"model":"toy"}`)
+	equal(t, 504, a.status, "status")
+	equal(t, "false", a.header.Get("X-Should-Retry"), "X-Should-Retry")
+	equal(t, "", a.header.Get("Retry-After"), "Retry-After")
+	equal(t, outcomeDeadline, s.record(t, a.id).Outcome, "outcome")
+	equal(t, 1, s.upstream.count(), "runs")
 }
 
 // TestOverflow: a frame that never ends is not held for ever.
