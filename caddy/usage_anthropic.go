@@ -31,7 +31,7 @@ func messagesLeaf(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf)
 		f.index = number(v).n
 	case wDelta:
 		if depth == 2 && (path[1] == wText || path[1] == wThinking || path[1] == wPartialJSON) {
-			f.content += v.Size
+			f.content += v.TextSize()
 		}
 	case wUsage:
 		messagesUsage(f, path, depth, v)

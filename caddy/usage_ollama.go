@@ -29,7 +29,7 @@ func ollamaLeaf(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf) {
 	case wMessage:
 		isText := depth == 2 && (path[1] == wContent || path[1] == wThinking)
 		if isText || path[1] == wToolCalls && path[3] == wFunction {
-			f.content += v.Size
+			f.content += v.TextSize()
 		}
 	case wError:
 		f.isError = true
@@ -41,7 +41,7 @@ func ollamaField(u *usage, name jsonstream.Word, v jsonstream.Leaf) {
 	f := &u.frame
 	switch name {
 	case wResponse, wThinking:
-		f.content += v.Size
+		f.content += v.TextSize()
 	case wDone:
 		f.isDone = string(v.Text) == "true"
 	case wPromptEvalCount:
