@@ -17,6 +17,17 @@ if TYPE_CHECKING:
 TIMEOUT_S: Final = 60
 
 
+UNREACHABLE: Final = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    # A connection that Postgres ends while a command is being cancelled.
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+"""What asyncpg raises when it is not the rows that are at fault."""
+
+
 class RowsRefusedError(GatewayError):
     """Postgres takes everything but these rows: one of them breaks a rule of the schema."""
 
@@ -27,7 +38,7 @@ def _translated() -> Iterator[None]:
         yield
     except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
         raise RowsRefusedError(f"Postgres refused rows: {error}.") from error
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except UNREACHABLE as error:
         raise StoreUnavailable(f"Postgres cannot be asked: {error!r}.") from error
 
 

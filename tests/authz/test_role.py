@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 import sql
-from authz.errors import CommandError
+from authz.errors import CommandError, StoreUnavailable
 from authz.schema import migrate
 from authz.stack import embedded
 from authz.store import ROLE, Store
@@ -115,3 +115,22 @@ async def _serve_and_grant(fresh: Path) -> None:
     connection = await asyncpg.connect(embedded.postgres_url(fresh, "postgres"))
     await connection.execute("GRANT gateway_service TO poor")
     await connection.close()
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        asyncpg.InternalClientError,
+        asyncpg.InsufficientPrivilegeError,
+        asyncpg.ReadOnlySQLTransactionError,
+        asyncpg.DiskFullError,
+        asyncpg.TooManyConnectionsError,
+        asyncpg.AdminShutdownError,
+        ConnectionRefusedError,
+    ],
+)
+async def test_what_is_no_fault_of_a_query_is_unavailable(store: Store, failure: type[Exception]) -> None:
+    """E12: whatever keeps Postgres from answering is one failure, which every poller outlives."""
+    with pytest.raises(StoreUnavailable):
+        async with store.connection():
+            raise failure("as it comes")
