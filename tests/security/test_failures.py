@@ -61,13 +61,15 @@ class Fragile:
         statuses: set[int],
         key: str | None = None,
         model: str = "demo",
+        is_passing: bool = True,
     ) -> list[Reply]:
-        """Ask all at once; each must be refused in words that say when to come back, and nothing else."""
+        """Ask all at once; each must be refused in words that say whether to come back, and nothing else."""
         with ThreadPoolExecutor(len(asked)) as askers:
             replies = list(askers.map(lambda each: self.ask(each[1], key=key, model=model), asked))
         for (dialect, _), reply in zip(asked, replies, strict=True):
             assert reply.status in statuses
-            assert "1" == reply.headers["retry-after"]
+            again = (reply.headers.get("retry-after"), reply.headers.get("x-should-retry"))
+            assert again == (("1", None) if is_passing else (None, "false"))
             assert sentence(reply, dialect)
             assert not any(inner in reply.body for inner in (b"sock", b"127.0.0.1", b"postgres", b"refused"))
         return replies
@@ -200,8 +202,8 @@ def test_broken_backend_is_a_bad_gateway(fragile: Fragile, model: str) -> None:
 
 
 def test_hanging_backend_is_left_at_the_deadline(fragile: Fragile) -> None:
-    """A backend that says nothing holds nobody longer than `deadline_s`; it has worked, so it is billed."""
-    replies = fragile.refusals(METERED, statuses={503}, model="hanging")
+    """A silent backend holds a request no longer than `deadline_s`: 504, billed, and not to be repeated."""
+    replies = fragile.refusals(METERED, statuses={504}, model="hanging", is_passing=False)
     rows = fragile.witness.settled(reply.request_id for reply in replies)
     assert {("cut_deadline", "counted")} == {(row.outcome, row.usage_source) for row in rows.values()}
 
