@@ -15,7 +15,9 @@ EMBED_MODEL: Final = "toy-embed"
 SETTLED_WITHIN_S: Final = 10
 _BY_ID: Final = "SELECT * FROM ledger WHERE request_id = $1"
 _IDS: Final = re.compile(rb'"((?:item_|request_)?id)":"(chatcmpl-|cmpl-|resp_|msg_|rs_|fc_|req_)\w+"')
-_TIMES: Final = re.compile(rb'"(created|created_at|completed_at|\w+_duration)":(?:\d+|"[^"]+")')
+_TIMES: Final = re.compile(rb'"(created|created_at|completed_at)":(?:\d+|"[^"]+")')
+_DURATIONS: Final = re.compile(rb',"\w+_duration":\d+')
+_CRASHES: Final = re.compile(rb'(while running the model: )[^"]+')
 
 
 @frozen
@@ -97,8 +99,14 @@ async def seen(lines: AsyncIterator[str], word: str) -> None:
 
 
 def masked(body: bytes) -> list[bytes]:
-    """Cut a body into its lines, without ids, times and durations."""
-    return _TIMES.sub(rb'"\1":0', _IDS.sub(rb'"\1":"\2"', body)).split(b"\n")
+    """Cut a body into its lines, without what differs between two answers of Ollama itself.
+
+    Those are ids, times, durations, of which it leaves out one of 0, and the last words of a runner that
+    crashed, which reach it or do not.
+    """
+    for pattern, kept in ((_IDS, rb'"\1":"\2"'), (_TIMES, rb'"\1":0'), (_DURATIONS, b""), (_CRASHES, rb"\1")):
+        body = pattern.sub(kept, body)
+    return body.split(b"\n")
 
 
 async def settled(ledger: asyncpg.Connection, request_id: str) -> asyncpg.Record:
