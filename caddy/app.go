@@ -16,8 +16,6 @@ package gateway
 import (
 	"context"
 	"crypto/rand"
-	"errors"
-	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -35,8 +33,7 @@ const (
 	defaultLargePool = 1 << 30
 	defaultSmallPool = 128 << 20
 
-	exitWait  = time.Second          // for the last lines of what runs when Caddy exits
-	lookEvery = 5 * time.Millisecond // whether they have been written
+	exitWait = time.Second // for the last lines of what runs when Caddy exits
 )
 
 // App is the Caddy app `gateway`. It opens the journal when Caddy starts, and sets how much
@@ -57,9 +54,9 @@ func (App) CaddyModule() caddy.ModuleInfo {
 	return caddy.ModuleInfo{ID: "gateway", New: func() caddy.Module { return new(App) }}
 }
 
-// Provision sets the pools; Caddy starts its apps in any order, and requests may come
-// before Start.
-func (a *App) Provision(caddy.Context) error {
+// Provision sets the pools and registers the metrics; Caddy starts its apps in any order, and
+// requests may come before Start.
+func (a *App) Provision(ctx caddy.Context) error {
 	if a.LargePoolBytes == 0 {
 		a.LargePoolBytes = defaultLargePool
 	}
@@ -68,12 +65,15 @@ func (a *App) Provision(caddy.Context) error {
 	}
 	process.large.size.Store(a.LargePoolBytes)
 	process.small.size.Store(a.SmallPoolBytes)
-	return nil
+	return registerMetrics(ctx.GetMetricsRegistry())
 }
 
 // Start takes the journal and writes the boot line, once per process. It fails, and Caddy
 // with it, if no site logs to a journal or another process writes it.
-func (a *App) Start() error { return process.begin() }
+func (a *App) Start() error {
+	process.records.forgive()
+	return process.begin()
+}
 
 // Stop leaves everything as it is: what runs outlives the configuration it began with.
 func (a *App) Stop() error { return nil }
@@ -90,6 +90,8 @@ type state struct {
 	node    string                  // a UUID, the same for every process beside this journal
 	boot    string                  // a UUIDv7 of this process
 	seq     atomic.Uint64           // of the last line; the boot line has 0
+	records uncarried               // those that have a number and are not in it yet
+	configs sync.Map                // the metrics of each configuration that has a journal
 
 	once  sync.Once
 	fault error // of begin
@@ -105,69 +107,6 @@ type state struct {
 var process = newState(systemClock{}, rand.Reader)
 
 func newState(c clock, random io.Reader) *state { return &state{clock: c, random: random} }
-
-// use makes j the journal of the process, which has one until it ends: a reload that names
-// another path fails.
-func (s *state) use(j *journal) (*journal, error) {
-	if !s.journal.CompareAndSwap(nil, j) && s.journal.Load().path != j.path {
-		_ = j.Close()
-		return nil, fmt.Errorf("the journal is %s until Caddy restarts", s.journal.Load().path)
-	}
-	return s.journal.Load(), nil
-}
-
-// begin takes the journal and writes the boot line; requests wait for it.
-func (s *state) begin() error {
-	s.once.Do(func() { s.fault = s.takeJournal(s.clock.now()) })
-	return s.fault
-}
-
-func (s *state) takeJournal(now time.Time) error {
-	j := s.journal.Load()
-	if j == nil {
-		return errors.New("no site logs to `output gateway_journal PATH`")
-	}
-	if err := j.own(); err != nil {
-		return err
-	}
-	node, err := j.nodeID(s.random)
-	if err != nil {
-		return err
-	}
-	boot, err := newID(now, s.random)
-	if err != nil {
-		return err
-	}
-	s.node, s.boot = node, boot
-	// A journal that takes nothing yet keeps the line, and the doors closed; ending instead would
-	// end the whole gateway, since the next process fares no better.
-	_ = j.line(now, "boot", bootLine{V: version, Node: s.node, Boot: s.boot})
-	return nil
-}
-
-// isOpen reports whether the journal takes lines; without it nothing may run, since what
-// runs unrecorded is never billed.
-func (s *state) isOpen() bool {
-	return s.begin() == nil && !s.journal.Load().isClosed.Load()
-}
-
-// shutdown cancels what still runs, and waits until all of it is in the journal, but no
-// longer than patience.
-func (s *state) shutdown(patience time.Duration) {
-	j := s.journal.Load()
-	if j == nil || s.boot == "" {
-		return
-	}
-	s.streams.cancel(outcomeShutdown, func(*exchange) bool { return true })
-	deadline := s.clock.after(patience)
-	for s.streams.count() > 0 || j.lines.Load() <= s.seq.Load() {
-		select {
-		case <-deadline:
-			return
-		case <-s.clock.after(lookEvery):
-		}
-	}
-}
 
 const (
 	// maxDone is how many ended requests one Ask names; it bounds the header.

@@ -51,6 +51,7 @@ type journalLine[T any] struct {
 // TestGoldenLines: boot and open lines are those of the contract.
 func TestGoldenLines(t *testing.T) {
 	sameLine[bootLine](t, "boot")
+	sameLine[bootLine](t, "boot-resumed")
 	sameLine[openLine](t, "open")
 }
 
@@ -58,14 +59,15 @@ func sameLine[T any](t *testing.T, name string) {
 	t.Helper()
 	var want journalLine[T]
 	must(t, json.Unmarshal([]byte(golden(t, name)), &want))
-	out := new(sink)
-	j := &journal{file: out, lock: os.Stdin}
+	j := newJournal(t, new(disk))
+	owned(t, j)
 	must(t, j.line(time.Unix(0, int64(want.TS*1e9)), want.Msg, want.Content))
 	var got journalLine[T]
-	must(t, json.Unmarshal(out.Bytes(), &got))
+	text := written(t, j)
+	must(t, json.Unmarshal([]byte(text), &got))
 	want.TS, got.TS = 0, 0
 	equalJSON(t, want, got, name)
-	equal(t, "\n", out.String()[out.Len()-1:], name+" ends its line")
+	equal(t, "\n", text[len(text)-1:], name+" ends its line")
 }
 
 // TestGoldenRecord: the record has the fields of the contract, in their order.
@@ -113,7 +115,7 @@ func encodeRecord(t *testing.T, x *exchange) string {
 	t.Helper()
 	process.node, process.boot = "7c9e6679-7425-40de-944b-e07fc1f90ae7", "019ab5bf-0000-7000-8000-0000000000b0"
 	encoder := zapcore.NewJSONEncoder(zapcore.EncoderConfig{SkipLineEnding: true})
-	must(t, encoder.AddObject("gateway", newRecord(x)))
+	must(t, encoder.AddObject("gateway", newRecord(x, accessLog{})))
 	line, err := encoder.EncodeEntry(zapcore.Entry{}, nil)
 	must(t, err)
 	return strings.TrimSuffix(strings.TrimPrefix(line.String(), `{"gateway":`), "}")

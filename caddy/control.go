@@ -16,6 +16,7 @@ func init() {
 // Control lists and kills what runs on this node, also what began before a reload:
 //
 //	GET  /healthz        {"status":"ok"}
+//	GET  /journal        whether it can be written, and what is wrong with it
 //	GET  /streams        a list of what runs, [] if nothing does
 //	POST /kill?id=ID     also key= or tenant=, of which it takes exactly one; {"killed":N}
 //
@@ -46,18 +47,20 @@ type stream struct {
 	OutputTokens int64   `json:"output_tokens"` // frames with content so far
 }
 
-// ServeHTTP answers the three requests above, and 404 to everything else.
+// ServeHTTP answers the requests above, and 404 to everything else.
 func (Control) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Handler) error {
 	switch r.Method + " " + r.URL.Path {
 	case "GET /healthz":
 		return writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
+	case "GET /journal":
+		return writeJSON(w, http.StatusOK, process.journalNow())
 	case "GET /streams":
 		return writeJSON(w, http.StatusOK, streamsNow(process.clock.now()))
 	case "POST /kill":
 		return kill(w, r)
 	}
 	return writeJSON(w, http.StatusNotFound, map[string]string{
-		"error": "use GET /healthz, GET /streams or POST /kill?id=|key=|tenant=",
+		"error": "use GET /healthz, GET /journal, GET /streams or POST /kill?id=|key=|tenant=",
 	})
 }
 

@@ -46,6 +46,7 @@ type exchange struct {
 	start  time.Time
 	method string
 	path   string // without the query, as sent
+	host   string
 	ip     string // as Caddy's trusted_proxies determine it
 	length *int64 // nil if chunked
 	key    string // the secret itself: never logged, never passed on
@@ -92,6 +93,7 @@ func newExchange(r *http.Request, path string) *exchange {
 		start:  process.clock.now(),
 		method: r.Method[:min(len(r.Method), maxMethodBytes)],
 		path:   path[:min(len(path), maxPathBytes)],
+		host:   r.Host,
 		ip:     ip,
 	}
 	if length := r.ContentLength; length >= 0 {
@@ -219,8 +221,10 @@ func (x *exchange) close(ctx context.Context, isWhole bool) {
 	if x.share.pool != nil {
 		x.share.release()
 	}
+	x.request.body, x.request.members = nil, nil // the record may wait for a second
+	r := newRecord(x, newAccessLog(ctx, x.host))
 	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
-		extra.Set(zap.Object("gateway", newRecord(x)))
+		extra.Set(zap.Object("gateway", r))
 	}
 }
 

@@ -47,13 +47,15 @@ func (Guard) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision makes sure that the app, which owns the journal, runs.
+// Provision makes sure that there is a journal, and that the app, which owns it, runs.
 func (g *Guard) Provision(ctx caddy.Context) error {
 	if g.MaxBodyBytes == 0 {
 		g.MaxBodyBytes = defaultMaxBody
 	}
-	_, err := ctx.App("gateway")
-	return err
+	if _, err := ctx.App("gateway"); err != nil {
+		return err
+	}
+	return process.needsJournal(ctx, "gateway_guard")
 }
 
 // ServeHTTP lets a request through to the handlers that the Caddyfile names, and makes
@@ -86,7 +88,7 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 func (g *Guard) understand(w *guardWriter, r *http.Request, path string, isPreflight bool) error {
 	x := w.x
 	isPublic := isTarget(path) && findRoute(r.Method, path).class == public
-	if !process.isOpen() && !isPublic {
+	if !process.isOpen() && (!isPublic || path == "/readyz") {
 		x.route = route{dialect: dialectOf(path)}
 		return x.refuse(http.StatusServiceUnavailable, reasonJournalUnwritable)
 	}

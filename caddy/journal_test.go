@@ -8,53 +8,96 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/caddyserver/caddy/v2"
 )
 
-// sink is a file that can be full.
-type sink struct {
-	bytes.Buffer
-
+// disk has files that can be full.
+type disk struct {
+	mu   sync.Mutex
 	room int // bytes that still fit, if isFull
-	// isFull: what does not fit is cut off, as on a full disk.
+	// isFull: what does not fit is cut off.
 	isFull bool
 }
 
-func (s *sink) Write(p []byte) (int, error) {
-	if s.isFull && len(p) > s.room {
-		n, _ := s.Buffer.Write(p[:s.room])
-		s.room = 0
-		return n, errors.New("no space left on device")
-	}
-	return s.Buffer.Write(p)
+// fill leaves room for so many bytes.
+func (d *disk) fill(room int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.isFull, d.room = true, room
 }
 
-func (s *sink) Close() error { return nil }
+// empty makes room for everything.
+func (d *disk) empty() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.isFull = false
+}
 
-// TestFullJournal: a failed write closes the doors; a probe opens them as soon as there is
+// write writes what fits into a file.
+func (d *disk) write(file *os.File, p []byte) (int, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.isFull && len(p) > d.room {
+		n, _ := file.Write(p[:d.room])
+		d.room = 0
+		return n, errors.New("no space left on device")
+	}
+	return file.Write(p)
+}
+
+// newJournal is a journal on a disk, which no process owns yet.
+func newJournal(t testing.TB, d *disk) *journal {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "journal.log")
+	return &journal{clock: newManualClock(), path: path, write: d.write}
+}
+
+// owned takes a journal.
+func owned(t testing.TB, j *journal) *lastLine {
+	t.Helper()
+	last, err := j.own(rand.Reader)
+	must(t, err)
+	return last
+}
+
+// written is what is in the file of a journal.
+func written(t testing.TB, j *journal) string {
+	t.Helper()
+	text, err := os.ReadFile(j.path)
+	must(t, err)
+	return string(text)
+}
+
+// lookAt looks after a journal of which nothing is known.
+func lookAt(j *journal) {
+	j.look(func() uint64 { return 0 }, func(whole uint64) []byte { return fmt.Appendf(nil, "resumed %d\n", whole) })
+}
+
+// TestFullJournal: a failed write closes the doors; a look opens them as soon as there is
 // room, and nothing that was written meanwhile is lost.
 func TestFullJournal(t *testing.T) {
-	out := &sink{isFull: true, room: 5}
-	j := &journal{clock: systemClock{}, file: out, lock: os.Stdin}
-	if err := j.put([]byte("first\n")); err == nil {
+	d := new(disk)
+	j := newJournal(t, d)
+	owned(t, j)
+	d.fill(5)
+	if _, err := j.Write([]byte("first\n")); err == nil {
 		t.Fatal("wrote on a full disk")
 	}
-	j.hold([]byte("first\n"))
-	j.isClosed.Store(true)
 	if _, err := j.Write([]byte("second\n")); err == nil {
 		t.Error("the doors were open")
 	}
-	equal(t, false, j.probe(), "probe on a full disk")
+	lookAt(j)
 	equal(t, true, j.isClosed.Load(), "doors closed")
-	out.isFull = false
-	equal(t, true, j.probe(), "probe with room")
+	d.empty()
+	lookAt(j)
 	equal(t, false, j.isClosed.Load(), "doors closed")
 	_, err := j.Write([]byte("third\n"))
 	must(t, err)
 	var lines []string
-	for line := range strings.SplitSeq(out.String(), "\n") {
+	for line := range strings.SplitSeq(written(t, j), "\n") {
 		if strings.TrimSpace(line) != "" {
 			lines = append(lines, line)
 		}
@@ -64,19 +107,18 @@ func TestFullJournal(t *testing.T) {
 
 // TestTornEnd: what a crash has left of a line does not swallow the next one.
 func TestTornEnd(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "journal.log")
-	must(t, os.WriteFile(path, []byte("whole\ntor"), 0o600))
-	out := new(sink)
-	j := &journal{clock: systemClock{}, path: path, file: out}
-	must(t, j.own())
+	j := newJournal(t, new(disk))
+	must(t, os.WriteFile(j.path, []byte("whole\ntor"), 0o600))
+	owned(t, j)
 	_, err := j.Write([]byte("next\n"))
 	must(t, err)
-	equal(t, "\nnext\n", out.String(), "written")
+	equal(t, "whole\ntor\nnext\n", written(t, j), "written")
 }
 
 // TestHeldIsBounded: a journal that stays full does not fill the memory.
 func TestHeldIsBounded(t *testing.T) {
-	j := &journal{clock: systemClock{}, file: &sink{isFull: true}, lock: os.Stdin}
+	j := newJournal(t, new(disk))
+	owned(t, j)
 	j.isClosed.Store(true)
 	line := bytes.Repeat([]byte("x"), 1<<20)
 	for range 10 {
@@ -90,74 +132,57 @@ func TestHeldIsBounded(t *testing.T) {
 	equal(t, refusals+1, len(j.held), "what has run still finds room")
 }
 
-// TestDoorsOpenThemselves: nobody has to ask for the probe.
-func TestDoorsOpenThemselves(t *testing.T) {
-	out := &sink{isFull: true}
-	j := &journal{clock: systemClock{}, file: out, lock: os.Stdin}
-	if _, err := j.Write([]byte("line\n")); err == nil {
-		t.Fatal("wrote on a full disk")
-	}
-	equal(t, true, j.isClosed.Load(), "doors closed")
-	j.mu.Lock()
-	out.isFull = false
-	j.mu.Unlock()
-	eventually(t, "the doors open", func() bool { return !j.isClosed.Load() })
-}
-
 // TestStartOnAFullDisk: a Caddy that starts while the disk is full lives on behind closed
-// doors, and writes that it has started as soon as it can.
+// doors, and writes that it has started as soon as it can, without being asked.
 func TestStartOnAFullDisk(t *testing.T) {
-	out := &sink{isFull: true}
-	j := &journal{clock: systemClock{}, path: filepath.Join(t.TempDir(), "journal.log"), file: out}
-	s := newState(systemClock{}, rand.Reader)
-	s.journal.Store(j)
-	must(t, s.begin())
-	equal(t, false, s.isOpen(), "doors open")
-	j.mu.Lock()
-	out.isFull = false
-	j.mu.Unlock()
-	eventually(t, "the doors open", s.isOpen)
-	equal(t, 1, strings.Count(out.String(), `"msg":"boot"`), "boot lines")
+	d := new(disk)
+	d.fill(0)
+	process, c := replaceProcess(t)
+	j := newJournal(t, d)
+	process.journal.Store(j)
+	must(t, process.begin())
+	equal(t, false, process.isOpen(), "doors open")
+	d.empty()
+	eventually(t, "the process waits for the next look", func() bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return len(c.timers) > 0
+	})
+	c.advance(lookEvery)
+	eventually(t, "the doors open", process.isOpen)
+	equal(t, 1, strings.Count(written(t, j), `"msg":"boot"`), "boot lines")
 }
 
 // TestJournalHasOneOwner: nothing is written without the lock, which is held once.
 func TestJournalHasOneOwner(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "journal.log")
-	first := &journal{clock: systemClock{}, path: path, file: new(sink)}
-	second := &journal{clock: systemClock{}, path: path, file: new(sink)}
+	first := newJournal(t, new(disk))
+	second := &journal{clock: first.clock, path: first.path, write: first.write}
 	if _, err := first.Write([]byte("line\n")); !errors.Is(err, errNotOwned) {
 		t.Errorf("wrote without owning: %v", err)
 	}
-	must(t, first.own())
-	if second.own() == nil {
+	owned(t, first)
+	if _, err := second.own(rand.Reader); err == nil {
 		t.Error("two own the journal")
 	}
-	id, err := first.nodeID(rand.Reader)
-	must(t, err)
-	again, err := second.nodeID(rand.Reader)
-	must(t, err)
-	equal(t, id, again, "node")
-	must(t, os.WriteFile(filepath.Join(filepath.Dir(path), "node"), []byte("nobody"), 0o600))
-	if _, err := first.nodeID(rand.Reader); err == nil {
+	must(t, second.takeNode(rand.Reader))
+	equal(t, first.node, second.node, "node")
+	must(t, os.WriteFile(filepath.Join(filepath.Dir(first.path), "node"), []byte("nobody"), 0o600))
+	if second.takeNode(rand.Reader) == nil {
 		t.Error("took a node without an id")
 	}
 }
 
-// TestRotation: a full file is set aside whole, and no line is lost or split.
+// TestRotation: a full file is set aside whole, and no line is lost or split, at whatever
+// pace the files become full.
 func TestRotation(t *testing.T) {
-	dir := t.TempDir()
-	w := &JournalWriter{Filename: filepath.Join(dir, "journal.log"), RollBytes: 1000}
-	must(t, w.Provision(caddy.Context{}))
-	process, _ := replaceProcess(t)
-	opened, err := w.OpenWriter()
-	must(t, err)
-	must(t, process.journal.Load().own())
+	j := newJournal(t, new(disk))
+	j.roll = 1000
+	owned(t, j)
 	for i := range 200 {
-		_, err := fmt.Fprintf(opened, "line %03d %s\n", i, strings.Repeat("x", 90))
+		_, err := fmt.Fprintf(j, "line %03d %s\n", i, strings.Repeat("x", 90))
 		must(t, err)
 	}
-	must(t, opened.Close())
-	files, err := filepath.Glob(filepath.Join(dir, "journal*.log"))
+	files, err := filepath.Glob(filepath.Join(filepath.Dir(j.path), "journal*.log"))
 	must(t, err)
 	equal(t, 20, len(files), "files") // 10 lines each
 	seen := map[string]bool{}
@@ -170,9 +195,23 @@ func TestRotation(t *testing.T) {
 		}
 	}
 	equal(t, 200, len(seen), "lines")
-	other := &JournalWriter{Filename: filepath.Join(dir, "other.log")}
-	must(t, other.Provision(caddy.Context{}))
-	if _, err := other.OpenWriter(); err == nil {
+}
+
+// TestOneJournal: a process has one journal, whatever a reload says.
+func TestOneJournal(t *testing.T) {
+	replaceProcess(t)
+	dir := t.TempDir()
+	open := func(name string) error {
+		w := &JournalWriter{Filename: filepath.Join(dir, name)}
+		ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
+		defer cancel()
+		must(t, w.Provision(ctx))
+		_, err := w.OpenWriter()
+		return err
+	}
+	must(t, open("journal.log"))
+	must(t, open("journal.log"))
+	if open("other.log") == nil {
 		t.Error("the journal moved while the process runs")
 	}
 }

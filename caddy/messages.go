@@ -88,10 +88,19 @@ type denial struct {
 	Reason *string `json:"reason"` // of reasons.json
 }
 
-// bootLine is the first line of a process in the journal. Its seq is 0.
+// bootLine is the first line of a process in the journal, and the first of a file that takes
+// the place of one that was lost; the seq of the former is 0.
 type bootLine struct {
-	V    int    `json:"v"`
-	Node string `json:"node"`
+	V        int       `json:"v"`
+	Node     string    `json:"node"`
+	Boot     string    `json:"boot"`
+	Seq      uint64    `json:"seq"`
+	Previous *lastLine `json:"previous"` // null if it is not known
+}
+
+// lastLine names a line before which nothing is missing in the journal, unless it was lost: the
+// last one of the process before, or of this one in the file before.
+type lastLine struct {
 	Boot string `json:"boot"`
 	Seq  uint64 `json:"seq"`
 }

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap/zapcore"
@@ -14,15 +15,32 @@ type record struct {
 
 	seq      uint64 // of the lines of this boot, without a gap: a missing one is a lost line
 	duration time.Duration
+
+	// What became of it on its way to the journal.
+	log       accessLog
+	isEncoded atomic.Bool // some log has written it
+	isClaimed bool        // it is being written to the journal; of uncarried alone
+	foreign   uint64      // lines without a record that had come to the journal before it
 }
 
 // newRecord takes the next number of the journal, and the time until now.
-func newRecord(x *exchange) record {
-	return record{x, process.seq.Add(1), process.clock.now().Sub(x.start)}
+func newRecord(x *exchange, log accessLog) *record {
+	r := &record{exchange: x, duration: process.clock.now().Sub(x.start), log: log}
+	process.records.enter(r, &process.seq)
+	return r
 }
 
-// MarshalLogObject writes the fields.
-func (x record) MarshalLogObject(e zapcore.ObjectEncoder) error {
+// ended is when the exchange did.
+func (x *record) ended() time.Time { return x.start.Add(x.duration) }
+
+// MarshalLogObject writes the fields for a log.
+func (x *record) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	x.isEncoded.Store(true)
+	return x.encode(e)
+}
+
+// encode writes the fields.
+func (x *record) encode(e zapcore.ObjectEncoder) error {
 	e.AddInt("v", version)
 	e.AddString("id", x.id)
 	e.AddString("node", process.node)
@@ -45,7 +63,7 @@ func (x record) MarshalLogObject(e zapcore.ObjectEncoder) error {
 }
 
 // addResult writes where the request went and what became of it.
-func (x record) addResult(e zapcore.ObjectEncoder) {
+func (x *record) addResult(e zapcore.ObjectEncoder) {
 	var backend *string // null unless the request went on to it
 	if x.grant != nil && x.phase == phaseBackend {
 		backend = &x.grant.Backends[0]
@@ -59,7 +77,7 @@ func (x record) addResult(e zapcore.ObjectEncoder) {
 }
 
 // addTerms writes what authz granted, null without a Grant.
-func (x record) addTerms(e zapcore.ObjectEncoder) {
+func (x *record) addTerms(e zapcore.ObjectEncoder) {
 	g := x.grant
 	if g == nil {
 		g = &grant{}
@@ -70,7 +88,7 @@ func (x record) addTerms(e zapcore.ObjectEncoder) {
 }
 
 // addUsage writes what the answer reports of itself, and what was counted in it.
-func (x record) addUsage(e zapcore.ObjectEncoder) {
+func (x *record) addUsage(e zapcore.ObjectEncoder) {
 	u := x.answered()
 	e.AddBool("terminal", u.terminal)
 	addOptional(e, "input_tokens", u.input.pointer())
@@ -81,7 +99,7 @@ func (x record) addUsage(e zapcore.ObjectEncoder) {
 }
 
 // addTimes writes milliseconds: ours, and those that the backend reports.
-func (x record) addTimes(e zapcore.ObjectEncoder) {
+func (x *record) addTimes(e zapcore.ObjectEncoder) {
 	var ttft *int64
 	if !x.firstContent.IsZero() {
 		ms := x.firstContent.Sub(x.start).Milliseconds()
@@ -96,7 +114,7 @@ func (x record) addTimes(e zapcore.ObjectEncoder) {
 }
 
 // answered returns the usage, an empty one if no backend answered.
-func (x record) answered() *usage {
+func (x *record) answered() *usage {
 	if x.usage == nil {
 		return &usage{}
 	}

@@ -12,15 +12,20 @@ import (
 	"time"
 )
 
-// control asks the control socket.
-func (s *stack) control(t testing.TB, method, target string, into any) int {
-	t.Helper()
-	client := http.Client{Transport: &http.Transport{
+// controlTransport leads to the control socket.
+func (s *stack) controlTransport() http.RoundTripper {
+	return &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return new(net.Dialer).DialContext(ctx, "unix", s.path("control.sock"))
 		},
-	}}
+	}
+}
+
+// control asks the control socket.
+func (s *stack) control(t testing.TB, method, target string, into any) int {
+	t.Helper()
+	client := http.Client{Transport: s.controlTransport()}
 	request, err := http.NewRequestWithContext(t.Context(), method, "http://control"+target, nil)
 	must(t, err)
 	response, err := client.Do(request)

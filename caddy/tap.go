@@ -41,6 +41,9 @@ func (Tap) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
+// Provision makes sure that there is a journal.
+func (Tap) Provision(ctx caddy.Context) error { return process.needsJournal(ctx, "gateway_tap") }
+
 // ServeHTTP serves what has been granted and refuses everything else with 503.
 func (Tap) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
 	x := exchangeOf(r)
@@ -91,4 +94,7 @@ func applyGrant(x *exchange, r *http.Request) {
 }
 
 // Interface guards.
-var _ caddyhttp.MiddlewareHandler = (*Tap)(nil)
+var (
+	_ caddy.Provisioner           = (*Tap)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Tap)(nil)
+)

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -279,14 +278,16 @@ func TestStaleGrant(t *testing.T) {
 	process, c := replaceProcess(t)
 	x := &exchange{id: "a", route: route{class: metered}, asked: c.now()}
 	x.request.body = []byte(`{}`)
-	out := new(sink)
-	process.journal.Store(&journal{file: out, lock: os.Stdin, clock: c})
+	d := new(disk)
+	j := newJournal(t, d)
+	owned(t, j)
+	process.journal.Store(j)
 	g := newGrant(ask{ID: "a"})
 	c.advance(maxGrantAge + 1)
 	equal(t, "grant_stale", x.takeGrant(marshalASCII(g), c.now()), "reason")
-	equal(t, true, strings.Contains(out.String(), `"msg":"open"`), "it is journaled all the same")
+	equal(t, true, strings.Contains(written(t, j), `"msg":"open"`), "it is journaled all the same")
 	x.asked = c.now().Add(-maxGrantAge)
 	equal(t, "", x.takeGrant(marshalASCII(g), c.now()), "reason in time")
-	out.isFull = true
+	d.fill(0)
 	equal(t, "journal_unwritable", x.takeGrant(marshalASCII(g), c.now()), "reason on a full disk")
 }
