@@ -58,13 +58,24 @@ class Windows(Struct, frozen=True, gc=False):
         return date(int(self.month[:4]), int(self.month[5:]), 1)
 
 
+class Previous(Struct, frozen=True, gc=False):
+    """The line up to which all lines had been written: the last one of a boot, or of a file of it."""
+
+    boot: UUID
+    seq: Count
+
+
 class Boot(Struct, frozen=True, gc=False):
-    """A Caddy process has started; whatever an earlier one left open is dead."""
+    """A Caddy process has started, or goes on in place of a file that was lost.
+
+    Whatever an earlier process left open is dead.
+    """
 
     v: int
     node: UUID
     boot: UUID
     seq: Count = 0
+    previous: Previous | None = None
 
 
 class Open(Struct, frozen=True, gc=False):

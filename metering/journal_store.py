@@ -12,7 +12,7 @@ from metering.rows import Letter, Line, Mark
 from metering.sequences import Sequence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from collections.abc import Sequence as Many
     from datetime import datetime
     from uuid import UUID
@@ -67,7 +67,12 @@ class JournalStore(Connection):
     async def sequences(self, node: UUID) -> list[Sequence]:
         """Return the line numbers seen of a node's boots."""
         rows = await self._rows("sequences", node=node)
-        return [Sequence(row["boot"], row["next"], tuple(row["ahead"]), row["lost"]) for row in rows]
+        return [
+            Sequence(
+                row["boot"], row["next"], tuple(row["ahead"]), row["lost"], tuple(_pairs(row["missing"]))
+            )
+            for row in rows
+        ]
 
     async def set_sequence(self, node: UUID, sequence: Sequence) -> None:
         """Remember the line numbers seen of a boot."""
@@ -78,6 +83,7 @@ class JournalStore(Connection):
             next=sequence.next,
             ahead=list(sequence.ahead),
             lost=sequence.lost,
+            missing=[number for gap in sequence.missing for number in gap],
         )
 
     async def add_dead_letters(self, node: UUID, mark: Mark, letters: Many[DeadLetter]) -> None:
@@ -108,3 +114,7 @@ class JournalStore(Connection):
     async def forget_marks(self, node: UUID, *, days: int) -> None:
         """Forget files that were read to their end so long ago."""
         await self._do("forget_marks", node=node, days=days)
+
+
+def _pairs(numbers: Many[int]) -> Iterator[tuple[int, int]]:
+    return zip(numbers[::2], numbers[1::2], strict=True)

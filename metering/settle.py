@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import structlog
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from authz.errors import GatewayError
 from authz.models import canonical
@@ -18,7 +18,7 @@ from metering.publish import publications
 from metering.refusals import key_minutes, sort_out
 from metering.rollup import uses
 from metering.rows import Owner, Ratios, Source
-from metering.sequences import advanced
+from metering.sequences import advanced, untaken
 from metering.windows import increases
 
 if TYPE_CHECKING:
@@ -70,6 +70,8 @@ class Settlement:
 
     async def settle(self, batch: Batch) -> tuple[Publication, ...]:
         """Commit a batch; raises MarkMovedError if its lines are not the next ones any more."""
+        if batch.before is not None:
+            batch = evolve(batch, page=untaken(self._sequences, batch.page, self._node))
         # Keys and ratios never take a request back, so they may be read before the transaction.
         priced = await self._priced(batch.page.ended)
         sequences = advanced(self._sequences, batch.page, self._node)

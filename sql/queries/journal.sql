@@ -45,16 +45,16 @@ SET boot = greatest(nodes.boot, excluded.boot);
 
 -- name: sequences(node)
 -- metering.service, on start: which line numbers were seen of each boot.
-SELECT boot, next, ahead, lost
+SELECT boot, next, ahead, lost, missing
 FROM journal_sequences
 WHERE node = :node;
 
--- name: set_sequences(node, boot, next, ahead, lost)!
+-- name: set_sequences(node, boot, next, ahead, lost, missing)!
 -- metering.settle: which line numbers are seen now.
-INSERT INTO journal_sequences (node, boot, next, ahead, lost)
-VALUES (:node, :boot, :next, :ahead, :lost)
+INSERT INTO journal_sequences (node, boot, next, ahead, lost, missing)
+VALUES (:node, :boot, :next, :ahead, :lost, :missing)
 ON CONFLICT (node, boot) DO UPDATE
-SET next = excluded.next, ahead = excluded.ahead, lost = excluded.lost;
+SET next = excluded.next, ahead = excluded.ahead, lost = excluded.lost, missing = excluded.missing;
 
 -- name: add_dead_letters(node, fingerprint, generation, positions, lengths, digests, reasons, raws)!
 -- metering.settle: lines that were not understood.

@@ -43,7 +43,7 @@ def test_a_gap_is_closed_by_the_line_that_was_missing() -> None:
 
 def test_the_end_of_a_boot_closes_its_gaps() -> None:
     """After a later boot line no line of an earlier boot comes."""
-    assert Sequence(BOOT, next=7, lost=2) == EMPTY.advance([0, 1, 3, 4, 6]).end()
+    assert Sequence(BOOT, next=7, lost=2, missing=((2, 3), (5, 6))) == EMPTY.advance([0, 1, 3, 4, 6]).end()
 
 
 @settings(max_examples=30, deadline=None)

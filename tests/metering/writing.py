@@ -54,11 +54,16 @@ class JournalFile:
         day = datetime.fromtimestamp(self.begun_ms / 1000, UTC).date().isoformat()
         return {"day": day, "month": day[:7]}
 
-    def start(self) -> None:
-        """A Caddy process starts."""
+    def start(self, *, last: int | None = None) -> None:
+        """A Caddy process starts; it may know the last line of the one before."""
+        previous = {"boot": str(self.boot), "seq": last} if last is not None else None
         self.boot = UUID(int=self.boot.int + (1 << 80))
         self.seq = 0
-        self.append(self.line("boot", {}))
+        self.append(self.line("boot", {"previous": previous}))
+
+    def resume(self, *, last: int) -> None:
+        """Caddy goes on in place of a file that was lost, in which all lines up to the last were."""
+        self.append(self.line("boot", {"previous": {"boot": str(self.boot), "seq": last}}))
 
     def new_id(self, *, at_ms: int | None = None) -> UUID:
         """The id of a new request."""
