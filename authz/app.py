@@ -36,7 +36,7 @@ from authz.identity.secrets import Peppers
 from authz.identity.sources import Sources
 from authz.limiter.limiter import Limiter
 from authz.limiter.queue import Queue
-from authz.nodes import Nodes
+from authz.nodes import LAG_MS, Nodes
 from authz.rebuild import Rebuilder
 from authz.store import Store
 from authz.templates import Templates
@@ -196,8 +196,11 @@ class Gate:
             missing.append(str(error))
         try:
             lags = [await verifier.limiter.lag_ms(node) for node in nodes]
-            if not any(lag is not None for lag in lags):
-                missing.append("No metering has vouched for a journal: check that metering and Caddy run.")
+            if not any(lag is not None and lag <= LAG_MS for lag in lags):
+                missing.append(
+                    "No metering vouches for a journal: check that metering and Caddy run and keep up, "
+                    "and that the journal is at its path."
+                )
         except LimiterUnavailable as error:
             missing.append(str(error))
         if not verifier.inventory.is_live:

@@ -1,4 +1,8 @@
-"""The journal's files on disk, oldest first: the rotated ones, plain or compressed, then the active one."""
+"""The journal's files on disk, oldest first: older ones, plain or compressed, then the active one.
+
+A file is the journal's for what is in it, whatever an operator calls it; only those that bear the name
+of a rotated file are ever removed.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import re
 import struct
 import sys
 import zlib
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 from attrs import define, field, frozen
@@ -18,6 +23,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
+from metering.journal import GLUE
 from metering.rows import WINDOW_BYTES, Mark
 
 if TYPE_CHECKING:
@@ -116,6 +122,11 @@ class OpenFile:
             return None
         return hashlib.sha256(data if end < 0 else data[:end]).digest()
 
+    def is_of_node(self, node: str) -> bool:
+        """Whether its first line is one of a node's journal."""
+        head = self.read(0, PREFIX_BYTES).lstrip()
+        return head.startswith(GLUE) and f'"node":"{node}"'.encode() in head.partition(b"\n")[0]
+
     def marker(self, position: int) -> bytes:
         """Return the marker of a position."""
         window = min(position, WINDOW_BYTES)
@@ -149,13 +160,52 @@ class OpenFile:
 
 def rotated(active: Path) -> list[Path]:
     """List the rotated files of a journal, oldest first; a plain file before its compressed copy."""
-    pattern = re.compile(
+    pattern = _rotated(active)
+    found = [(match, entry) for entry in _beside(active) if (match := pattern.fullmatch(entry.name))]
+    found.sort(key=lambda pair: (pair[0][1], pair[1].name))
+    return [entry for _, entry in found]
+
+
+def older(active: Path) -> list[Path]:
+    """List the files that may hold older lines of a journal, oldest first.
+
+    The rotated ones, by the time in their name; among them, by the time when they were last written to,
+    those that somebody has moved away or copied. Not every one of these needs be a journal.
+    """
+    pattern = _rotated(active)
+    found: list[tuple[str, str, Path]] = []
+    for entry in _beside(active):
+        if match := pattern.fullmatch(entry.name):
+            found.append((match[1], entry.name, entry))
+        elif _may_be_moved(entry, active) and (identity := identify(entry)) is not None:
+            written_at = datetime.fromtimestamp(identity.modified_ns / 10**9, UTC)
+            found.append((f"{written_at:%Y-%m-%dT%H-%M-%S.%f}", entry.name, entry))
+    return [entry for _, _, entry in sorted(found)]
+
+
+def is_rotated(path: Path, active: Path) -> bool:
+    """Whether a file bears the name of a rotated one."""
+    return _rotated(active).fullmatch(path.name) is not None
+
+
+def _beside(active: Path) -> list[Path]:
+    try:
+        return list(active.parent.iterdir())
+    except FileNotFoundError:
+        return []
+
+
+def _rotated(active: Path) -> re.Pattern[str]:
+    return re.compile(
         rf"{re.escape(active.stem)}-(\d{{4}}-\d\d-\d\dT\d\d-\d\d-\d\d[.\d]*)(?:-[\w.-]*)?"
         rf"{re.escape(active.suffix)}(\.gz|\.zst)?"
     )
-    found = [(match, entry) for entry in active.parent.iterdir() if (match := pattern.fullmatch(entry.name))]
-    found.sort(key=lambda pair: (pair[0][1], pair[1].name))
-    return [entry for _, entry in found]
+
+
+def _may_be_moved(entry: Path, active: Path) -> bool:
+    """Whether a file of another name may be a journal: not what belongs to it, nor what is half written."""
+    own = (active.name, "node", f"{active.name}.lock")
+    return entry.name not in own and entry.suffix not in {".new", ".tmp"} and entry.is_file()
 
 
 def identify(path: Path) -> Identity | None:

@@ -44,6 +44,9 @@ BEAT_S: Final = 1.0
 
 RETRY_S: Final = 1.0
 
+NO_JOURNAL: Final = timedelta(days=365)
+"""How far behind metering says that it is while the journal is not at its path."""
+
 
 def _nowhere(_step: str) -> None:
     """Do nothing between any two steps, where a test may kill the process."""
@@ -85,6 +88,7 @@ class Metering:
     _asked_at: datetime | None = None
     _is_behind: bool = True
     _is_first_end: bool = True
+    _was_missing: bool = False
 
     @classmethod
     async def begin(
@@ -177,7 +181,7 @@ class Metering:
         try:
             moment = await self._limiter.now()
             # The clock is asked before the journal is read, so that an end read after it is no older.
-            if self._asked_at is not None:  # the end has not been reached since
+            if self._asked_at is not None or self._tail.is_missing:  # the end has not been reached since
                 await self._vouch(moment)
             self._asked_at = self._asked_at or moment
             if await self._upkeep.repeat(now, at=at) or self._is_behind:
@@ -204,9 +208,16 @@ class Metering:
             log.warning("metering.limiter_unavailable", reason=str(error))
 
     async def _vouch(self, now: datetime) -> None:
-        """Vouch with the age of the last committed end; a journal never read to one is not vouched for."""
+        """Vouch with the age of the last committed end; a journal never read to one is not vouched for.
+
+        Nor is one that is not at its path: nobody knows what runs meanwhile.
+        """
         if self._eof_at is not None:
-            lag = max(now - self._eof_at, timedelta())
+            is_missing = self._tail.is_missing
+            if is_missing and not self._was_missing:
+                log.error("metering.journal_missing", node=self._node)
+            self._was_missing = is_missing
+            lag = NO_JOURNAL if is_missing else max(now - self._eof_at, timedelta())
             await self._limiter.vouch(self._node, lag_ms=lag // timedelta(milliseconds=1))
 
 

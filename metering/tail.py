@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import define, evolve, field, frozen
 
-from metering.files import OpenFile, identify, rotated
+from metering.files import OpenFile, identify, is_rotated, older, rotated
 from metering.journal import GLUE, RAW_BYTES
 from metering.rows import Cut, Line, Mark
 
@@ -112,7 +112,10 @@ class Tail:
         return cls(active, known)
 
     def read(self) -> Chunk | None:
-        """Read the next lines; an empty chunk at the end of the journal, None if there is no journal."""
+        """Read the next lines; an empty chunk at the end of the journal.
+
+        None if there is no journal at its path, and nothing to read of the one that was.
+        """
         if self._reading is None:
             self._reading = self._open_next()
         if self._reading is None:
@@ -122,6 +125,11 @@ class Tail:
         except ContentReplacedError:
             self.close()
             return self.read()
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether there is no journal at its path."""
+        return identify(self._active) is None
 
     def lost(self) -> tuple[Mark, ...]:
         """At the end of the journal: marks whose file went away before it was read to its end."""
@@ -135,7 +143,7 @@ class Tail:
 
     def unread_bytes(self) -> int:
         """How much on disk is not handed out yet, also after closing; a file not looked at counts whole."""
-        found = (identify(path) for path in (*rotated(self._active), self._active))
+        found = (identify(path) for path in (*older(self._active), self._active))
         unread = [identity for identity in found if identity and identity not in self._done]
         return sum(max(0, identity.size - self._position_in(identity)) for identity in unread)
 
@@ -150,7 +158,7 @@ class Tail:
             self._reading.file.close()
             self._reading = None
 
-    def _read(self, reading: _Reading) -> Chunk:
+    def _read(self, reading: _Reading) -> Chunk | None:
         before = reading.mark
         # Asked before reading: a file that is final by now is read to its very end below.
         active = identify(self._active)
@@ -158,6 +166,8 @@ class Tail:
             return Chunk(before, before, (), is_end=True)
         is_final = self._is_final(reading.file, active)
         lines, end, is_end = _lines(reading, is_final=is_final)
+        # Where the file is not at its path, a newer one may be written to: no end is known.
+        is_end = is_end and (is_final or active is not None)
         after = evolve(before, is_finished=is_final and is_end, name=reading.file.path.name)
         if end > before.position:
             after = evolve(after, position=end, marker=reading.file.marker(end))
@@ -169,6 +179,8 @@ class Tail:
         if after.is_finished:
             self._done.add(reading.file.current_identity())
             self.close()
+        if active is None and after == before:
+            return None
         return Chunk(before, after, lines, is_end and not is_final)
 
     def _is_final(self, file: OpenFile, active: Identity | None) -> bool:
@@ -178,17 +190,17 @@ class Tail:
         if active is not None:
             return not active.is_same_file(file.identity)
         # A file that was moved away by hand stays Caddy's until there is a new one at its path.
-        return file.path != self._active and [file.path] != rotated(self._active)[-1:]
+        return file.path != self._active and [file.path] != older(self._active)[-1:]
 
     def _open_next(self) -> _Reading | None:
         while True:
-            reading = next(filter(None, map(self._open, [*rotated(self._active), self._active])), None)
-            if reading is None or reading.file.path != self._active or not self._has_unread_rotated():
+            reading = next(filter(None, map(self._open, [*older(self._active), self._active])), None)
+            if reading is None or reading.file.path != self._active or not self._has_unread_older():
                 return reading
             reading.file.close()  # it was rotated while we looked: an older one comes first
 
-    def _has_unread_rotated(self) -> bool:
-        return any(identify(path) not in self._done for path in rotated(self._active))
+    def _has_unread_older(self) -> bool:
+        return any(identify(path) not in self._done for path in older(self._active))
 
     def _open(self, path: Path) -> _Reading | None:
         """Open a file that has something to read."""
@@ -199,13 +211,25 @@ class Tail:
             file = OpenFile.open(path)
         except FileNotFoundError:  # renamed or removed since it was listed
             return None
-        mark = self._mark_of(file, is_active=is_active)
+        except PermissionError:
+            if is_active or is_rotated(path, self._active):
+                raise
+            self._done |= {found for found in (identify(path),) if found}
+            return None
+        is_ours = is_active or is_rotated(path, self._active) or file.is_of_node(self._node())
+        mark = self._mark_of(file, is_active=is_active) if is_ours else None
         if mark is not None:
             return _Reading(file, mark)
         if not is_active:
             self._done.add(file.identity)
         file.close()
         return None
+
+    def _node(self) -> str:
+        try:
+            return self._active.with_name("node").read_text(encoding="ascii").strip()
+        except (FileNotFoundError, ValueError):
+            return ""
 
     def _mark_of(self, file: OpenFile, *, is_active: bool) -> Mark | None:
         """Where to read a file on; None if there is nothing (more) to read in it."""

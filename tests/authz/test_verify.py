@@ -302,6 +302,9 @@ async def test_ready_says_what_is_missing(guard: Guard) -> None:
     """`/readyz` is 503 as long as no metering vouches for a journal."""
     answer = await guard._client.get("/readyz")
     assert 503 == answer.status_code
-    assert ["No metering has vouched for a journal: check that metering and Caddy run."] == answer.json()[
-        "missing"
-    ]
+    assert [
+        (
+            "No metering vouches for a journal: check that metering and Caddy run and keep up, "
+            "and that the journal is at its path."
+        )
+    ] == answer.json()["missing"]
