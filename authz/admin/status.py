@@ -17,10 +17,11 @@ from authz.admin import output
 from authz.admin.options import Flag, State
 from authz.errors import CommandError
 from authz.settings import DEFAULT_STATE
-from authz.stack import bill, facts
+from authz.stack import bill, facts, journal
 from authz.stack.bill import Bill
 from authz.stack.facts import Facts
 from authz.stack.folder import existing_folder
+from authz.stack.journal import Journal
 from authz.stack.overview import RUNNING, STOPPED, describe
 from authz.stack.program import last_lines
 
@@ -44,12 +45,13 @@ def status(*, state: State = DEFAULT_STATE, json: Flag = False) -> int:
         message = f"No stack has run in {state}: start one with `neuronetz-gateway up`."
         raise CommandError(message)
     found = bill.ask(folder.metrics)  # first: the next question is a line of the journal itself
+    written = journal.ask(folder.control)
     is_ready = facts.is_alive(known.supervisor) and _is_ready(known.url)
     if json:
-        output.show_value(describe(folder, known, is_ready=is_ready, bill=found))
+        output.show_value(describe(folder, known, is_ready=is_ready, bill=found, journal=written))
     else:
         output.say(f"{known.url} is {'ready' if is_ready else 'not ready'}")
-        Console().print(_table(known), _bill_table(found), sep="\n")
+        Console().print(_table(known), _bill_table(found), _journal_table(written), sep="\n")
     return 0 if is_ready else 1
 
 
@@ -155,6 +157,21 @@ def _bill_table(found: Bill | None) -> Table:
     }
     for name, count in wrongs.items():
         table.add_row(name, f"[red]{_count(count)}[/]" if count else _count(count))
+    return table
+
+
+def _journal_table(written: Journal | None) -> Table:
+    """Draw the journal; what should be 0 is red when it is not, and the likely cause stands below it."""
+    table = Table("journal", "", box=None, pad_edge=False)
+    if written is None:
+        table.add_row("unknown", "Caddy does not answer: `neuronetz-gateway logs caddy` says why")
+        return table
+    table.add_row("state", "open" if written.is_open else "[red]closed: every request is refused[/]")
+    wrongs = {"moved, removed or cut": written.reopened, "records by the guard": written.records_by_guard}
+    for name, count in wrongs.items():
+        table.add_row(name, f"[red]{count:,}[/]" if count else f"{count:,}")
+    for suspect in written.suspects:
+        table.add_row("look at", suspect)
     return table
 
 

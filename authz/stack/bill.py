@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-import socket
-from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from authz.stack import unix
+
 if TYPE_CHECKING:
     from pathlib import Path
-
-_TIMEOUT_S: Final = 3.0
 
 
 @frozen(kw_only=True)
@@ -31,30 +28,10 @@ class Bill:
     drift_tokens: int | None
 
 
-class _Connection(HTTPConnection):
-    """HTTP over a unix socket; httpx takes longer to import than all the rest of `status`."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__("metering", timeout=_TIMEOUT_S)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(str(self._path))
-
-
 def ask(path: Path) -> Bill | None:
     """Ask the metering that listens there; None if none does."""
-    connection = _Connection(path)
-    try:
-        connection.request("GET", "/metrics")
-        answer = connection.getresponse()
-        return _bill(answer.read().decode()) if answer.status == HTTPStatus.OK else None
-    except (OSError, HTTPException):
-        return None
-    finally:
-        connection.close()
+    body = unix.get(path, "/metrics")
+    return None if body is None else _bill(body.decode())
 
 
 def _bill(text: str) -> Bill:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from authz.stack.bill import Bill
     from authz.stack.facts import Facts
     from authz.stack.folder import StateFolder
+    from authz.stack.journal import Journal
 
 RUNNING: Final = "running"
 STOPPED: Final = "stopped"
@@ -60,11 +61,15 @@ class Overview:
 
 @frozen(kw_only=True)
 class Status(Overview):
-    """The same with the state of each child; `ready` is what /readyz says, `bill` what metering says."""
+    """The same with the state of each child; `ready` is what /readyz says, `bill` what metering says.
+
+    `journal` is what Caddy says.
+    """
 
     ready: bool
     states: Children[str]
     bill: Bill | None
+    journal: Journal | None
 
 
 def overview(folder: StateFolder, facts: Facts, *, key: str | None = None) -> Overview:
@@ -80,8 +85,10 @@ def overview(folder: StateFolder, facts: Facts, *, key: str | None = None) -> Ov
     )
 
 
-def describe(folder: StateFolder, facts: Facts, *, is_ready: bool, bill: Bill | None) -> Status:
+def describe(
+    folder: StateFolder, facts: Facts, *, is_ready: bool, bill: Bill | None, journal: Journal | None
+) -> Status:
     """Summarise the state of a stack."""
     states = {process.name: RUNNING if is_alive(process) else STOPPED for process in facts.processes}
     known = asdict(overview(folder, facts), recurse=False)
-    return Status(**known, ready=is_ready, states=Children.of(states), bill=bill)
+    return Status(**known, ready=is_ready, states=Children.of(states), bill=bill, journal=journal)

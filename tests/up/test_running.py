@@ -20,9 +20,19 @@ def test_status_says_the_same_as_up(running: Stack) -> None:
     """`status` repeats what `up` printed, without the key, and adds the state of each child."""
     said = running.status()
 
-    assert ["url", "key", "tenant", "state", "control", "log", "pids", "ready", "states", "bill"] == list(
-        said
-    )
+    assert [
+        "url",
+        "key",
+        "tenant",
+        "state",
+        "control",
+        "log",
+        "pids",
+        "ready",
+        "states",
+        "bill",
+        "journal",
+    ] == list(said)
     assert f"http://127.0.0.1:{running.port}" == said["url"]
     assert said["key"] is None
     assert "demo" == said["tenant"]
