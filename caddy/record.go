@@ -20,6 +20,7 @@ type record struct {
 	log       accessLog
 	isEncoded atomic.Bool // some log has written it
 	isClaimed bool        // it is being written to the journal; of uncarried alone
+	isOverdue bool        // a look has found it too old; likewise
 	foreign   uint64      // lines without a record that had come to the journal before it
 }
 

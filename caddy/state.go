@@ -43,7 +43,12 @@ func (s *state) use(j *journal) (*journal, error) {
 
 // begin takes the journal and writes the boot line; requests wait for it.
 func (s *state) begin() error {
-	s.once.Do(func() { s.fault = s.takeJournal(s.clock.now()) })
+	s.once.Do(func() {
+		s.fault = s.takeJournal(s.clock.now())
+		if s.fault == nil {
+			go s.lookAfterJournal()
+		}
+	})
 	return s.fault
 }
 
@@ -64,7 +69,6 @@ func (s *state) takeJournal(now time.Time) error {
 	// A journal that takes nothing yet keeps the line, and the doors closed; ending instead would
 	// end the whole gateway, since the next process fares no better.
 	_ = j.line(now, "boot", bootLine{V: version, Node: s.node, Boot: s.boot, Previous: last})
-	go s.lookAfterJournal()
 	return nil
 }
 
@@ -83,7 +87,7 @@ func (s *state) lookAfterJournal() {
 // the journal is where it should be.
 func (s *state) look() {
 	now := s.clock.now()
-	s.alarm(s.writeLate(now.Add(-carryWithin)))
+	s.alarm(s.write(func(r *record) bool { return r.isLate(now) }))
 	s.journal.Load().look(
 		func() uint64 { return s.records.whole(&s.seq) },
 		func(whole uint64) []byte {
@@ -118,10 +122,10 @@ func (s *state) shutdown(patience time.Duration) {
 		case <-s.clock.after(exitLookEvery):
 		}
 		if s.streams.count() == 0 {
-			s.writeLate(s.clock.now())
+			s.write(anyRecord)
 		}
 	}
-	s.writeLate(s.clock.now())
+	s.write(anyRecord)
 	s.look()
 	j.sync()
 }

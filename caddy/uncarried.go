@@ -16,8 +16,9 @@ import (
 const (
 	// carryWithin is how long Caddy's access log may take with a record. What it has not carried
 	// to the journal by then the guard writes itself: the settings of a log are the operator's,
-	// and none of them may make a request free.
-	carryWithin = time.Second
+	// and none of them may make a request free. It is a second after the end of a request at the
+	// latest that a look finds its record for the second time.
+	carryWithin = time.Second - lookEvery
 
 	// maxSuspects bounds what the operator is told of a configuration.
 	maxSuspects = 16
@@ -66,13 +67,13 @@ func (u *uncarried) written(seq uint64) {
 	delete(u.waiting, seq)
 }
 
-// late claims the records that ended until a moment, oldest first.
-func (u *uncarried) late(until time.Time) []*record {
+// claimAll claims the records that are due, oldest first.
+func (u *uncarried) claimAll(isDue func(*record) bool) []*record {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	var list []*record
 	for _, r := range u.waiting {
-		if !r.isClaimed && !r.ended().After(until) {
+		if !r.isClaimed && isDue(r) {
 			r.isClaimed = true
 			list = append(list, r)
 		}
@@ -173,11 +174,22 @@ var guardEncoder = zapcore.NewJSONEncoder(zapcore.EncoderConfig{
 	EncodeLevel: zapcore.LowercaseLevelEncoder, EncodeTime: zapcore.EpochTimeEncoder,
 })
 
-// writeLate writes the records that ended until a moment and that the access log has not
-// carried.
-func (s *state) writeLate(until time.Time) []*record {
-	late := s.records.late(until)
-	for _, r := range late {
+// anyRecord is every record that waits.
+func anyRecord(*record) bool { return true }
+
+// isLate reports whether the access log has had its time, at two looks in a row: after the
+// whole process stood still, the log still has its turn. The caller holds the lock of
+// uncarried.
+func (x *record) isLate(now time.Time) bool {
+	wasOverdue := x.isOverdue
+	x.isOverdue = !x.ended().Add(carryWithin).After(now)
+	return wasOverdue
+}
+
+// write writes the records that are due and that the access log has not carried.
+func (s *state) write(isDue func(*record) bool) []*record {
+	due := s.records.claimAll(isDue)
+	for _, r := range due {
 		entry := zapcore.Entry{Time: r.ended(), LoggerName: ownLogger, Message: "handled request"}
 		content := zap.Object("gateway", zapcore.ObjectMarshalerFunc(r.encode))
 		line, err := guardEncoder.Clone().EncodeEntry(entry, []zap.Field{content})
@@ -187,7 +199,7 @@ func (s *state) writeLate(until time.Time) []*record {
 		}
 		s.records.written(r.seq)
 	}
-	return late
+	return due
 }
 
 // alarm says what has kept records from the journal, once for each cause.

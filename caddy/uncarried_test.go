@@ -34,10 +34,11 @@ func TestLateRecord(t *testing.T) {
 	c, ok := s.clock.(*manualClock)
 	equal(t, true, ok, "a clock that stands still")
 	entry := ended(t, s)
-	c.advance(carryWithin - lookEvery - 1)
-	s.look()
-	equal(t, "boot", summary(t, s, written(t, j)), "before a second has passed")
-	c.advance(lookEvery + 1)
+	for _, wait := range []time.Duration{carryWithin - 1, time.Hour} {
+		c.advance(wait)
+		s.look()
+		equal(t, "boot", summary(t, s, written(t, j)), "at the first look, however late")
+	}
 	s.look()
 	line := strings.Split(strings.TrimSpace(written(t, j)), "\n")[1]
 	got, ok := s.numberOf([]byte(line + "\n"))
@@ -92,10 +93,10 @@ func TestEachRecordOnce(t *testing.T) {
 				group.Go(func() { _, _ = carrier{j, s}.Write([]byte(entry)) })
 			}
 		}
-		group.Go(func() { s.writeLate(s.clock.now().Add(time.Second)) })
+		group.Go(func() { s.write(anyRecord) })
 	}
 	group.Wait()
-	s.writeLate(s.clock.now())
+	s.write(anyRecord)
 	equal(t, 401, strings.Count(written(t, j), "\n"), "lines")
 	equal(t, 401, j.lines.Load(), "lines counted")
 	equal(t, 400, s.records.whole(&s.seq), "numbers without a gap")
