@@ -109,7 +109,8 @@ def of_budgets(table: Table, ledger: Spent, keys: Iterable[Key]) -> None:
 
 def of_lines(table: Table, lines: Lines, sequences: Mapping[UUID, tuple[int, int, int]]) -> None:
     """B4: every line that was written has been read, and every number that is missing is known."""
-    missing = {boot: _missing(numbers) for boot, numbers in lines.numbers.items()}
+    ends = {boot: max([*numbers, lines.lasts.get(boot, 0)]) + 1 for boot, numbers in lines.numbers.items()}
+    missing = {boot: ends[boot] - len(set(numbers)) for boot, numbers in lines.numbers.items()}
     last = lines.boots[-1]
     table.tell("journal files", lines.files)
     table.tell("journal lines", sum(map(len, lines.numbers.values())))
@@ -117,7 +118,7 @@ def of_lines(table: Table, lines: Lines, sequences: Mapping[UUID, tuple[int, int
     table.equal("numbers written twice", twice, 0, "B4:")
     table.tell("numbers never written: Caddy died in between", sum(missing.values()))
     table.equal("numbers missing of the Caddy that lives", missing[last], 0, "B4:")
-    read = {boot: (max(numbers) + 1, missing[boot], 0) for boot, numbers in lines.numbers.items()}
+    read = {boot: (ends[boot], missing[boot], 0) for boot in lines.numbers}
     unaccounted = [boot for boot in read.keys() | sequences.keys() if read.get(boot) != sequences.get(boot)]
     table.equal("boots whose lines metering saw otherwise", len(unaccounted), 0, "B4:")
 
@@ -135,7 +136,3 @@ def of_records(table: Table, lines: Lines, rows: Mapping[UUID, Row], counted: in
         row for row in rows.values() if row.id not in ids and row.usage_source != "reserved" and row.tokens
     ]
     table.equal("rows that cost and have no record", len(never), 0, "B2:")
-
-
-def _missing(numbers: list[int]) -> int:
-    return max(numbers) + 1 - len(set(numbers))

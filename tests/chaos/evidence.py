@@ -64,6 +64,8 @@ class Lines:
 
     numbers: defaultdict[UUID, list[int]] = field(factory=lambda: defaultdict(list))
     boots: list[UUID] = field(factory=list)
+    lasts: dict[UUID, int] = field(factory=dict)
+    """Up to which number a boot's lines were written, as the next boot line has it."""
     records: list[dict[str, Any]] = field(factory=list)
     files: int = 0
     torn: int = 0
@@ -85,6 +87,9 @@ class Lines:
         if boot not in self.numbers:
             self.boots.append(boot)
         self.numbers[boot].append(said.get("seq", 0))
+        if (previous := said.get("previous")) is not None:
+            before = UUID(previous["boot"])
+            self.lasts[before] = max(previous["seq"], self.lasts.get(before, 0))
         if "outcome" in said:
             self.records.append(said)
 
