@@ -86,10 +86,13 @@ func TestSiteWithoutLog(t *testing.T) {
 	s.edited(t, "# The control socket:", "http://"+second+" {\n\troute {\n"+route+"\n}\n# The control socket:")
 	s.run(t)
 	defer s.stop()
+	port := second[strings.LastIndexByte(second, ':'):]
+	warning := "has a `log`, so the guard will write every record itself\",\"listen\":[\"" + port
+	equal(t, 1, strings.Count(s.stderr.String(), warning), "warnings before the first request")
 	servedAndRecorded(t, s, s.url)
 	s.showsByGuard(t, false)
 	servedAndRecorded(t, s, "http://"+second)
-	eventually(t, "the alarm", func() bool { return strings.Contains(s.stderr.String(), second[strings.LastIndexByte(second, ':'):]) })
+	eventually(t, "the alarm", func() bool { return strings.Contains(s.stderr.String(), "the site on "+port+" has no `log`") })
 	s.showsByGuard(t, true)
 	s.endsWhole(t)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 )
 
 func init() {
@@ -54,6 +55,10 @@ func (g *Guard) Provision(ctx caddy.Context) error {
 	}
 	if _, err := ctx.App("gateway"); err != nil {
 		return err
+	}
+	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok && server.Logs == nil {
+		ctx.Logger().Warn("no site on this address has a `log`, so the guard will write every record itself",
+			zap.Strings("listen", server.Listen))
 	}
 	return process.needsJournal(ctx, "gateway_guard")
 }

@@ -11,9 +11,13 @@ import pytest
 from authz.limiter.limiter import Limiter
 from authz.nodes import LAG_MS
 from metering.files import older
+from metering.journal import understand
+from metering.rows import Line
 from metering.tail import Tail
 from tests.metering.conftest import Begin, Life
 from tests.metering.writing import NODE, JournalFile
+
+GOLDEN = Path(__file__).parents[2] / "caddy" / "testdata" / "contract"
 
 
 async def _lost(life: Life) -> int:
@@ -169,3 +173,11 @@ def test_a_moved_file_is_never_removed(journal: JournalFile) -> None:
     finished: list[Path] = tail.finished()
     tail.close()
     assert moved not in finished
+
+
+def test_a_resumed_journal_is_read_as_caddy_writes_it() -> None:
+    """The first line of a new file is a boot line of the same process, with a number of its own."""
+    line = (GOLDEN / "boot-resumed.json").read_bytes().strip()
+    (boot,) = understand([Line(0, line)]).boots
+    assert boot.previous is not None
+    assert (3, boot.boot, 2) == (boot.seq, boot.previous.boot, boot.previous.seq)
