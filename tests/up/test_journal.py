@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections.abc import Callable
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -33,12 +35,19 @@ def _is_settled(stack: Stack) -> bool:
     return found is not None and found["lag_bytes"] == found["open_requests"] == found["unpublished"] == 0
 
 
-async def test_what_is_served_after_the_journal_was_removed_is_billed(stack: Stack) -> None:
-    """With the file removed and metering started anew, every answer is billed once, or refused."""
+@pytest.mark.parametrize(
+    "lose",
+    [Path.unlink, lambda path: path.rename(path.with_name("mine")), lambda path: os.truncate(path, 0)],
+    ids=["removed", "moved", "cut"],
+)
+async def test_what_is_served_after_the_journal_was_lost_is_billed(
+    stack: Stack, lose: Callable[[Path], object]
+) -> None:
+    """With the file removed, moved or cut and metering killed, every answer is billed once, or refused."""
     stack.up()
     assert SERVED == stack.chat_status()
     until(lambda: _is_settled(stack))
-    (stack.state / "journal" / "journal.log").unlink()
+    lose(stack.state / "journal" / "journal.log")
     metering = stack.pid("metering")
     assert metering is not None
     os.kill(metering, signal.SIGKILL)
