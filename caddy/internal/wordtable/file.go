@@ -1,0 +1,82 @@
+package wordtable
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// maxFileBytes bounds what is mapped; the largest table in use has 5 MB.
+const maxFileBytes = 64 << 20
+
+// Save writes the table, whole or not at all.
+func (t *Table) Save(path string) error {
+	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = os.Remove(f.Name()) }() // where it was not renamed
+	t.putFraming()
+	sum := sha256.Sum256(t.data)
+	for _, part := range [][]byte{t.data, sum[:]} {
+		if _, err = f.Write(part); err != nil {
+			return errors.Join(err, f.Close())
+		}
+	}
+	if err = errors.Join(f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
+
+// putFraming writes the framing into the header.
+func (t *Table) putFraming() {
+	at := len(magic) + 4*4
+	for i, tokens := range [...]int{t.Framing.Base, t.Framing.Tools, t.Framing.PerMessage} {
+		binary.LittleEndian.PutUint32(t.data[at+4*i:], uint32(tokens)) //nolint:gosec // setFraming clamps them
+	}
+}
+
+// errDamaged is a file that Save has not written.
+var errDamaged = errors.New("the file of the table is damaged")
+
+// Open maps a table that Save has written. It stays mapped until the process ends: requests
+// may still use it when another takes its place, and models are few.
+func Open(path string) (*Table, error) {
+	f, err := os.Open(path) //nolint:gosec // in the folder of the tables, which the operator sets
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	size := info.Size()
+	if size < int64(fixedBytes+sumBytes) || size > maxFileBytes {
+		return nil, errDamaged
+	}
+	data, err := syscall.Mmap(int(f.Fd()), 0, int(size), syscall.PROT_READ, syscall.MAP_SHARED)
+	if err != nil {
+		return nil, err
+	}
+	if !isWhole(data) {
+		return nil, errors.Join(errDamaged, syscall.Munmap(data))
+	}
+	return view(data[:len(data)-sumBytes]), nil
+}
+
+// isWhole reports whether the bytes are those of a table of this version.
+func isWhole(data []byte) bool {
+	body := data[:len(data)-sumBytes]
+	sum := sha256.Sum256(body)
+	if !bytes.HasPrefix(data, []byte(magic)) || !bytes.Equal(sum[:], data[len(body):]) {
+		return false
+	}
+	number := func(i int) int { return int(binary.LittleEndian.Uint32(data[len(magic)+4*i:])) }
+	return len(body) == fixedBytes+2*number(1)+4*number(2)+number(3)
+}

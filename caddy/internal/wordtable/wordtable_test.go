@@ -1,0 +1,251 @@
+package wordtable
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// bytePairs is a vocabulary of all bytes and of some words, each built from its left.
+func bytePairs(words ...string) Vocabulary {
+	v := Vocabulary{Kind: kindBPE}
+	known := map[string]bool{}
+	add := func(token string) {
+		if !known[token] {
+			known[token] = true
+			v.Tokens = append(v.Tokens, token)
+		}
+	}
+	for b := range 256 {
+		add(string(byteRunes[b]))
+	}
+	for _, word := range words {
+		space, rest := string(byteRunes[' ']), strings.TrimPrefix(word, " ")
+		if rest != word && known[rest] {
+			v.Merges = append(v.Merges, space+" "+rest)
+			add(space + rest)
+			continue
+		}
+		left := string(byteRunes[word[0]])
+		for i := 1; i < len(word); i++ {
+			right := string(byteRunes[word[i]])
+			if !known[left+right] {
+				v.Merges = append(v.Merges, left+" "+right)
+			}
+			left += right
+			add(left)
+		}
+	}
+	return v
+}
+
+func build(t *testing.T, v Vocabulary) *Table {
+	t.Helper()
+	table, err := Build(&Show{Vocabulary: v})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
+// TestBound: a word that the vocabulary holds costs one, whatever stands around it has its
+// price, and everything else is a token a byte.
+func TestBound(t *testing.T) {
+	table := build(t, bytePairs("hello", " hello", "getItem", "getter", "Item", "漢", "  ", "strength"))
+	for text, want := range map[string]int{
+		"": 1, "hello": 2, " hello": 2, "hello hello": 3, "\nhello": 3, "Hello": 6,
+		".hello": 5, ".strength": 6, "'hello": 7, "  hello": 3, "   hello": 3, "    ": 3,
+		"itemItem": 8, "漢": 2, "字": 4, "漢字": 5, "a\x00hello": 6, "\xff": 4,
+		strings.Repeat("a", 100): 101,
+	} {
+		if got := table.Bound([]byte(text)); got != want {
+			t.Errorf("%q: want %d, got %d", text, want, got)
+		}
+	}
+}
+
+// TestHostile: of a vocabulary that can't be an honest one no word is believed, and every byte
+// of a text counts.
+func TestHostile(t *testing.T) {
+	good := bytePairs("hello", " hello")
+	million := bytePairs("hello")
+	for i := range 1_000_000 {
+		million.Tokens = append(million.Tokens, fmt.Sprintf("t%d", i))
+	}
+	for name, spoil := range map[string]func(*Vocabulary){
+		"an unknown tokenizer": func(v *Vocabulary) { v.Kind = "t5" },
+		"no tokens":            func(v *Vocabulary) { v.Tokens = nil },
+		"a million tokens":     func(v *Vocabulary) { v.Tokens = million.Tokens },
+		"a token of a megabyte": func(v *Vocabulary) {
+			v.Tokens = append(v.Tokens, strings.Repeat("a", 1<<20))
+		},
+		"a token twice":       func(v *Vocabulary) { v.Tokens = append(v.Tokens, "hello") },
+		"a byte less":         func(v *Vocabulary) { v.Tokens = v.Tokens[1:] },
+		"no merges":           func(v *Vocabulary) { v.Merges = nil },
+		"too few kinds":       func(v *Vocabulary) { v.Types = []int{1} },
+		"merges of no tokens": func(v *Vocabulary) { v.Merges = append(v.Merges, "x y") },
+		"a merge of nothing":  func(v *Vocabulary) { v.Merges = append(v.Merges, "") },
+		"a merge twice":       func(v *Vocabulary) { v.Merges = append(v.Merges, v.Merges[0]) },
+		"a tokenizer of scores without them": func(v *Vocabulary) {
+			v.Kind = kindSPM
+		},
+		"a score that is none": func(v *Vocabulary) {
+			v.Kind, v.Scores = kindSPM, make([]float64, len(v.Tokens))
+			v.Scores[0] = math.NaN()
+		},
+	} {
+		v := good
+		v.Tokens, v.Merges = append([]string{}, v.Tokens...), append([]string{}, v.Merges...)
+		spoil(&v)
+		table, err := Build(&Show{Vocabulary: v})
+		if err == nil || table.HasWords() {
+			t.Errorf("%s: %v", name, err)
+		}
+		if got := table.Bound([]byte("hello hello")); got != 12 {
+			t.Errorf("%s: a text has the bound %d", name, got)
+		}
+	}
+}
+
+// TestUnreachable: a word that no merges make is not one token, and neither is one that a mark
+// is cut out of.
+func TestUnreachable(t *testing.T) {
+	v := bytePairs("hello", " hello")
+	v.Tokens = append(v.Tokens, "never", "ell")
+	v.Types = make([]int, len(v.Tokens))
+	for i := range v.Types {
+		v.Types[i] = tokenNormal
+	}
+	table := build(t, v)
+	equal(t, 6, table.Bound([]byte("never")), "a word without merges")
+	v.Types[len(v.Types)-1] = tokenControl
+	v.Tokens[len(v.Tokens)-1] = "lo"
+	for i, token := range v.Tokens[:len(v.Tokens)-1] {
+		if token == "lo" {
+			v.Types[i] = tokenNormal
+		}
+	}
+	equal(t, 6, build(t, v).Bound([]byte("hello")), "a word with a mark in it")
+}
+
+// TestUnknown: without any knowledge a byte beyond ASCII may cost six.
+func TestUnknown(t *testing.T) {
+	equal(t, 1+2+18, Plain([]byte("ab漢")), "plain")
+	table, err := Build(&Show{Vocabulary: Vocabulary{Kind: "t5"}})
+	equal(t, false, err == nil, "an error")
+	equal(t, 1+2+18, table.Bound([]byte("ab漢")), "of t5")
+}
+
+// TestFile: a table that was saved gives the same bounds; a file that is not whole gives none.
+func TestFile(t *testing.T) {
+	table, err := Build(&Show{Vocabulary: bytePairs("hello", " hello"), System: "hello hello"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "a.table")
+	if err = table.Save(path); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, table.Framing, again.Framing, "framing")
+	equal(t, 6, again.Framing.Base, "the system's text, twice")
+	for _, text := range []string{"hello hello", " x", "", "\n"} {
+		equal(t, table.Bound([]byte(text)), again.Bound([]byte(text)), text)
+	}
+	equal(t, 5, again.TokenBytes(len(again.lengths)/2-2), "the bytes of hello")
+	equal(t, maxTokenBytes, again.TokenBytes(-1), "of no token")
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	damaged := append([]byte{}, content...)
+	damaged[len(damaged)/2] ^= 1
+	for name, wrong := range map[string][]byte{
+		"empty": {}, "cut": content[:len(content)-1], "half": content[:len(content)/2], "a bit": damaged,
+		"longer": append(append([]byte{}, content...), 0),
+	} {
+		if err = os.WriteFile(path, wrong, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err = Open(path); err == nil {
+			t.Errorf("%s: a damaged file was opened", name)
+		}
+	}
+	entries, err := os.ReadDir(filepath.Dir(path))
+	equal(t, 1, len(entries), fmt.Sprint("files that were left: ", err))
+}
+
+// TestFraming: text of a template counts once, for each message, or with tools, by where it
+// stands; what can't be read counts for each message.
+func TestFraming(t *testing.T) {
+	const marked = 1 + 6 // a text of six bytes
+	for template, want := range map[string]Framing{
+		"": {},
+		`{{ range .Messages }}abcdef{{ .Content }}{{ end }}`:                                 {0, 0, marked},
+		`abcdef{{ range .Messages }}{{ .Content }}{{ end }}`:                                 {marked, 0, 0},
+		`{{ if .Tools }}abcdef{{ end }}{{ range .Messages }}{{ end }}`:                       {0, marked, 0},
+		`{{ range .Messages }}{{ if eq .Role "user" }}abcdef{{ else }}abc{{ end }}{{ end }}`: {0, 0, marked},
+		`{{ range .Messages }}{{ if and $.Tools $last }}abcdef{{ end }}{{ end }}`:            {0, marked, 0},
+		`{{ range .Messages }}{{ range .ToolCalls }}abcdef{{ end }}{{ end }}`:                {0, 0, 0},
+		`{{ .System }}abcdef{{ .Prompt }}`:                                                   {33, 0, 33},
+		`{{ range .Messages }}abcdef`:                                                        {28, 0, 28},
+		"{% for m in messages %}\n  {{- 'abcdef' + m['role'] }}\n{% endfor %}":               {0, 0, marked},
+		"{% if tools %}{{ 'abcdef' }}{% endif %}{% for m in messages %}{% endfor %}":         {0, marked, 0},
+		"{% for m in messages %}{{ raise_exception('abcdef') }}{% endfor %}":                 {0, 0, 0},
+		"{# abcdef #}{% for m in messages %}{% if loop.last %}abcdef{% endif %}{% endfor %}": {marked, 0, 0},
+	} {
+		table, _ := Build(&Show{Template: template, Vocabulary: Vocabulary{Kind: kindBPE}})
+		equal(t, want, table.Framing, template)
+	}
+	table, _ := Build(&Show{Template: "abcdef", Renderer: "qwen3", Vocabulary: Vocabulary{Kind: kindBPE}})
+	equal(t, Framing{}, table.Framing, "a renderer in the template's place")
+}
+
+// TestReadShow: the fields are those of Ollama; what is no JSON is an error.
+func TestReadShow(t *testing.T) {
+	text, err := json.Marshal(map[string]any{"system": "s", "model_info": bytePairs("hello")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	show, err := ReadShow(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	equal(t, 260, len(show.Vocabulary.Tokens), "tokens")
+	for _, wrong := range []string{"", "{", `{"model_info":{"tokenizer.ggml.tokens":"a"}}`, "null x"} {
+		if _, err = ReadShow([]byte(wrong)); err == nil {
+			t.Errorf("%q was read", wrong)
+		}
+	}
+}
+
+// FuzzBound: a bound is never below one and never above a token a byte.
+func FuzzBound(f *testing.F) {
+	table, err := Build(&Show{Vocabulary: bytePairs("hello", " hello", "漢", "Item")})
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, text := range []string{"hello  hello", "漢字\xff", " it's\nItemItem"} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		got := table.Bound(text)
+		if got < 1 || got > 1+3*len(text) {
+			t.Errorf("%q: %d", text, got)
+		}
+	})
+}
+
+func equal[T comparable](t testing.TB, want, got T, what string) {
+	t.Helper()
+	if want != got {
+		t.Errorf("%s: want %v, got %v", what, want, got)
+	}
+}
