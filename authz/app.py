@@ -39,7 +39,6 @@ from authz.limiter.queue import Queue
 from authz.nodes import LAG_MS, Nodes
 from authz.rebuild import Rebuilder
 from authz.store import Store
-from authz.templates import Templates
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -107,7 +106,6 @@ class Gate:
             inventory = Inventory(settings.backends, client, poll_s=settings.poll_s)
             identities = Identities(store, Peppers.read(settings.pepper_file))
             rebuilder = Rebuilder(store, limiter)
-            templates = Templates(store, least=settings.template_tokens)
             nodes = Nodes(store, limiter, now_s=time.monotonic)
             self._verifier = Verifier(
                 settings=settings,
@@ -119,11 +117,10 @@ class Gate:
                 nodes=nodes,
                 queue=Queue(wait_s=settings.queue_ms / 1000, now_s=time.monotonic),
                 sources=Sources(now_s=self._sources_s),
-                templates=templates,
                 now=lambda: datetime.now(UTC),
             )
             self._metrics.watch(self._verifier)
-            polling = [asyncio.create_task(poll.run()) for poll in (inventory, templates, nodes)]
+            polling = [asyncio.create_task(poll.run()) for poll in (inventory, nodes)]
             try:
                 await _notice_losses(rebuilder)
                 yield

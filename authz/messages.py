@@ -44,6 +44,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool | None = None
     max_output: int | None = None
     prompt_bytes: int = 0
+    bounds: dict[str, int] | None = None
+    """Upper bounds of the prompt's tokens by the digest of a model, and `bytes` for any other."""
     images: int = 0
     messages: int = 0
     tools: int = 0

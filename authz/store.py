@@ -107,13 +107,6 @@ class Store:
         async with self.connection() as connection:
             return tuple([row["id"] async for row in _queries.tenant_ids(connection)])
 
-    async def template_tokens(self) -> dict[str, int]:
-        """Return the most tokens that each model's template has added to a prompt, by canonical name."""
-        async with self.connection() as connection:
-            return {
-                row["model"]: row["template_tokens"] async for row in _queries.template_tokens(connection)
-            }
-
     async def names(self) -> dict[str, str]:
         """Return the names of tenants and keys, by id."""
         async with self.connection() as connection:

@@ -22,6 +22,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
 )
 
 func init() {
@@ -47,6 +48,11 @@ type App struct {
 	// SmallPoolBytes bounds the bodies of all other keys, so that they can't crowd out those
 	// that are known. 0 means 128 MiB.
 	SmallPoolBytes int64 `json:"small_pool_bytes,omitempty"`
+	// Tables is the folder of the models' vocabularies, which authz fills: by them the tokens
+	// of a prompt are bounded. Without it each byte counts as a token.
+	Tables string `json:"tables,omitempty"`
+
+	log *zap.Logger
 }
 
 // CaddyModule returns the Caddy module information.
@@ -57,6 +63,7 @@ func (App) CaddyModule() caddy.ModuleInfo {
 // Provision sets the pools and registers the metrics; Caddy starts its apps in any order, and
 // requests may come before Start.
 func (a *App) Provision(ctx caddy.Context) error {
+	a.log = ctx.Logger()
 	if a.LargePoolBytes == 0 {
 		a.LargePoolBytes = defaultLargePool
 	}
@@ -72,6 +79,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 // with it, if no site logs to a journal or another process writes it.
 func (a *App) Start() error {
 	process.records.forgive()
+	process.tables.watch(a.Tables, process.clock, a.log)
 	return process.begin()
 }
 
@@ -100,6 +108,7 @@ type state struct {
 	large, small pool
 	known        knownKeys
 	streams      registry
+	tables       tables
 	done         doneQueue
 }
 

@@ -51,13 +51,20 @@ func (w *JournalWriter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 //
 //	gateway {
 //	    pools <large> <small>
+//	    tables <folder>
 //	}
 //
-// Both sizes are given or none.
+// Both sizes are given or none. The folder may be "", which is none.
 func parseApp(d *caddyfile.Dispenser, _ any) (any, error) {
 	app := new(App)
 	d.Next()
 	for d.NextBlock(0) {
+		if d.Val() == "tables" {
+			if !d.AllArgs(&app.Tables) {
+				return nil, d.ArgErr()
+			}
+			continue
+		}
 		if d.Val() != "pools" {
 			return nil, d.Errf("unknown option %q of gateway", d.Val())
 		}

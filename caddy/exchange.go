@@ -136,7 +136,7 @@ func (x *exchange) makeAsk(found problem) string {
 		V: version, ID: x.id, Node: process.node, Boot: process.boot, IP: x.ip,
 		Method: x.method, Path: x.path, Lookup: x.lookup(), Length: x.length,
 		Model: x.request.model, Stream: x.request.stream, MaxOutput: x.request.maxOutput,
-		PromptBytes: x.request.prompt.bytes, Images: x.request.prompt.images,
+		PromptBytes: x.request.prompt.bytes, Bounds: x.request.prompt.bounds, Images: x.request.prompt.images,
 		Messages: x.request.prompt.messages, Tools: x.request.prompt.tools,
 		Problem: optional(found), Field: optional(x.request.field), Done: process.done.take(),
 	}
@@ -221,10 +221,23 @@ func (x *exchange) close(ctx context.Context, isWhole bool) {
 	if x.share.pool != nil {
 		x.share.release()
 	}
+	x.checkBound()
 	x.request.body, x.request.members = nil, nil // the record may wait for a second
 	r := newRecord(x, newAccessLog(ctx, x.host))
 	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		extra.Set(zap.Object("gateway", r))
+	}
+}
+
+// checkBound drops the tables by which the prompt would cost less than the backend reports.
+func (x *exchange) checkBound() {
+	if x.usage == nil || x.request.prompt.images > 0 {
+		return
+	}
+	for digest, bound := range x.request.prompt.bounds {
+		if digest != boundOfAny && x.usage.input.known && x.usage.input.n > bound {
+			process.tables.exceeded(digest, x.usage.input.n, bound)
+		}
 	}
 }
 

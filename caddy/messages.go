@@ -29,25 +29,28 @@ type doneRequest struct {
 // ask is what authz decides from: all that the guard understood of a request. null is what
 // the client did not send, or what the guard did not read because of the problem.
 type ask struct {
-	V           int           `json:"v"`
-	ID          string        `json:"id"` // its time is that of the Ask
-	Node        string        `json:"node"`
-	Boot        string        `json:"boot"`
-	IP          string        `json:"ip"`
-	Method      string        `json:"method"`
-	Path        string        `json:"path"`
-	Lookup      *string       `json:"lookup"` // the public handle of the key
-	Length      *int64        `json:"length"`
-	Model       *string       `json:"model"`
-	Stream      *bool         `json:"stream"`       // effective: as asked, or the default of the API
-	MaxOutput   *int64        `json:"max_output"`   // the smallest cap in the body
-	PromptBytes int           `json:"prompt_bytes"` // an upper bound: see prompt
-	Images      int           `json:"images"`
-	Messages    int           `json:"messages"`
-	Tools       int           `json:"tools"`
-	Problem     *problem      `json:"problem"`
-	Field       *string       `json:"field"` // where in the body the problem is, in our own words
-	Done        []doneRequest `json:"done"`
+	V           int     `json:"v"`
+	ID          string  `json:"id"` // its time is that of the Ask
+	Node        string  `json:"node"`
+	Boot        string  `json:"boot"`
+	IP          string  `json:"ip"`
+	Method      string  `json:"method"`
+	Path        string  `json:"path"`
+	Lookup      *string `json:"lookup"` // the public handle of the key
+	Length      *int64  `json:"length"`
+	Model       *string `json:"model"`
+	Stream      *bool   `json:"stream"`       // effective: as asked, or the default of the API
+	MaxOutput   *int64  `json:"max_output"`   // the smallest cap in the body
+	PromptBytes int     `json:"prompt_bytes"` // of text
+	// Upper bounds of the prompt's tokens, by the digest of each model that the name may mean,
+	// and "bytes" for any other.
+	Bounds   map[string]int64 `json:"bounds"`
+	Images   int              `json:"images"`
+	Messages int              `json:"messages"`
+	Tools    int              `json:"tools"`
+	Problem  *problem         `json:"problem"`
+	Field    *string          `json:"field"` // where in the body the problem is, in our own words
+	Done     []doneRequest    `json:"done"`
 }
 
 // tokens are reserved before a request runs, and settled by its record.

@@ -6,28 +6,53 @@ import (
 	"neuronetz-gateway/caddy/internal/jsonstream"
 )
 
-// prompt is what of a request a model would have to read, bounded from above: a token is
-// never less than one byte of it. authz reserves tokens by it before the model counts them,
-// so it may be too large, never too small.
+// prompt is what of a request a model would have to read.
 type prompt struct {
-	bytes    int // of text, decoded, and of JSON as a template would write it
+	bytes    int // of text, decoded: what ratios are learned by
 	images   int
 	messages int // also input items and prompts
 	tools    int
+	bounds   map[string]int64 // see meter
 }
 
-// countPrompt counts the members of a request body, which has been checked. What it does
-// not know it counts as text, so that a field that a later Ollama reads is never free.
-func countPrompt(body []byte, members []jsonstream.Member) prompt {
-	var p prompt
+// Tokens that what stands around a text may cost, whichever template or renderer writes it.
+const (
+	baseTokens      = 64  // of a prompt
+	baseToolTokens  = 320 // of the instructions for tools, besides
+	objectTokens    = 40  // of a message, a part of one, a call of a tool
+	inputTokens     = 4   // of a text to embed: the marks around it
+	toolTokens      = 64
+	nameTokens      = 9  // of the name of a member that is written as JSON or in tags
+	argumentTokens  = 20 // of an argument of a call, besides
+	exponentTokens  = 25 // of a number that is written anew, with all its digits
+	exponentInText  = 22 // of such a number in a text that is read as JSON
+	unknownIDTokens = 1024
+)
+
+// countPrompt prices the members of a request body, which has been checked, by what is known
+// of the models that it may mean. What is not known to be no text counts as text, so that a
+// field that a later Ollama reads is never free.
+func countPrompt(body []byte, members []jsonstream.Member, kind api, models []modelTable) prompt {
+	isEmbedding := kind == apiEmbed || kind == apiEmbeddings || kind == apiV1Embeddings
+	p := pricer{meter: meter{models: models}, isEmbedding: isEmbedding}
 	for _, m := range members {
 		p.member(body[m.Value:m.End], string(m.Name))
 	}
-	return p
+	p.bytes = p.textBytes
+	p.bounds = p.result(p.tools)
+	return p.prompt
 }
 
-// member counts one member of the body.
-func (p *prompt) member(v []byte, name string) {
+// pricer walks through a body once.
+type pricer struct {
+	prompt
+	meter
+
+	isEmbedding bool
+}
+
+// member prices one member of the body.
+func (p *pricer) member(v []byte, name string) {
 	switch name {
 	case "model", "options", "stream_options", "keep_alive", "encoding_format", "user", "metadata":
 		// Not for the model to read.
@@ -39,101 +64,146 @@ func (p *prompt) member(v []byte, name string) {
 		p.list(v)
 	case "system", "instructions": // a template may repeat it
 		p.messages++
-		before := p.bytes
-		p.text(v, 0)
-		p.bytes += p.bytes - before
+		p.twice(func() { p.message(v, 0) })
 	case "images":
 		p.images += elements(v)
-	case "context": // tokens of an earlier answer, at least a byte each
-		p.bytes += elements(v)
+	case "context":
+		p.ids(v)
 	case "tools":
 		p.tools += elements(v)
-		p.bytes += jsonstream.MarshalledBytes(v)
+		p.each(v, func(v []byte) {
+			p.fixed += toolTokens
+			p.json(v, 0, nameTokens)
+		})
 	case "suffix", "template":
-		p.text(v, 0)
+		p.message(v, 0)
 	default:
 		if v[0] == '{' || v[0] == '[' || v[0] == '"' {
-			p.bytes += jsonstream.MarshalledBytes(v)
+			p.json(v, 0, nameTokens)
 		}
 	}
 }
 
-// list counts messages, input items or prompts; those of the system twice, since a template
-// may repeat them.
-func (p *prompt) list(v []byte) {
+// each visits the elements of a list; any other value is one.
+func (p *pricer) each(v []byte, visit func(v []byte)) {
 	if v[0] != '[' {
-		p.text(v, 0)
+		visit(v)
 		return
 	}
 	for i := jsonstream.SkipSpace(v, 1); v[i] != ']'; {
-		before := p.bytes
-		var isSystem bool
-		i, isSystem = p.text(v, i)
-		if isSystem {
-			p.bytes += p.bytes - before
-		}
-		i = skipComma(v, i)
+		end, _ := jsonstream.SkipValue(v, i, 0)
+		visit(v[i:end])
+		i = skipComma(v, end)
 	}
 }
 
-// text counts the strings of the value at v[i] as they read, decoded, and returns the place
-// behind it, and whether it is a message of the system. Numbers and literals are no text.
-func (p *prompt) text(v []byte, i int) (end int, isSystem bool) {
+// list prices messages, input items or prompts; those of the system twice, since a template
+// may repeat them.
+func (p *pricer) list(v []byte) {
+	p.each(v, func(v []byte) {
+		switch {
+		case isSystem(v):
+			p.twice(func() { p.message(v, 0) })
+		case p.isEmbedding && v[0] == '"':
+			p.fixed += inputTokens
+			p.text(v[1:len(v)-1], asText)
+		default:
+			p.message(v, 0)
+		}
+	})
+}
+
+// isSystem reports whether a message has the role of the system, in any of its spellings.
+func isSystem(v []byte) bool {
+	return eachMember(v, func(name, v []byte) string {
+		isRole := isNamed(name, "role") && v[0] == '"'
+		if isRole && (isNamed(v[1:len(v)-1], "system") || isNamed(v[1:len(v)-1], "developer")) {
+			return placeRole
+		}
+		return ""
+	}) != ""
+}
+
+// message prices the value at v[i], a message or a part of one, and returns the place behind it.
+func (p *pricer) message(v []byte, i int) (end int) {
 	switch v[i] {
 	case '"':
 		end, _ = jsonstream.SkipString(v, i)
-		p.bytes += jsonstream.DecodedBytes(v[i+1 : end-1])
-		return end, false
+		p.fixed += objectTokens
+		p.objects++
+		p.text(v[i+1:end-1], asText)
+		return end
 	case '[':
 		for i = jsonstream.SkipSpace(v, i+1); v[i] != ']'; i = skipComma(v, i) {
-			i, _ = p.text(v, i)
+			i = p.message(v, i)
 		}
-		return i + 1, false
+		return i + 1
 	case '{':
 		return p.object(v, i)
 	}
-	end, _ = jsonstream.SkipValue(v, i, 0)
-	return end, false
+	return p.scalar(v, i)
 }
 
-// object counts the members of a message or of a part of one, as text does.
-func (p *prompt) object(v []byte, i int) (end int, isSystem bool) {
+// object prices the members of a message or of a part of one.
+func (p *pricer) object(v []byte, i int) (end int) {
+	p.fixed += objectTokens
+	p.objects++
 	for i = jsonstream.SkipSpace(v, i+1); v[i] != '}'; i = skipComma(v, i) {
 		name, at, _ := jsonstream.ScanName(v, i)
 		kind := part(name)
-		if kind == partText {
-			i, _ = p.text(v, at)
+		switch kind {
+		case partText:
+			i = p.part(v, at, asText)
+			continue
+		case partUnknown:
+			p.fixed += nameTokens
+			p.text(name, asJSON)
+			i = p.part(v, at, asJSON)
+			continue
+		case partName:
+			i = p.part(v, at, asJSON)
 			continue
 		}
 		i, _ = jsonstream.SkipValue(v, at, 0)
 		value := v[at:i]
 		switch kind {
-		case partRole:
-			isSystem = string(value) == `"system"` || string(value) == `"developer"`
 		case partImages:
 			p.images += elements(value)
 		case partImage:
 			p.images++
 		case partArguments:
-			p.bytes += jsonstream.MarshalledBytes(value)
+			p.arguments(value)
 		}
 	}
-	return i + 1, isSystem
+	return i + 1
+}
+
+// part prices a member of a message, whose strings stand in no message of their own.
+func (p *pricer) part(v []byte, i, how int) (end int) {
+	if v[i] != '"' {
+		return p.message(v, i)
+	}
+	end, _ = jsonstream.SkipString(v, i)
+	p.text(v[i+1:end-1], how)
+	return end
 }
 
 // Kinds of members of a message.
 const (
-	partText      = iota // counted as the text in it; unknown members as well
-	partRole             // not counted
-	partType             // not counted
-	partImages           // a list, an image each
-	partImage            // one image
-	partArguments        // JSON, which a template writes anew
+	partUnknown   = iota
+	partText      // its name is not for the model to read
+	partName      // likewise, but a template may write its value as JSON
+	partImages    // a list, an image each
+	partImage     // one image
+	partArguments // JSON, which a template writes anew
 )
 
 // partNames are the members of messages, by the names of all dialects.
 var partNames = map[string]int{
-	"content": partText, "text": partText, "role": partRole, "type": partType,
+	"content": partText, "text": partText, "role": partText, "type": partText, "name": partName,
+	"thinking": partText, "reasoning": partText, "reasoning_content": partText, "summary": partText,
+	"tool_calls": partText, "function": partText, "output": partText, "status": partText,
+	"id": partName, "call_id": partName, "tool_call_id": partName, "tool_use_id": partName, "tool_name": partName,
 	"images": partImages, "image_url": partImage, "input_audio": partImage, "source": partImage,
 	"arguments": partArguments, "input": partArguments,
 }
@@ -153,7 +223,7 @@ func part(name []byte) int {
 			return kind
 		}
 	}
-	return partText
+	return partUnknown
 }
 
 // elements returns the number of elements of an array, 0 for any other value.

@@ -57,8 +57,7 @@ func (x *record) encode(e zapcore.ObjectEncoder) error {
 	x.addResult(e)
 	x.addTerms(e)
 	x.addUsage(e)
-	e.AddInt64("prompt_bytes", int64(x.request.prompt.bytes))
-	e.AddInt64("images", int64(x.request.prompt.images))
+	x.addPrompt(e)
 	x.addTimes(e)
 	return nil
 }
@@ -97,6 +96,25 @@ func (x *record) addUsage(e zapcore.ObjectEncoder) {
 	addOptional(e, "cached_tokens", u.cached.pointer())
 	e.AddInt64("deltas", u.deltas)
 	e.AddInt64("output_bytes", u.outputBytes)
+}
+
+// addPrompt writes what the guard knows of the prompt: the bound is that of the model by whose
+// table it costs most, null without a table.
+func (x *record) addPrompt(e zapcore.ObjectEncoder) {
+	p := x.request.prompt
+	e.AddInt64("prompt_bytes", int64(p.bytes))
+	var bound *int64
+	var table *string
+	for digest, n := range p.bounds {
+		if digest != boundOfAny && (bound == nil || n > *bound) {
+			bound, table = &n, &digest
+		}
+	}
+	addOptional(e, "bound", bound)
+	addOptional(e, "table", table)
+	e.AddInt64("messages", int64(p.messages))
+	e.AddInt64("tools", int64(p.tools))
+	e.AddInt64("images", int64(p.images))
 }
 
 // addTimes writes milliseconds: ours, and those that the backend reports.

@@ -90,7 +90,7 @@ func readRequest(body []byte, kind api) (request, problem) {
 		return q, problemKind
 	}
 	q.stream = effectiveStream(q.stream, kind)
-	q.prompt = countPrompt(body, q.members)
+	q.prompt = countPrompt(body, q.members, kind, process.tables.of(q.model))
 	return q, noProblem
 }
 

@@ -121,50 +121,6 @@ func TestStream(t *testing.T) {
 	}
 }
 
-// TestPrompt: what a model would have to read is counted, and never less than it is.
-func TestPrompt(t *testing.T) {
-	for _, c := range []struct {
-		kind api
-		body string
-		want prompt
-	}{
-		{apiChat, `{"model":"m","options":{"a":"bcd"},"keep_alive":"5m"}`, prompt{}},
-		{apiChat, `{"messages":[{"role":"user","content":"abc"},{"content":"\u00e9"}]}`, prompt{5, 0, 2, 0}},
-		{apiChat, `{"messages":[{"role":"system","content":"abc"},{"role":"user","content":"d"}]}`, prompt{7, 0, 2, 0}},
-		{apiChat, `{"messages":[{"content":"abc","role":"system"}]}`, prompt{6, 0, 1, 0}},
-		{apiChat, `{"messages":[{"role":"user","content":"a","images":["xxxx","yyyy"]}]}`, prompt{1, 2, 1, 0}},
-		{apiChat, `{"messages":[{"role":"user","Im\u0061ges":["xxxx"]}]}`, prompt{0, 1, 1, 0}},
-		{
-			apiChat, `{"messages":[{"thinking":"ab","tool_calls":[{"function":{"name":"f","arguments":{"images":["x"]}}}]}]}`,
-			prompt{2 + 1 + len(`{"images":["x"]}`), 0, 1, 0},
-		},
-		{apiChat, `{"tools":[{"type":"function"},{"a":"<"}]}`, prompt{31 + 5, 0, 0, 2}},
-		{apiChat, `{"format":{"type":"object"}}`, prompt{17, 0, 0, 0}},
-		{apiChat, `{"format":"json"}`, prompt{6, 0, 0, 0}},
-		{apiGenerate, `{"prompt":"abc","system":"xy","suffix":"z","template":"tt"}`, prompt{3 + 4 + 1 + 2, 0, 2, 0}},
-		{apiGenerate, `{"prompt":"","context":[1,2,3],"images":["x"]}`, prompt{3, 1, 1, 0}},
-		{
-			apiV1Chat, `{"messages":[{"role":"user","content":[{"type":"text","text":"ab"},{"type":"image_url","image_url":{"url":"data:xxxxxxxx"}}]}]}`,
-			prompt{2, 1, 1, 0},
-		},
-		{
-			apiMessages, `{"system":[{"type":"text","text":"ab"}],"messages":[{"role":"user","content":[{"type":"image","source":{"data":"xxxx"}}]}]}`,
-			prompt{4, 1, 2, 0},
-		},
-		{apiResponses, `{"input":"abc","instructions":"x"}`, prompt{5, 0, 2, 0}},
-		{apiResponses, `{"input":[{"role":"developer","content":"abc"}]}`, prompt{6, 0, 1, 0}},
-		{apiEmbed, `{"input":["ab","c"]}`, prompt{3, 0, 2, 0}},
-		{apiEmbed, `{"input":"abc"}`, prompt{3, 0, 1, 0}},
-		{apiChat, `{"a_later_field":["abc"]}`, prompt{7, 0, 0, 0}},
-		{apiChat, `{"messages":{"content":"abc"}}`, prompt{3, 0, 0, 0}},
-		{apiChat, `{"messages":null,"tools":null,"images":null,"context":null,"system":null}`, prompt{4, 0, 1, 0}},
-	} {
-		q, problem := readRequest([]byte(c.body), c.kind)
-		equal(t, "", problem, c.body)
-		equal(t, c.want, q.prompt, c.body)
-	}
-}
-
 // TestEdits: the Grant is applied, and everything else keeps its bytes.
 func TestEdits(t *testing.T) {
 	for _, c := range []struct {

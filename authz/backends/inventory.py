@@ -17,7 +17,7 @@ from attrs import evolve, frozen
 from authz.models import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from authz.backends.backend import Backend
 
@@ -34,6 +34,7 @@ class Model:
     raw: bytes
     modified_at: str = ""
     context_length: int = 0
+    digest: str = ""
 
 
 @frozen
@@ -50,10 +51,18 @@ class Seen:
         """Return whether this backend has a model of this canonical name."""
         return any(canonical(model.name) == name for model in self.models)
 
-    def context_length(self, model: str) -> int:
-        """Return the most tokens a model takes; 0 if this backend does not report it."""
-        name = canonical(model)
-        return next((known.context_length for known in self.models if canonical(known.name) == name), 0)
+    def context_tokens(self, model: str) -> int:
+        """Return the most tokens a prompt can have: of the model as it is loaded, else as it is made.
+
+        0 if this backend does not report it.
+        """
+        found = (_named(model, self.loaded), _named(model, self.models))
+        return next((known.context_length for known in found if known and known.context_length), 0)
+
+    def digest(self, model: str) -> str | None:
+        """Return what a model of this name is here, if this backend reports it."""
+        known = _named(model, self.models)
+        return known.digest or None if known else None
 
 
 class _Models(msgspec.Struct):
@@ -67,6 +76,9 @@ class _Details(msgspec.Struct):
 class _Named(msgspec.Struct):
     name: str
     modified_at: str = ""
+    digest: str = ""
+    context_length: int = 0
+    """Of a loaded model; the details have that of the model itself."""
     details: _Details = msgspec.field(default_factory=_Details)
 
 
@@ -171,5 +183,18 @@ def _models(body: bytes) -> tuple[Model, ...]:
     raws = msgspec.json.decode(body, type=_Models).models or []
     named = [(msgspec.json.decode(raw, type=_Named), bytes(raw)) for raw in raws]
     return tuple(
-        Model(entry.name, raw, entry.modified_at, entry.details.context_length) for entry, raw in named
+        Model(
+            entry.name,
+            raw,
+            entry.modified_at,
+            entry.context_length or entry.details.context_length,
+            entry.digest,
+        )
+        for entry, raw in named
     )
+
+
+def _named(name: str, models: Iterable[Model]) -> Model | None:
+    """Find a model by any spelling of its name."""
+    wanted = canonical(name)
+    return next((model for model in models if canonical(model.name) == wanted), None)

@@ -51,19 +51,17 @@ class Terms:
     identity: Identity
     route: Route
     backends: tuple[Seen, ...]
-    template_tokens: int
     settings: Settings
 
     def admission(self, calendar: Calendar) -> Admission:
         """Return what the request asks of the limits.
 
-        The input is bounded by its bytes and the model's context, the output by every cap there is.
+        The input is bounded by its text and the model's context, the output by every cap there is.
         Under a budget there always is one; without any the answer stays what the backend makes it.
         """
         ask, identity, settings = self.ask, self.identity, self.settings
-        framing = TOKENS_PER_MESSAGE * ask.messages + TOKENS_PER_TOOL * ask.tools + self.template_tokens
-        context = self.backends[0].context_length(ask.model or "") or settings.context_length
-        bound_in = context if ask.images else min(ask.prompt_bytes + framing, context)
+        framing = TOKENS_PER_MESSAGE * ask.messages + TOKENS_PER_TOOL * ask.tools + settings.template_tokens
+        bound_in = max(self._bound_at(seen) for seen in self.backends)
         wanted = self._wanted()
         return Admission(
             request_id=ask.id,
@@ -103,6 +101,23 @@ class Terms:
             ),
             deadline_s=admission.deadline_s,
         )
+
+    def _bound_at(self, seen: Seen) -> int:
+        """Return the most input tokens that this backend can report for the request.
+
+        A prompt that does not fit into the context is cut or refused; of several texts to embed each
+        has a context of its own. Without any bound in the Ask only the context limits it.
+        """
+        ask, settings = self.ask, self.settings
+        model = ask.model or ""
+        context = seen.context_tokens(model) or settings.context_length
+        if not self.route.has_output:
+            context *= max(1, ask.messages)
+        bounds = ask.bounds or {}
+        bound = bounds.get(seen.digest(model) or "")
+        if bound is None:
+            bound = bounds.get("bytes", GREATEST_COUNT) + settings.template_tokens
+        return min(GREATEST_COUNT, context, context if ask.images else bound)
 
     def _wanted(self) -> int | None:
         """Return the most output tokens; None without any cap, 0 on a route without output."""

@@ -19,7 +19,6 @@ from authz.decision.terms import Terms
 from authz.errors import LimiterUnavailable, StoreUnavailable
 from authz.identity import secrets
 from authz.limiter.admission import Admitted, LimitReached, NotDecided
-from authz.models import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from authz.rebuild import Rebuilder
     from authz.settings import Settings
     from authz.store import Store
-    from authz.templates import Templates
     from authz.types import Identity
 
     Headers = Iterable[tuple[bytes, bytes]]
@@ -87,7 +85,6 @@ class Verifier:
     nodes: Nodes
     queue: Queue
     sources: Sources
-    templates: Templates
     now: Callable[[], datetime]
     calendars: dict[str, Calendar] = field(init=False, factory=dict)
     """The newest calendar of each time zone that was asked for."""
@@ -194,9 +191,7 @@ class Verifier:
         refusal = refusal or await self._unserved(ask, identity, backends)
         if refusal is not None:
             return refusal if is_fresh or await self._is_current(identity) else Stale()
-        template = max(self.templates.least, self.templates.learned.get(canonical(ask.model or ""), 0))
-        terms = Terms(ask, identity, route, backends, template, self.settings)
-        return await self._admit(terms, disconnected)
+        return await self._admit(Terms(ask, identity, route, backends, self.settings), disconnected)
 
     async def _unserved(self, ask: Ask, identity: Identity, backends: tuple[Seen, ...]) -> Refusal | None:
         """Refuse what no backend can serve, and what no metering vouches for."""

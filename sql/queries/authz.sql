@@ -74,7 +74,3 @@ SELECT id FROM tenants;
 -- name: names()
 -- streams list: what tenants and keys are called.
 SELECT id, name FROM tenants UNION ALL SELECT id, name FROM keys;
-
--- name: template_tokens()
--- What answers have shown that the models' templates add to a prompt; authz reads it now and then.
-SELECT model, template_tokens FROM model_ratios;

@@ -47,6 +47,7 @@ class Guard:
             "stream": True,
             "max_output": None,
             "prompt_bytes": 40,
+            "bounds": {"bytes": 48},
             "images": 0,
             "messages": 1,
             "tools": 0,

@@ -47,6 +47,11 @@ _USED: Final = [
     {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "x y z"}]},
     {"role": "user", "content": [{"type": "text", "text": "a b"}, {"type": "text", "text": "TAG"}]},
 ]
+_WORDY: Final = [{"id": _WORDS, "function": {"name": _WORDS, "arguments": {_WORDS: [_WORDS]}}}]
+_WORDY_SCHEMA: Final = {"type": "object", "properties": {_WORDS: {"type": "string", "description": _WORDS}}}
+_GROWING: Final = [
+    {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a":[' + "1e20," * 99 + "1]}"}}
+]
 _ONE: Final = [{"role": "user", "content": "TAG"}]
 PROMPTS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "one word": ("/api/chat", {"messages": _ONE}),
@@ -57,6 +62,33 @@ PROMPTS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "empty messages": ("/api/chat", {"messages": [{"role": "user", "content": ""}] * 50 + _ONE}),
     "tools": ("/api/chat", {"messages": _ONE, "tools": _TOOLS * 5}),
     "tool calls": ("/api/chat", {"messages": _CALLED, "tools": _TOOLS}),
+    "words as a name of a tool": (
+        "/api/chat",
+        {"messages": [{"role": "tool", "tool_name": _WORDS, "content": "x"}, *_ONE]},
+    ),
+    "words in every field of a call": (
+        "/api/chat",
+        {
+            "messages": [
+                {"role": "assistant", "content": _WORDS, "thinking": _WORDS, "tool_calls": _WORDY},
+                *_ONE,
+            ]
+        },
+    ),
+    "words in a schema": (
+        "/api/chat",
+        {
+            "messages": _ONE,
+            "tools": [{"type": "function", "function": {"name": _WORDS, "parameters": _WORDY_SCHEMA}}],
+        },
+    ),
+    "numbers that grow": (
+        "/v1/chat/completions",
+        {"messages": [{"role": "assistant", "content": "", "tool_calls": _GROWING}, *_ONE]},
+    ),
+    "empty tools": ("/api/chat", {"messages": _ONE, "tools": [{}] * 50}),
+    "a system that shouts": ("/api/chat", {"messages": [{"role": "SYSTEM", "content": _WORDS}, *_ONE]}),
+    "tokens of an earlier answer": ("/api/generate", {"prompt": "TAG", "context": [1, 2, 300, 280] * 50}),
     "schema": ("/api/chat", {"messages": _ONE, "format": _PARAMETERS}),
     "prompt": ("/api/generate", {"prompt": "TAG", "system": "be brief"}),
     "prompt in a template": ("/api/generate", {"model": "toy-tpl", "prompt": "TAG", "system": "a b c"}),

@@ -1,69 +1,9 @@
 package jsonstream
 
 import (
-	"bytes"
 	"unicode/utf16"
 	"unicode/utf8"
 )
-
-// marshalledNumberBytes bounds a number as encoding/json writes it: -1.7976931348623157e+308.
-const marshalledNumberBytes = 25
-
-// MarshalledBytes bounds the length of v after encoding/json has read and rewritten it. v must
-// be valid JSON.
-func MarshalledBytes(v []byte) int {
-	n := 0
-	for i := SkipSpace(v, 0); i < len(v); i = SkipSpace(v, i) {
-		switch c := v[i]; {
-		case c == '"':
-			end, _ := SkipString(v, i)
-			n += 2 + escapedBytes(v[i+1:end-1])
-			i = end
-		case c == '-' || isDigit(c):
-			n += marshalledNumberBytes
-			i, _ = skipNumber(v, i)
-		default:
-			n++
-			i++
-		}
-	}
-	return n
-}
-
-// escapedBytes bounds the length of a string between its quotes as encoding/json writes it: with <, >, &,
-// U+2028 and U+2029 escaped.
-func escapedBytes(s []byte) int {
-	n := 0
-	for i := 0; i < len(s); i++ {
-		switch s[i] {
-		case '\\':
-			length := escapeLength(s[i:])
-			n += length
-			i += length - 1
-		case '<', '>', '&':
-			n += 6
-		case 0xe2: // may begin U+2028: three bytes become six, which the other two count 2 of
-			n += 4
-		default:
-			n++
-		}
-	}
-	return n
-}
-
-// DecodedBytes returns the length in UTF-8 of a string, given as it stands between its quotes.
-func DecodedBytes(s []byte) int {
-	n := len(s)
-	for i := bytes.IndexByte(s, '\\'); i >= 0 && i < len(s); i++ {
-		if s[i] != '\\' {
-			continue
-		}
-		r, length := decodeEscape(s[i:])
-		n += utf8.RuneLen(r) - length
-		i += length - 1
-	}
-	return n
-}
 
 // AppendDecoded appends the text of a string, given as it stands between its quotes. A lone
 // surrogate reads as U+FFFD, as encoding/json reads it.

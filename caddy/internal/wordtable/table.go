@@ -76,6 +76,13 @@ type Table struct {
 // HasWords reports whether a text can cost less than a token a byte.
 func (t *Table) HasWords() bool { return t.flags&flagWords != 0 }
 
+// WithoutWords returns the same table, by which each byte of a text is a token.
+func (t *Table) WithoutWords() *Table {
+	plain := *t
+	plain.flags &^= flagWords
+	return &plain
+}
+
 // view finds the parts of a table in its bytes, which have been checked.
 func view(data []byte) *Table {
 	at := len(magic)
