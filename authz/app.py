@@ -27,6 +27,7 @@ from authz import log as logging
 from authz import messages, prometheus
 from authz import settings as settings_
 from authz.backends.inventory import Inventory
+from authz.backends.vocabularies import Vocabularies
 from authz.decision import metrics, refusals, routes
 from authz.decision.refusals import Answer, Refusal
 from authz.decision.verify import Read, Verifier
@@ -120,7 +121,8 @@ class Gate:
                 now=lambda: datetime.now(UTC),
             )
             self._metrics.watch(self._verifier)
-            polling = [asyncio.create_task(poll.run()) for poll in (inventory, nodes)]
+            vocabularies = Vocabularies(inventory, client, settings.tables, poll_s=settings.poll_s)
+            polling = [asyncio.create_task(poll.run()) for poll in (inventory, vocabularies, nodes)]
             try:
                 await _notice_losses(rebuilder)
                 yield

@@ -57,6 +57,7 @@ class Settings:
     )
     journal: Path = _setting("GATEWAY_JOURNAL", "Caddy's journal.", _inside("journal", "journal.log"))
     control: Path = _setting("GATEWAY_CONTROL", "Caddy's control socket.", _inside("run", "control.sock"))
+    tables: Path = _setting("GATEWAY_TABLES", "The models' vocabularies, for Caddy.", _inside("tables"))
     metrics: Path = _setting("GATEWAY_METRICS_SOCKET", "Metering's metrics.", _inside("run", "metering.sock"))
     max_output: int = _setting(
         "GATEWAY_MAX_OUTPUT", "Most output tokens of an answer that a budget pays for.", 32_768

@@ -39,10 +39,11 @@ const (
 // modelDigest is what a digest looks like: it becomes the name of a file.
 var modelDigest = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// tableIndex says which models a name may mean.
+// tableIndex says which models a name may mean, and which of them are described.
 type tableIndex struct {
-	V      int                 `json:"v"`
-	Models map[string][]string `json:"models"` // digests by canonical name
+	V         int                 `json:"v"`
+	Models    map[string][]string `json:"models"` // digests by canonical name
+	Described []string            `json:"described"`
 }
 
 // tableSet is what is known at a time. It is immutable.
@@ -176,11 +177,9 @@ func readFile(path string, most int64) ([]byte, error) {
 // load makes the tables of an index, and publishes each as soon as it is there.
 func (t *tables) load(dir string, index tableIndex) {
 	wanted := map[string]bool{}
-	for _, digests := range index.Models {
-		for _, digest := range digests {
-			if modelDigest.MatchString(digest) && len(wanted) < maxTables {
-				wanted[digest] = true
-			}
+	for _, digest := range index.Described {
+		if modelDigest.MatchString(digest) && len(wanted) < maxTables {
+			wanted[digest] = true
 		}
 	}
 	before := map[string]*wordtable.Table{}

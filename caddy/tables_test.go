@@ -32,7 +32,11 @@ func describe(t *testing.T, dir string, models map[string][]string, shows map[st
 		must(t, err)
 		must(t, os.WriteFile(filepath.Join(dir, digest+showSuffix), text, 0o600))
 	}
-	text, err := json.Marshal(tableIndex{version, models})
+	index := tableIndex{V: version, Models: models}
+	for _, digests := range models {
+		index.Described = append(index.Described, digests...)
+	}
+	text, err := json.Marshal(index)
 	must(t, err)
 	must(t, os.WriteFile(filepath.Join(dir, indexFile), text, 0o600))
 }

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from authz.admin import output
 from authz.admin.options import Flag, State
+from authz.backends.tables import Tables
 from authz.errors import CommandError
 from authz.settings import DEFAULT_STATE
 from authz.stack import bill, facts, journal
@@ -52,6 +53,8 @@ def status(*, state: State = DEFAULT_STATE, json: Flag = False) -> int:
     else:
         output.say(f"{known.url} is {'ready' if is_ready else 'not ready'}")
         Console().print(_table(known), _bill_table(found), _journal_table(written), sep="\n")
+        for model in Tables(folder.tables).untabled():
+            output.say(f"Prompts of {model.model} count a token a byte, {model.digest[:12]}: {model.why}.")
     return 0 if is_ready else 1
 
 

@@ -98,6 +98,11 @@ class StateFolder:
         """One Caddy snippet per backend."""
         return self.path / "backends.d"
 
+    @property
+    def tables(self) -> Path:
+        """Return where authz describes the models to Caddy."""
+        return self.path / "tables"
+
     def authz_socket(self, index: int) -> Path:
         """Return where the authz process of this number listens."""
         return self.run / f"authz-{index}.sock"

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from attrs import asdict, field, frozen
 
+from authz.backends.tables import Tables
 from authz.stack.facts import is_alive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from authz.backends.tables import Untabled
     from authz.stack.bill import Bill
     from authz.stack.facts import Facts
     from authz.stack.folder import StateFolder
@@ -63,13 +65,14 @@ class Overview:
 class Status(Overview):
     """The same with the state of each child; `ready` is what /readyz says, `bill` what metering says.
 
-    `journal` is what Caddy says.
+    `journal` is what Caddy says; the prompts of `untabled` models are priced a token a byte.
     """
 
     ready: bool
     states: Children[str]
     bill: Bill | None
     journal: Journal | None
+    untabled: tuple[Untabled, ...]
 
 
 def overview(folder: StateFolder, facts: Facts, *, key: str | None = None) -> Overview:
@@ -91,4 +94,11 @@ def describe(
     """Summarise the state of a stack."""
     states = {process.name: RUNNING if is_alive(process) else STOPPED for process in facts.processes}
     known = asdict(overview(folder, facts), recurse=False)
-    return Status(**known, ready=is_ready, states=Children.of(states), bill=bill, journal=journal)
+    return Status(
+        **known,
+        ready=is_ready,
+        states=Children.of(states),
+        bill=bill,
+        journal=journal,
+        untabled=Tables(folder.tables).untabled(),
+    )

@@ -75,6 +75,7 @@ def caddy_environ(
         "GATEWAY_GRACE": f"{_GRACE_S}s",
         "GATEWAY_JOURNAL": str(chosen.journal),
         "GATEWAY_RUN": str(folder.run),
+        "GATEWAY_TABLES": str(chosen.tables),
         "GATEWAY_SITE": f"http://:{port}",
         "XDG_CONFIG_HOME": str(folder.path),
         "XDG_DATA_HOME": str(folder.path),

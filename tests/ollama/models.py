@@ -28,6 +28,7 @@ _GO_TEMPLATE: Final = (
     "{{- if .Suffix }}<|prefix|> {{ .Prompt }} <|suffix|> {{ .Suffix }} <|middle|>{{ else }}"
     "{{- range .Messages }}<|{{ .Role }}|> {{ .Content }}\n{{ end }}<|assistant|>{{ end }}"
 )
+_LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 _EMBEDDING: Final = 64
 _FEED_FORWARD: Final = 128
 _HEADS: Final = 4
@@ -102,8 +103,9 @@ def _facts(toy: Toy) -> dict[str, Value]:
     tokens = [
         *("<unk>", "<s>", "</s>"),
         *(f"<0x{byte:02X}>" for byte in range(256)),
-        *(f"\u2581{letter}" for letter in "abcdefghijklmnopqrstuvwxyz"),
         "\u2581",
+        *_LETTERS,
+        *(f"\u2581{letter}" for letter in _LETTERS),
     ]
     return {
         "general.architecture": "llama",
@@ -123,7 +125,7 @@ def _facts(toy: Toy) -> dict[str, Value]:
         "tokenizer.ggml.model": "llama",
         "tokenizer.ggml.tokens": ("strings", tokens),
         "tokenizer.ggml.scores": ("floats", [0.0] * len(tokens)),
-        "tokenizer.ggml.token_type": ("integers", [2, 3, 3] + [6] * 256 + [1] * 27),
+        "tokenizer.ggml.token_type": ("integers", [2, 3, 3] + [6] * 256 + [1] * (1 + 2 * len(_LETTERS))),
         "tokenizer.ggml.unknown_token_id": 0,
         "tokenizer.ggml.bos_token_id": 1,
         "tokenizer.ggml.eos_token_id": 2,
@@ -140,7 +142,7 @@ def _tensors(dice: random.Random) -> dict[str, Tensor]:
     def ones() -> Tensor:
         return (_EMBEDDING,), [1.0] * _EMBEDDING
 
-    vocabulary, narrow = 286, _EMBEDDING * _KV_HEADS // _HEADS
+    vocabulary, narrow = 260 + 2 * len(_LETTERS), _EMBEDDING * _KV_HEADS // _HEADS
     tensors = {
         "token_embd.weight": weights(_EMBEDDING, vocabulary),
         "output_norm.weight": ones(),

@@ -32,6 +32,7 @@ def test_status_says_the_same_as_up(running: Stack) -> None:
         "states",
         "bill",
         "journal",
+        "untabled",
     ] == list(said)
     assert f"http://127.0.0.1:{running.port}" == said["url"]
     assert said["key"] is None
