@@ -7,7 +7,8 @@ set positional-arguments
 go := "python -m authz.stack.build go"
 caddy := "python -m authz.stack.build caddy"
 go_tool := go + " tool -modfile=tools/go.mod"
-lock := "uv export --quiet --no-emit-project --no-annotate --no-header --all-groups --extra embedded"
+# The lock is for every Python and machine at once; pins that it has are kept where they still fit.
+lock := "uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra embedded --group test --group check --group conformance --group run pyproject.toml"
 
 # List the recipes
 default:
@@ -121,7 +122,13 @@ check-vuln:
 
 # Check that requirements.lock says what pyproject.toml asks for
 check-lock:
-    {{ lock }} | diff requirements.lock -
+    #!/usr/bin/env bash
+    set -euo pipefail
+    copy=$(mktemp)
+    trap 'rm "$copy"' EXIT
+    cp requirements.lock "$copy"
+    {{ lock }} --output-file "$copy"
+    diff requirements.lock "$copy"
 
 # Check that every pinned package has a wheel for each Python and machine that pyproject.toml names
 check-platforms:
@@ -169,8 +176,7 @@ check-wheel:
 
 # Write requirements.lock anew, with the newest versions that pyproject.toml allows
 lock:
-    uv lock --upgrade
-    {{ lock }} --output-file requirements.lock
+    {{ lock }} --upgrade --output-file requirements.lock
 
 # Format everything
 fmt:
