@@ -53,6 +53,12 @@ func TestGoldenLines(t *testing.T) {
 	sameLine[bootLine](t, "boot")
 	sameLine[bootLine](t, "boot-resumed")
 	sameLine[openLine](t, "open")
+	sameLine[progressLine](t, "progress")
+}
+
+// UnmarshalJSON reads what MarshalJSON writes.
+func (p *streamProgress) UnmarshalJSON(text []byte) error {
+	return json.Unmarshal(text, &[]any{&p.id, &p.deltas, &p.textBytes, &p.toolBytes})
 }
 
 func sameLine[T any](t *testing.T, name string) {
@@ -104,7 +110,7 @@ func goldenExchange(t *testing.T) *exchange {
 		}},
 		usage: &usage{
 			terminal: true, input: count{78, true}, output: count{64, true}, cached: count{12, true},
-			deltas: 64, outputBytes: 301,
+			deltas: 64, textBytes: 301,
 		},
 	}
 	x.firstContent = x.start.Add(41 * time.Millisecond)

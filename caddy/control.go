@@ -44,7 +44,7 @@ type stream struct {
 	Backend      string  `json:"backend"`
 	Path         string  `json:"path"`
 	AgeMS        int64   `json:"age_ms"`
-	OutputTokens int64   `json:"output_tokens"` // frames with content so far
+	OutputTokens int64   `json:"output_tokens"` // frames with text so far
 }
 
 // ServeHTTP answers the requests above, and 404 to everything else.
@@ -72,7 +72,7 @@ func streamsNow(now time.Time) []stream {
 		list = append(list, stream{
 			ID: x.id, Tenant: x.grant.Tenant, Key: x.grant.Key, Model: x.request.model,
 			Backend: x.grant.Backends[0], Path: x.path,
-			AgeMS: now.Sub(x.start).Milliseconds(), OutputTokens: x.deltasSeen.Load(),
+			AgeMS: now.Sub(x.start).Milliseconds(), OutputTokens: x.seen.load().deltas,
 		})
 	}
 	return list

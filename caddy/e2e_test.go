@@ -166,5 +166,5 @@ func throughTap(t *testing.T, name string, sm sample, size int) (body, outcome s
 	}
 	must(t, w.finish(nil, nil))
 	u := x.usage
-	return out.Body.String(), fmt.Sprint(u.terminal, u.input, u.output, u.deltas, u.outputBytes)
+	return out.Body.String(), fmt.Sprint(u.terminal, u.input, u.output, u.deltas, u.textBytes, u.toolBytes)
 }

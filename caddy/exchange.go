@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -38,7 +37,7 @@ const (
 // record in the journal. Guard and tap find it in the context of the request.
 //
 // Only the goroutine of the request touches it, with two exceptions: run has a lock of its
-// own, and deltasSeen is atomic. What others read besides those is set before the exchange
+// own, and seen is atomic. What others read besides those is set before the exchange
 // enters the registry, and does not change while it is there.
 type exchange struct {
 	// What the client sent.
@@ -67,7 +66,7 @@ type exchange struct {
 	usage        *usage // nil until a backend answers
 	run          run
 	firstContent time.Time
-	deltasSeen   atomic.Int64 // so far, for the control socket
+	seen         seen // so far, for the control socket and the progress lines
 
 	// What became of it.
 	outcome            outcome
@@ -181,11 +180,7 @@ func (x *exchange) takeGrant(text string, now time.Time) reason {
 		return reasonGrantInvalid
 	}
 	x.grant, x.tenant, x.keyID = g, optional(g.Tenant), optional(g.Key)
-	err = process.journal.Load().line(now, "open", openLine{
-		V: version, ID: x.id, Node: process.node, Boot: process.boot, Seq: process.seq.Add(1),
-		Tenant: g.Tenant, Key: g.Key, Reserved: g.Reserved, Windows: g.Windows,
-		Deadline: now.Unix() + g.DeadlineS,
-	})
+	err = process.journal.Load().line(now, "open", x.openLine(now))
 	switch {
 	case err != nil:
 		return reasonJournalUnwritable
@@ -196,6 +191,18 @@ func (x *exchange) takeGrant(text string, now time.Time) reason {
 	}
 	process.known.add(x.key, now)
 	return ""
+}
+
+// openLine returns the line of a request that is about to run.
+func (x *exchange) openLine(now time.Time) openLine {
+	g := x.grant
+	return openLine{
+		V: version, ID: x.id, Node: process.node, Boot: process.boot, Seq: process.seq.Add(1),
+		Tenant: g.Tenant, Key: g.Key, IP: x.ip, Path: concealed(x.path), Model: x.model(),
+		Backend: g.Backends[0], Stream: x.request.stream, Reserved: g.Reserved, Ceiling: g.Ceiling,
+		Windows: g.Windows, PromptBytes: int64(x.request.prompt.bytes),
+		Images: int64(x.request.prompt.images), Deadline: now.Unix() + g.DeadlineS,
+	}
 }
 
 // refuse ends the exchange with an answer of our own; the error carries its status.
@@ -248,7 +255,7 @@ func (x *exchange) settle(isWhole, isCancelled bool) outcome {
 	isCut := x.clientDisconnected || isCancelled && !isWhole
 	isUnanswered := x.status == 0 || x.status == statusClientDisconnected
 	switch {
-	case x.usage != nil && x.usage.terminal && !x.clientDisconnected:
+	case x.usage != nil && x.usage.terminal && !x.clientDisconnected && !x.usage.isError:
 		return outcomeCompleted
 	case x.run.cause() != "":
 		return x.run.cause()

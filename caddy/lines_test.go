@@ -75,13 +75,3 @@ func (s *stack) record(t testing.TB, id string) entry {
 	})
 	return found
 }
-
-// TestArguments: of a tool call its strings are text; numbers, booleans and null add nothing,
-// whatever name stands before them.
-func TestArguments(t *testing.T) {
-	u := newUsage(apiChat, true)
-	u.readLine([]byte(`{"message":{"tool_calls":[{"function":{"name":"add",` +
-		`"arguments":{"a_name_of_twenty_letters":1,"x":true,"y":null,"z":"four"}}}]},"done":false}`))
-	equal(t, int64(len("add")+len("four")), u.outputBytes, "bytes")
-	equal(t, int64(1), u.deltas, "deltas")
-}

@@ -74,10 +74,12 @@ type grant struct {
 	Key       string            `json:"key"`
 	Backends  []string          `json:"backends"`   // the first is used
 	MaxOutput *int64            `json:"max_output"` // tokens, null without a cap
-	Reserved  *tokens           `json:"reserved"`
+	Reserved  *tokens           `json:"reserved"`   // what is held for it
+	Ceiling   *tokens           `json:"ceiling"`    // the most that it can be charged
 	Windows   *windows          `json:"windows"`
 	Drop      []string          `json:"drop"`       // fields of the body that the backend may not see
 	Headers   map[string]string `json:"headers"`    // for the client, on a 2xx
+	Cold      bool              `json:"cold"`       // the backend must load the model first
 	DeadlineS int64             `json:"deadline_s"` // 0 is none
 	LogPrompt bool              `json:"log_prompt"`
 }
@@ -109,18 +111,49 @@ type lastLine struct {
 }
 
 // openLine is written before a request runs, so that one whose record never comes (a crash)
-// is settled at what was reserved, after its deadline.
+// is settled at what its last progress line has.
 type openLine struct {
-	V        int      `json:"v"`
-	ID       string   `json:"id"`
-	Node     string   `json:"node"`
-	Boot     string   `json:"boot"`
-	Seq      uint64   `json:"seq"`
-	Tenant   string   `json:"tenant"`
-	Key      string   `json:"key"`
-	Reserved *tokens  `json:"reserved"`
-	Windows  *windows `json:"windows"`
-	Deadline int64    `json:"deadline"` // in seconds since 1970
+	V           int      `json:"v"`
+	ID          string   `json:"id"`
+	Node        string   `json:"node"`
+	Boot        string   `json:"boot"`
+	Seq         uint64   `json:"seq"`
+	Tenant      string   `json:"tenant"`
+	Key         string   `json:"key"`
+	IP          string   `json:"ip"`
+	Path        string   `json:"path"`
+	Model       *string  `json:"model"`
+	Backend     string   `json:"backend"`
+	Stream      *bool    `json:"stream"`
+	Reserved    *tokens  `json:"reserved"`
+	Ceiling     *tokens  `json:"ceiling"`
+	Windows     *windows `json:"windows"`
+	PromptBytes int64    `json:"prompt_bytes"`
+	Images      int64    `json:"images"`
+	Deadline    int64    `json:"deadline"` // in seconds since 1970
+}
+
+// progressLine is what streams have delivered so far: of those alone that delivered more
+// since the last one.
+type progressLine struct {
+	V       int              `json:"v"`
+	Node    string           `json:"node"`
+	Boot    string           `json:"boot"`
+	Seq     uint64           `json:"seq"`
+	At      int64            `json:"at"` // in milliseconds since 1970
+	Running []streamProgress `json:"running"`
+}
+
+// streamProgress is one stream of a progressLine: [id, deltas, text_bytes, tool_bytes].
+type streamProgress struct {
+	content
+
+	id string
+}
+
+// MarshalJSON writes an array, which is a third as long as an object.
+func (p streamProgress) MarshalJSON() ([]byte, error) {
+	return fmt.Appendf(nil, `["%s",%d,%d,%d]`, p.id, p.deltas, p.textBytes, p.toolBytes), nil
 }
 
 // parseGrant reads a Grant that is meant for the request of that id: one of another request

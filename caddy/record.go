@@ -83,8 +83,10 @@ func (x *record) addTerms(e zapcore.ObjectEncoder) {
 		g = &grant{}
 	}
 	addOptional(e, "reserved", g.Reserved)
+	addOptional(e, "ceiling", g.Ceiling)
 	addOptional(e, "windows", g.Windows)
 	addOptional(e, "max_output", g.MaxOutput)
+	e.AddBool("cold", g.Cold)
 }
 
 // addUsage writes what the answer reports of itself, and what was counted in it.
@@ -95,7 +97,9 @@ func (x *record) addUsage(e zapcore.ObjectEncoder) {
 	addOptional(e, "output_tokens", u.output.pointer())
 	addOptional(e, "cached_tokens", u.cached.pointer())
 	e.AddInt64("deltas", u.deltas)
-	e.AddInt64("output_bytes", u.outputBytes)
+	e.AddInt64("text_bytes", u.textBytes)
+	e.AddInt64("tool_bytes", u.toolBytes)
+	e.AddInt64("output_bytes", u.textBytes+u.toolBytes)
 }
 
 // addPrompt writes what the guard knows of the prompt: the bound is that of the model by whose

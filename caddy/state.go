@@ -47,6 +47,7 @@ func (s *state) begin() error {
 		s.fault = s.takeJournal(s.clock.now())
 		if s.fault == nil {
 			go s.lookAfterJournal()
+			go s.reportProgress()
 		}
 	})
 	return s.fault

@@ -86,8 +86,8 @@ func (t *tapWriter) WriteHeader(status int) {
 
 // framingOf returns how an answer is set apart: by its type, if it succeeded.
 func framingOf(status int, contentType string) framing {
-	kind, _, _ := strings.Cut(contentType, ";")
-	switch {
+	kind, _, _ := strings.Cut(strings.ToLower(contentType), ";")
+	switch kind = strings.TrimSpace(kind); {
 	case status/100 != 2:
 		return framesNone
 	case kind == "application/x-ndjson":
@@ -167,7 +167,7 @@ func (t *tapWriter) writeFrames(p []byte) (int, error) {
 
 // noteFirstContent takes the time of the first content.
 func (t *tapWriter) noteFirstContent() {
-	if t.x.firstContent.IsZero() && (t.x.usage.deltas > 0 || t.x.usage.frame.content > 0) {
+	if t.x.firstContent.IsZero() && t.x.usage.hasContent() {
 		t.x.firstContent = process.clock.now()
 	}
 }
@@ -229,6 +229,7 @@ func (t *tapWriter) flushCarry() {
 	if len(t.carry) == 0 {
 		return
 	}
+	t.x.usage.isCutShort = true
 	shown := t.read(t.carry)
 	if len(shown) == 0 {
 		return

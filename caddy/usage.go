@@ -45,6 +45,8 @@ type usage struct {
 	leaves   jsonstream.Reader
 	frame    frame // being read, or the last
 
+	isCutShort bool // the frame being read broke off: only the content that is there counts
+
 	// What it reports. Unknown counts are null in the record, which metering then settles by
 	// what was counted.
 	terminal               bool // the frame that ends a whole answer was seen
@@ -52,9 +54,10 @@ type usage struct {
 	input, output, cached  count
 	load, promptEval, eval count // nanoseconds
 
-	// What was counted in it.
-	deltas      int64 // frames with content
-	outputBytes int64 // decoded length of the content
+	// What was counted in it. Text includes reasoning; a tool call is one frame, however long.
+	deltas    int64 // frames with text
+	textBytes int64 // decoded length of the text
+	toolBytes int64 // decoded length of the names and arguments of tool calls
 
 	// What a last frame of ours needs.
 	id, model      []byte // as they stand in the JSON
@@ -66,7 +69,8 @@ type usage struct {
 
 // frame is what one frame, or a single answer, reports.
 type frame struct {
-	content               int64 // decoded bytes
+	text, tool            int64 // decoded bytes
+	delta, name           int64 // decoded bytes, whose kind the event's type decides (Responses)
 	input, output, cached count
 	isDone                bool // it has a stop reason, or is the last by the API's own mark
 	isError               bool
@@ -114,35 +118,41 @@ func (u *usage) Visit(path *jsonstream.Path, depth int, v jsonstream.Leaf) {
 	u.shape.leaf(u, path, depth, v)
 }
 
+// hasContent reports whether anything of the answer itself has been read.
+func (u *usage) hasContent() bool { return u.textBytes+u.toolBytes+u.frame.text+u.frame.tool > 0 }
+
 // readLine reads a line of newline-delimited JSON.
 func (u *usage) readLine(line []byte) {
 	u.readDocument(line)
 }
 
-// readEvent reads one server-sent event: its data lines are JSON, or [DONE]. Comments, which
-// keep connections alive, and the names of events are skipped: the data repeats those.
+// readEvent reads one server-sent event: its data is JSON, or [DONE]. Comments, which keep
+// connections alive, and the names of events are skipped: the data repeats those.
 func (u *usage) readEvent(event []byte) {
 	u.frame = frame{}
-	for len(event) > 0 {
-		line, rest, _ := bytes.Cut(event, []byte{'\n'})
-		event = rest
-		data, ok := bytes.CutPrefix(line, []byte("data:"))
-		if !ok {
-			continue
-		}
-		if data = bytes.TrimSpace(data); string(data) == "[DONE]" {
-			u.finish()
-			continue
-		}
+	data := bytes.TrimSpace(eventData(event))
+	switch string(data) {
+	case "":
+	case "[DONE]":
+		u.finish()
+	default:
 		u.readDocument(data)
 	}
 }
 
-// readDocument reads the JSON of a frame.
+// readDocument reads the JSON of a frame. One that is no JSON may hold anything, so all of it
+// counts as text: what can't be read is not free.
 func (u *usage) readDocument(data []byte) {
 	u.frame = frame{}
 	u.leaves.Reset()
 	u.leaves.Feed(data)
+	start := bytes.TrimLeft(data, " \t\r\n")
+	isReadable := u.leaves.IsWhole() || u.isCutShort
+	if len(start) > 0 && (start[0] != '{' || !isReadable) {
+		u.frame = frame{text: int64(len(data))}
+		u.countContent()
+		return
+	}
 	u.endFrame()
 }
 
@@ -157,15 +167,29 @@ func (u *usage) endSingle() {
 		u.endFrame()
 		return
 	}
-	u.outputBytes += u.frame.content
+	u.countContent()
+}
+
+// countContent adds the content of the frame.
+func (u *usage) countContent() {
+	switch u.frame.kind {
+	case eventCallDelta:
+		u.frame.tool += u.frame.delta
+	case eventItemBegun:
+		u.frame.tool += u.frame.name
+	default:
+		u.frame.text += u.frame.delta
+	}
+	u.textBytes += u.frame.text
+	u.toolBytes += u.frame.tool
+	if u.isStream && u.frame.text > 0 {
+		u.deltas++
+	}
 }
 
 // endFrame takes what a whole frame means.
 func (u *usage) endFrame() {
-	u.outputBytes += u.frame.content
-	if u.isStream && u.frame.content > 0 {
-		u.deltas++
-	}
+	u.countContent()
 	u.isError = u.isError || u.frame.isError
 	u.shape.end(u)
 }
@@ -181,7 +205,7 @@ func (u *usage) report() {
 // finish marks the answer as whole. A backend that loses its runner ends an answer that has
 // content with zeros: that is no report, and a single answer is then not whole.
 func (u *usage) finish() {
-	if u.outputBytes > 0 && u.input.n == 0 && u.output.n == 0 {
+	if u.textBytes+u.toolBytes > 0 && u.input.n == 0 && u.output.n == 0 {
 		u.input, u.output, u.cached = count{}, count{}, count{}
 		if !u.isStream {
 			return

@@ -30,15 +30,24 @@ func messagesLeaf(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf)
 	case wIndex:
 		f.index = number(v).n
 	case wDelta:
-		if depth == 2 && (path[1] == wText || path[1] == wThinking || path[1] == wPartialJSON) {
-			f.content += v.TextSize()
+		switch {
+		case depth == 2 && (path[1] == wText || path[1] == wThinking):
+			f.text += v.TextSize()
+		case depth == 2 && path[1] == wPartialJSON:
+			f.tool += v.TextSize()
+		}
+	case wContentBlock: // that begins: of a call its name
+		if depth == 2 && path[1] == wName {
+			f.tool += v.TextSize()
 		}
 	case wUsage:
 		messagesUsage(f, path, depth, v)
 	case wContent: // of a single message: texts, thoughts, and the input of tools
-		isText := depth == 3 && (path[2] == wText || path[2] == wThinking)
-		if isText || depth > 3 && path[2] == wInput {
-			f.content += v.TextSize()
+		switch {
+		case depth == 3 && (path[2] == wText || path[2] == wThinking):
+			f.text += v.TextSize()
+		case depth == 3 && path[2] == wName || depth > 3 && path[2] == wInput:
+			f.tool += v.TextSize()
 		}
 	case wStopReason:
 		f.isDone = v.IsPresent()
@@ -78,8 +87,8 @@ func messagesUsage(f *frame, path *jsonstream.Path, depth int, v jsonstream.Leaf
 		f.input, f.hasUsage = number(v), true
 	case wOutputTokens:
 		f.output, f.hasUsage = number(v), true
-	case wCacheRead:
-		f.cached = number(v)
+	case wCacheRead, wCacheCreation: // both are input that input_tokens leaves out
+		f.cached = count{f.cached.n + number(v).n, true}
 	}
 }
 
@@ -120,7 +129,7 @@ func messagesEnd(u *usage) {
 		u.finish()
 	case eventFailed:
 		u.isError = true
-	case eventOther, eventDone:
+	case eventOther, eventDone, eventCallDelta, eventItemBegun:
 	}
 }
 

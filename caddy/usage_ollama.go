@@ -27,9 +27,11 @@ func ollamaLeaf(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf) {
 	f := &u.frame
 	switch path[0] {
 	case wMessage:
-		isText := depth == 2 && (path[1] == wContent || path[1] == wThinking)
-		if isText || path[1] == wToolCalls && path[3] == wFunction {
-			f.content += v.TextSize()
+		switch {
+		case depth == 2 && (path[1] == wContent || path[1] == wThinking):
+			f.text += v.TextSize()
+		case path[1] == wToolCalls && path[3] == wFunction:
+			f.tool += v.TextSize()
 		}
 	case wError:
 		f.isError = true
@@ -41,7 +43,7 @@ func ollamaField(u *usage, name jsonstream.Word, v jsonstream.Leaf) {
 	f := &u.frame
 	switch name {
 	case wResponse, wThinking:
-		f.content += v.TextSize()
+		f.text += v.TextSize()
 	case wDone:
 		f.isDone = string(v.Text) == "true"
 	case wPromptEvalCount:

@@ -46,11 +46,11 @@ func openaiChoice(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf)
 	case depth == 3 && path[2] == wFinishReason:
 		f.isDone = v.IsPresent()
 	case depth == 3 && path[2] == wText:
-		f.content += v.TextSize()
+		f.text += v.TextSize()
 	case depth == 4 && path[3] != wRole && (path[2] == wDelta || path[2] == wMessage):
-		f.content += v.TextSize()
+		f.text += v.TextSize()
 	case depth > 6 && path[3] == wToolCalls && path[5] == wFunction:
-		f.content += v.TextSize()
+		f.tool += v.TextSize()
 	}
 }
 

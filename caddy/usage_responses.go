@@ -13,9 +13,11 @@ type eventKind uint8
 
 const (
 	eventOther      eventKind = iota
-	eventDelta                // content; of Messages the stop reason and the usage
+	eventDelta                // text; of Messages the stop reason and the usage
+	eventCallDelta            // arguments of a call (Responses)
 	eventDone                 // the whole response again (Responses)
 	eventFailed               // an error
+	eventItemBegun            // an item of the output, whose delta events follow (Responses)
 	eventBegun                // message_start (Messages)
 	eventBlockBegun           // content_block_start (Messages)
 	eventBlockEnded           // content_block_stop (Messages)
@@ -45,11 +47,13 @@ func responsesLeaf(u *usage, path *jsonstream.Path, depth int, v jsonstream.Leaf
 	switch {
 	case path[0] == wResponse && depth > 1:
 		responseField(u, path[1:], depth-1, v)
+	case path[0] == wItem && depth == 2 && path[1] == wName:
+		f.name = v.TextSize()
 	case depth != 1:
 	case path[0] == wType:
 		f.kind = responsesKind(v.Text)
 	case path[0] == wDelta:
-		f.content += v.TextSize()
+		f.delta += v.TextSize()
 	case path[0] == wSequence:
 		u.sequence = number(v).n
 	}
@@ -62,6 +66,10 @@ func responsesKind(name []byte) eventKind {
 		return eventDone
 	case "response.failed", "error":
 		return eventFailed
+	case "response.output_item.added":
+		return eventItemBegun
+	case "response.function_call_arguments.delta":
+		return eventCallDelta
 	}
 	if bytes.HasSuffix(name, []byte(".delta")) {
 		return eventDelta
@@ -76,9 +84,12 @@ func responseField(u *usage, path []jsonstream.Word, depth int, v jsonstream.Lea
 	case wUsage:
 		responseUsage(f, path, depth, v)
 	case wOutput:
-		isText := depth == 5 && path[4] == wText || depth == 3 && path[2] == wArguments
-		if isText && !u.isStream {
-			f.content += v.TextSize()
+		switch {
+		case u.isStream: // it has been counted
+		case depth == 5 && path[4] == wText:
+			f.text += v.TextSize()
+		case depth == 3 && (path[2] == wArguments || path[2] == wName):
+			f.tool += v.TextSize()
 		}
 	case wError:
 		f.isError = f.isError || v.IsPresent()

@@ -7,11 +7,13 @@ import "neuronetz-gateway/caddy/internal/jsonstream"
 // their first name.
 const (
 	wArguments = jsonstream.FirstWord + iota
+	wCacheCreation
 	wCacheRead
 	wCachedTokens
 	wChoices
 	wCompletionTokens
 	wContent
+	wContentBlock
 	wDelta
 	wDone
 	wError
@@ -24,9 +26,11 @@ const (
 	wInput
 	wInputDetails
 	wInputTokens
+	wItem
 	wLoadDuration
 	wMessage
 	wModel
+	wName
 	wOutput
 	wOutputTokens
 	wPartialJSON
@@ -49,13 +53,14 @@ const (
 
 // words is the vocabulary of the shapes: all names that one of them looks for.
 var words = map[string]jsonstream.Word{
-	"arguments": wArguments, "cache_read_input_tokens": wCacheRead,
-	"cached_tokens": wCachedTokens, "choices": wChoices, "completion_tokens": wCompletionTokens,
-	"content": wContent, "delta": wDelta, "done": wDone, "error": wError,
+	"arguments": wArguments, "cache_creation_input_tokens": wCacheCreation,
+	"cache_read_input_tokens": wCacheRead,
+	"cached_tokens":           wCachedTokens, "choices": wChoices, "completion_tokens": wCompletionTokens,
+	"content": wContent, "content_block": wContentBlock, "delta": wDelta, "done": wDone, "error": wError,
 	"eval_count": wEvalCount, "eval_duration": wEvalDuration, "finish_reason": wFinishReason,
 	"function": wFunction, "id": wID, "index": wIndex, "input": wInput,
-	"input_tokens_details": wInputDetails, "input_tokens": wInputTokens,
-	"load_duration": wLoadDuration, "message": wMessage, "model": wModel, "output": wOutput,
+	"input_tokens_details": wInputDetails, "input_tokens": wInputTokens, "item": wItem,
+	"load_duration": wLoadDuration, "message": wMessage, "model": wModel, "name": wName, "output": wOutput,
 	"output_tokens": wOutputTokens, "partial_json": wPartialJSON,
 	"prompt_eval_cached_count": wPromptCached, "prompt_tokens_details": wPromptDetails,
 	"prompt_eval_count": wPromptEvalCount, "prompt_eval_duration": wPromptEvalDuration,

@@ -1,0 +1,55 @@
+package gateway
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+)
+
+// TestProgress: the journal notes what a running stream has delivered, once for each time
+// that it moved.
+func TestProgress(t *testing.T) {
+	process, clock := replaceProcess(t)
+	j := newJournal(t, new(disk))
+	owned(t, j)
+	process.journal.Store(j)
+	process.node, process.boot = "n", "b"
+	moving, still := &exchange{id: "moving"}, &exchange{id: "still"}
+	process.streams.add(moving)
+	process.streams.add(still)
+
+	process.writeProgress(clock.now())
+	equal(t, "", written(t, j), "nothing has moved")
+
+	moving.seen.store(&usage{deltas: 2, textBytes: 9, toolBytes: 1})
+	process.writeProgress(clock.now())
+	var line journalLine[progressLine]
+	must(t, json.Unmarshal([]byte(written(t, j)), &line))
+	want := progressLine{
+		V: version, Node: "n", Boot: "b", Seq: 1, At: clock.now().UnixMilli(),
+		Running: []streamProgress{{content{2, 9, 1}, "moving"}},
+	}
+	equalJSON(t, want, line.Content, "progress")
+
+	before := written(t, j)
+	process.writeProgress(clock.now())
+	equal(t, before, written(t, j), "nothing has moved since")
+}
+
+// TestProgressIsBounded: a line never gets too long for its readers.
+func TestProgressIsBounded(t *testing.T) {
+	process, clock := replaceProcess(t)
+	j := newJournal(t, new(disk))
+	owned(t, j)
+	process.journal.Store(j)
+	for i := range maxProgressStreams + 1 {
+		x := &exchange{id: fmt.Sprintf("019ab5c0-1c00-7000-8000-%012d", i)}
+		x.seen.store(&usage{deltas: greatestCount, textBytes: greatestCount, toolBytes: greatestCount})
+		process.streams.add(x)
+	}
+	process.writeProgress(clock.now())
+	equal(t, uint64(2), process.seq.Load(), "lines")
+	if longest := len(written(t, j)); longest > 512<<10 {
+		t.Errorf("%d bytes in two lines", longest)
+	}
+}
