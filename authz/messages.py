@@ -59,8 +59,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
         return datetime.fromtimestamp((self.id.int >> 80) / 1000, UTC)
 
 
-class Reserved(msgspec.Struct, frozen=True):
-    """The tokens held for a request."""
+class Tokens(msgspec.Struct, frozen=True):
+    """Tokens held for a request, or the most that it can be charged."""
 
     input: int
     output: int
@@ -82,10 +82,13 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     key: UUID
     backends: tuple[str, ...]
     max_output: int | None
-    reserved: Reserved
+    reserved: Tokens
+    ceiling: Tokens
     windows: WindowIds
     drop: tuple[str, ...]
     headers: dict[str, str]
+    cold: bool = False
+    """The backend must load the model first."""
     deadline_s: int
     log_prompt: bool = False
 

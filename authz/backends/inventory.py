@@ -59,6 +59,10 @@ class Seen:
         found = (_named(model, self.loaded), _named(model, self.models))
         return next((known.context_length for known in found if known and known.context_length), 0)
 
+    def has_loaded(self, model: str) -> bool:
+        """Return whether a model was in memory when this backend was asked last."""
+        return _named(model, self.loaded) is not None
+
     def digest(self, model: str) -> str | None:
         """Return what a model of this name is here, if this backend reports it."""
         known = _named(model, self.models)

@@ -8,7 +8,7 @@ from attrs import frozen
 
 from authz.decision import rate_headers
 from authz.limiter.admission import Admission
-from authz.messages import Grant, Reserved, WindowIds
+from authz.messages import Grant, Tokens, WindowIds
 from authz.types import GREATEST_COUNT
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ TOKENS_PER_MESSAGE: Final = 8
 TOKENS_PER_TOOL: Final = 64
 BYTES_PER_TOKEN: Final = 4
 """Of a usual prompt; a bound can't use it, since a byte-level tokenizer may need a token per byte."""
+
+OUTPUT_PER_CONTEXT: Final = 10
+"""Ollama ends an answer without a cap at this many times the context (openEndedGenerationContextMultiplier)."""
 
 DROPPED_FIELDS: Final = (
     "keep_alive",
@@ -87,18 +90,21 @@ class Terms:
         A budget shortens the answer to what it has left; else the cap is what was wanted, if anything.
         """
         max_output = admitted.output if self.identity.has_budget else admission.wanted
+        producible = self._producible() if self.route.has_output else 0
         return Grant(
             id=self.ask.id,
             tenant=self.identity.tenant,
             key=self.identity.key,
             backends=tuple(seen.backend.name for seen in self.backends),
             max_output=max_output or None,
-            reserved=Reserved(admitted.input, admitted.output),
+            reserved=Tokens(admitted.input, admitted.output),
+            ceiling=Tokens(admission.bound_in, max_output or producible),
             windows=WindowIds(admitted.windows.day, admitted.windows.month),
             drop=DROPPED_FIELDS,
             headers=rate_headers.of_rates(
                 admitted.requests, admitted.tokens, dialect=self.route.dialect, now=now
             ),
+            cold=not self.backends[0].has_loaded(self.ask.model or ""),
             deadline_s=admission.deadline_s,
         )
 
@@ -126,10 +132,15 @@ class Terms:
         most = self.settings.max_output if self.identity.has_budget else None
         caps = (self.ask.max_output, self.identity.max_output, most)
         known = [cap for cap in caps if cap is not None]
-        return min(GREATEST_COUNT, *known) if known else None
+        return min(self._producible(), *known) if known else None
+
+    def _producible(self) -> int:
+        """Return the most output tokens that any of the backends can produce."""
+        model, default = self.ask.model or "", self.settings.context_length
+        context = max(seen.context_tokens(model) or default for seen in self.backends)
+        return min(GREATEST_COUNT, OUTPUT_PER_CONTEXT * context)
 
     def _expected(self, wanted: int | None) -> int:
-        """Return how long the answer probably is, in tokens."""
-        if wanted is None:
-            return self.settings.expected_output
-        return wanted if self.ask.max_output is not None else min(wanted, self.settings.expected_output)
+        """Return how long the answer probably is, in tokens; a client's cap is a wish, not a forecast."""
+        expected = self.settings.expected_output
+        return expected if wanted is None else min(wanted, expected)

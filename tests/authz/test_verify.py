@@ -48,14 +48,27 @@ async def test_client_cap_is_kept(guard: Guard) -> None:
     assert 7 == json.loads(answer.headers["x-nz-grant"])["max_output"]
 
 
-async def test_no_cap_is_beyond_what_can_be_billed(guard: Guard, session: Session, key: CreatedKey) -> None:
-    """A1: whatever cap a client or a key names, the Grant and its reservation stay what metering settles."""
+async def test_no_cap_is_beyond_what_the_model_can_produce(
+    guard: Guard, session: Session, key: CreatedKey
+) -> None:
+    """A cap of a client or a key is a wish: the ceiling is what can be produced, the hold what is likely."""
+    producible = 10 * 32_768
     for asked in (2**41, 2**53 - 1):
         granted = msgspec.json.decode((await guard.ask(max_output=asked)).headers["x-nz-grant"], type=Grant)
-        assert (GREATEST_COUNT, True) == (granted.max_output, granted.reserved.output <= GREATEST_COUNT)
+        assert (producible, producible) == (granted.max_output, granted.ceiling.output)
+        assert granted.reserved.output <= 1024
     scope = Scope(max_output=GREATEST_COUNT + 1)
     await set_key_limits(session, key.prefix, scope=lambda _: scope)
-    assert GREATEST_COUNT == json.loads((await guard.ask()).headers["x-nz-grant"])["max_output"]
+    assert producible == json.loads((await guard.ask()).headers["x-nz-grant"])["max_output"]
+
+
+async def test_ceiling_is_the_worst_case(guard: Guard) -> None:
+    """Without any cap an answer may be as long as the model lets it; with one, no longer than that."""
+    free = msgspec.json.decode((await guard.ask()).headers["x-nz-grant"], type=Grant)
+    assert (None, 10 * 32_768) == (free.max_output, free.ceiling.output)
+    capped = msgspec.json.decode((await guard.ask(max_output=7)).headers["x-nz-grant"], type=Grant)
+    assert (7, 7) == (capped.max_output, capped.ceiling.output)
+    assert capped.reserved.input <= capped.ceiling.input
 
 
 async def test_a_fault_of_ours_is_a_refusal(settings: Settings, key: CreatedKey) -> None:
