@@ -114,6 +114,7 @@ func goldenExchange(t *testing.T) *exchange {
 		},
 	}
 	x.firstContent = x.start.Add(41 * time.Millisecond)
+	x.sent.Store(true)
 	process.seq.Store(1)
 	return x
 }

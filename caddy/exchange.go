@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -37,7 +38,7 @@ const (
 // record in the journal. Guard and tap find it in the context of the request.
 //
 // Only the goroutine of the request touches it, with two exceptions: run has a lock of its
-// own, and seen is atomic. What others read besides those is set before the exchange
+// own, seen and sent are atomic. What others read besides those is set before the exchange
 // enters the registry, and does not change while it is there.
 type exchange struct {
 	// What the client sent.
@@ -66,7 +67,8 @@ type exchange struct {
 	usage        *usage // nil until a backend answers
 	run          run
 	firstContent time.Time
-	seen         seen // so far, for the control socket and the progress lines
+	sent         atomic.Bool // a backend has been written to: it may have worked
+	seen         seen        // so far, for the control socket and the progress lines
 
 	// What became of it.
 	outcome            outcome

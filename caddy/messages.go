@@ -140,7 +140,7 @@ type progressLine struct {
 	Node    string           `json:"node"`
 	Boot    string           `json:"boot"`
 	Seq     uint64           `json:"seq"`
-	At      int64            `json:"at"` // in milliseconds since 1970
+	At      int64            `json:"at"` // in seconds since 1970
 	Running []streamProgress `json:"running"`
 }
 

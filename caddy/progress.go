@@ -58,7 +58,7 @@ func (s *state) writeProgress(now time.Time) {
 		// A journal that can't be written keeps the line, like every other.
 		_ = s.journal.Load().line(now, "progress", progressLine{
 			V: version, Node: s.node, Boot: s.boot, Seq: s.seq.Add(1),
-			At: now.UnixMilli(), Running: moved[:n],
+			At: now.Unix(), Running: moved[:n],
 		})
 		moved = moved[n:]
 	}

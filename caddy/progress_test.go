@@ -26,7 +26,7 @@ func TestProgress(t *testing.T) {
 	var line journalLine[progressLine]
 	must(t, json.Unmarshal([]byte(written(t, j)), &line))
 	want := progressLine{
-		V: version, Node: "n", Boot: "b", Seq: 1, At: clock.now().UnixMilli(),
+		V: version, Node: "n", Boot: "b", Seq: 1, At: clock.now().Unix(),
 		Running: []streamProgress{{content{2, 9, 1}, "moving"}},
 	}
 	equalJSON(t, want, line.Content, "progress")

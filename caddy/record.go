@@ -69,6 +69,7 @@ func (x *record) addResult(e zapcore.ObjectEncoder) {
 		backend = &x.grant.Backends[0]
 	}
 	addOptional(e, "backend", backend)
+	e.AddBool("sent", x.sent.Load())
 	addOptional(e, "stream", x.request.stream)
 	e.AddString("outcome", string(x.outcome))
 	addOptional(e, "reason", optional(string(x.reason)))

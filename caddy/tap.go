@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"strconv"
 	"time"
 
@@ -57,6 +58,7 @@ func (Tap) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Hand
 
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { x.sent.Store(true) }})
 	deadline := time.Duration(x.grant.DeadlineS) * time.Second
 	x.run.attach(process.clock, http.NewResponseController(w), cancel, deadline)
 	process.streams.add(x)
