@@ -110,10 +110,11 @@ func goldenExchange(t *testing.T) *exchange {
 		}},
 		usage: &usage{
 			terminal: true, input: count{78, true}, output: count{64, true}, cached: count{12, true},
-			deltas: 64, textBytes: 301,
+			isStream: true, deltas: 64, textBytes: 301,
 		},
 	}
 	x.firstContent = x.start.Add(41 * time.Millisecond)
+	x.lastContent, x.blocked = x.firstContent.Add(1160*time.Millisecond), 10*time.Millisecond
 	x.sent.Store(true)
 	process.seq.Store(1)
 	return x

@@ -67,8 +67,10 @@ type exchange struct {
 	usage        *usage // nil until a backend answers
 	run          run
 	firstContent time.Time
-	sent         atomic.Bool // a backend has been written to: it may have worked
-	seen         seen        // so far, for the control socket and the progress lines
+	lastContent  time.Time     // when the client had what was passed on last
+	blocked      time.Duration // between the two, in writes to the client
+	sent         atomic.Bool   // a backend has been written to: it may have worked
+	seen         seen          // so far, for the control socket and the progress lines
 
 	// What became of it.
 	outcome            outcome

@@ -131,10 +131,21 @@ func (x *record) addTimes(e zapcore.ObjectEncoder) {
 	}
 	addOptional(e, "ttft_ms", ttft)
 	e.AddInt64("duration_ms", x.duration.Milliseconds())
+	addOptional(e, "stream_ms", x.streamTime())
 	u := x.answered()
 	addOptional(e, "load_ms", u.load.milliseconds())
 	addOptional(e, "prompt_eval_ms", u.promptEval.milliseconds())
 	addOptional(e, "eval_ms", u.eval.milliseconds())
+}
+
+// streamTime returns how long the backend took from the first content to the last, in
+// milliseconds; nil unless a stream had both.
+func (x record) streamTime() *int64 {
+	if x.usage == nil || !x.usage.isStream || x.usage.deltas < 2 || x.firstContent.IsZero() {
+		return nil
+	}
+	ms := max(0, x.lastContent.Sub(x.firstContent)-x.blocked).Milliseconds()
+	return &ms
 }
 
 // answered returns the usage, an empty one if no backend answered.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -120,6 +121,7 @@ func (t *tapWriter) FlushError() error {
 		return errCancelled
 	}
 	defer t.x.run.endWrite()
+	defer t.noteBlocked(process.clock.now())
 	return http.NewResponseController(t.ResponseWriter).Flush()
 }
 
@@ -134,6 +136,7 @@ func (t *tapWriter) pass(p []byte) (int, error) {
 		return 0, errCancelled
 	}
 	defer t.x.run.endWrite()
+	defer t.noteBlocked(process.clock.now())
 	return t.ResponseWriter.Write(p) //nolint:gosec // passing the answer on is what we are for
 }
 
@@ -169,6 +172,15 @@ func (t *tapWriter) writeFrames(p []byte) (int, error) {
 func (t *tapWriter) noteFirstContent() {
 	if t.x.firstContent.IsZero() && t.x.usage.hasContent() {
 		t.x.firstContent = process.clock.now()
+	}
+}
+
+// noteBlocked adds the time since the client was written to: a client that reads slowly must
+// not make a backend look slow.
+func (t *tapWriter) noteBlocked(since time.Time) {
+	if now := process.clock.now(); !t.x.firstContent.IsZero() {
+		t.x.blocked += now.Sub(since)
+		t.x.lastContent = now
 	}
 }
 

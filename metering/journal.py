@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING, Annotated, Final
-from uuid import UUID
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
 
 import msgspec
-from attrs import frozen
-from msgspec import Meta, Struct
+from attrs import evolve, frozen
+from msgspec import Struct
 
-from authz.types import GREATEST_COUNT
+from metering.lines import VERSION, Boot, Open, Progress, Record, Seconds
+from metering.salvage import UNKNOWN, is_sound, salvaged
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from uuid import UUID
 
     from metering.rows import Line
-
-VERSION: Final = 1
 
 RAW_BYTES: Final = 8192
 """How much of a line a dead letter keeps."""
@@ -28,108 +27,6 @@ GLUE: Final = b'{"level":'
 
 # JSON nested deeper than the decoder's stack is a RecursionError.
 _UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-
-_FIRST_ID_MS: Final = 1_577_836_800_000  # 2020
-_LAST_ID_MS: Final = 4_102_444_800_000  # 2100
-_UUID_VERSION: Final = 7
-
-Count = Annotated[int, Meta(ge=0, le=GREATEST_COUNT)]
-Status = Annotated[int, Meta(ge=0, le=999)]
-Month = Annotated[str, Meta(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
-Seconds = Annotated[float, Meta(ge=0, le=_LAST_ID_MS / 1000)]
-
-
-class Reserved(Struct, frozen=True, gc=False):
-    """Tokens that an admission held."""
-
-    input: Count
-    output: Count
-
-
-class Windows(Struct, frozen=True, gc=False):
-    """The day and the month that pay, decided at admission."""
-
-    day: date
-    month: Month
-
-    @property
-    def month_start(self) -> date:
-        """The month as its first day."""
-        return date(int(self.month[:4]), int(self.month[5:]), 1)
-
-
-class Previous(Struct, frozen=True, gc=False):
-    """The line up to which all lines had been written: the last one of a boot, or of a file of it."""
-
-    boot: UUID
-    seq: Count
-
-
-class Boot(Struct, frozen=True, gc=False):
-    """A Caddy process has started, or goes on in place of a file that was lost.
-
-    Whatever an earlier process left open is dead.
-    """
-
-    v: int
-    node: UUID
-    boot: UUID
-    seq: Count = 0
-    previous: Previous | None = None
-
-
-class Open(Struct, frozen=True, gc=False):
-    """A request is about to go upstream; deadline in unix seconds."""
-
-    v: int
-    id: UUID
-    node: UUID
-    boot: UUID
-    seq: Count
-    tenant: UUID
-    key: UUID
-    reserved: Reserved
-    windows: Windows
-    deadline: Seconds
-
-
-class Record(Struct, frozen=True, gc=False):
-    """A request has ended, whatever became of it; None means "not said", never 0."""
-
-    v: int
-    id: UUID
-    node: UUID
-    boot: UUID
-    seq: Count
-    outcome: str
-    ip: str | None = None
-    lookup: str | None = None
-    tenant: UUID | None = None
-    key: UUID | None = None
-    method: str | None = None
-    path: str | None = None
-    model: str | None = None
-    backend: str | None = None
-    stream: bool | None = None
-    reason: str | None = None
-    status: Status | None = None
-    upstream_status: Status | None = None
-    reserved: Reserved | None = None
-    windows: Windows | None = None
-    max_output: Count | None = None
-    terminal: bool | None = None
-    input_tokens: Count | None = None
-    output_tokens: Count | None = None
-    cached_tokens: Count | None = None
-    deltas: Count | None = None
-    output_bytes: Count | None = None
-    prompt_bytes: Count | None = None
-    images: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
-    ttft_ms: Count | None = None
-    duration_ms: Count | None = None
-    load_ms: Count | None = None
-    prompt_eval_ms: Count | None = None
-    eval_ms: Count | None = None
 
 
 class _Head(Struct, gc=False):
@@ -146,6 +43,7 @@ _head = msgspec.json.Decoder(_Head)
 _version = msgspec.json.Decoder(_Version)
 _boot = msgspec.json.Decoder(Boot)
 _open = msgspec.json.Decoder(Open)
+_progress = msgspec.json.Decoder(Progress)
 _record = msgspec.json.Decoder(Record)
 
 
@@ -155,6 +53,14 @@ class Ended:
 
     at: datetime
     record: Record
+
+
+@frozen
+class Moved:
+    """A progress line and when it was written."""
+
+    at: datetime
+    progress: Progress
 
 
 @frozen
@@ -174,58 +80,66 @@ class Page:
 
     boots: tuple[Boot, ...] = ()
     opens: tuple[Open, ...] = ()
+    progress: tuple[Moved, ...] = ()
     ended: tuple[Ended, ...] = ()
     dead: tuple[DeadLetter, ...] = ()
+    salvaged: tuple[UUID, ...] = ()
+    """Requests of which a field could not be read: they are settled all the same."""
 
 
-Event = Boot | Open | Ended
+Event = Boot | Open | Moved | Ended
 
 
 def refused(line: Line) -> Page:
     """Return the dead letter of a line that Postgres refuses although it is well-formed."""
-    return Page(dead=(_letter(line.position, line.data, "refused"),))
+    return Page(dead=(_dead(line.position, line.data, "refused"),))
 
 
 def understand(lines: Iterable[Line]) -> Page:
-    """Read lines; blank ones say nothing, every other is an event, a dead letter, or one of each."""
-    events: list[Event] = []
-    dead: list[DeadLetter] = []
-    for line in lines:
-        event, letter = _read(line)
-        if event is not None:
-            events.append(event)
-        if letter is not None:
-            dead.append(letter)
+    """Read lines; blank ones are skipped, every other is an event, a dead letter, or one of each."""
+    found = [_read(line) for line in lines]
+    events = [each.event for each in found if each.event is not None]
     return Page(
         boots=tuple(event for event in events if isinstance(event, Boot)),
         opens=tuple(event for event in events if isinstance(event, Open)),
+        progress=tuple(event for event in events if isinstance(event, Moved)),
         ended=tuple(event for event in events if isinstance(event, Ended)),
-        dead=tuple(dead),
+        dead=tuple(each.dead for each in found if each.dead is not None),
+        salvaged=tuple(_id(each.event) for each in found if each.is_salvaged),
     )
 
 
-def _read(line: Line) -> tuple[Event | None, DeadLetter | None]:
+@frozen
+class _Found:
+    """What a line holds."""
+
+    event: Event | None = None
+    dead: DeadLetter | None = None
+    is_salvaged: bool = False
+
+
+def _read(line: Line) -> _Found:
     if line.cut is not None:
-        letter = DeadLetter(line.position, line.cut.length, line.cut.sha256, "too_long", line.data)
-        return None, letter
+        dead = DeadLetter(line.position, line.cut.length, line.cut.sha256, "too_long", line.data)
+        return _Found(dead=dead)
     if not line.data or line.data.isspace():
-        return None, None
-    event = _event(line.data)
-    if not isinstance(event, str):
-        return event, None
+        return _Found()
+    found = _event(line.data)
+    if not isinstance(found, str):
+        return found
     # A write that was torn has no newline, so the next entry hangs on the same line.
     glued_at = line.data.rfind(GLUE)
-    rest = _event(line.data[glued_at:]) if glued_at > 0 else event
+    rest = _event(line.data[glued_at:]) if glued_at > 0 else found
     if not isinstance(rest, str):
-        return rest, _letter(line.position, line.data[:glued_at], "torn")
-    return None, _letter(line.position, line.data, event if line.is_whole else "torn")
+        return evolve(rest, dead=_dead(line.position, line.data[:glued_at], "torn"))
+    return _Found(dead=_dead(line.position, line.data, found if line.is_whole else "torn"))
 
 
-def _letter(position: int, data: bytes, reason: str) -> DeadLetter:
+def _dead(position: int, data: bytes, reason: str) -> DeadLetter:
     return DeadLetter(position, len(data), hashlib.sha256(data).digest(), reason, data[:RAW_BYTES])
 
 
-def _event(data: bytes) -> Event | str:
+def _event(data: bytes) -> _Found | str:
     """Parse the event of a line, or return the reason why it is none."""
     try:
         head = _head.decode(data)
@@ -236,10 +150,10 @@ def _event(data: bytes) -> Event | str:
     try:
         event = _typed(head)
     except _UNDECODABLE:
-        return _why_invalid(head.gateway)
+        return _salvaged(head)
     if _values(event).v != VERSION:
         return "version_unknown"
-    return event if _ids_are_sound(_values(event)) else "id_invalid"
+    return _Found(event) if _is_sound(event) else _salvaged(head, otherwise="id_invalid")
 
 
 def _typed(head: _Head) -> Event:
@@ -247,24 +161,50 @@ def _typed(head: _Head) -> Event:
         return _boot.decode(head.gateway)
     if head.msg == "open":
         return _open.decode(head.gateway)
-    return Ended(datetime.fromtimestamp(head.ts, UTC), _record.decode(head.gateway))
+    at = datetime.fromtimestamp(head.ts, UTC)
+    if head.msg == "progress":
+        return Moved(at, _progress.decode(head.gateway))
+    return Ended(at, _record.decode(head.gateway))
 
 
-def _values(event: Event) -> Boot | Open | Record:
+def _values(event: Event) -> Boot | Open | Progress | Record:
+    if isinstance(event, Moved):
+        return event.progress
     return event.record if isinstance(event, Ended) else event
 
 
-def _why_invalid(gateway: msgspec.Raw) -> str:
-    try:
-        return "field_invalid" if _version.decode(gateway).v == VERSION else "version_unknown"
-    except _UNDECODABLE:
+def _salvaged(head: _Head, *, otherwise: str = "field_invalid") -> _Found | str:
+    """Return what can be read of a line whose request is known, or the reason why it is a dead letter."""
+    if _is_of_another_version(head):
         return "version_unknown"
+    event: Event | None = None
+    if head.msg == "open":
+        event = salvaged(Open, head.gateway)
+    elif head.msg not in {"boot", "progress"}:
+        record = salvaged(Record, head.gateway)
+        event = Ended(datetime.fromtimestamp(head.ts, UTC), record) if record else None
+    if event is None:
+        return otherwise
+    return _Found(event, is_salvaged=True) if _is_sound(event) else "id_invalid"
 
 
-def _ids_are_sound(event: Boot | Open | Record) -> bool:
-    """Whether boot and id are UUIDv7 of this century: their time names a partition, their order counts."""
-    ids = (event.boot,) if isinstance(event, Boot) else (event.boot, event.id)
-    return all(
-        value.int >> 76 & 15 == _UUID_VERSION and _FIRST_ID_MS <= value.int >> 80 < _LAST_ID_MS
-        for value in ids
-    )
+def _is_of_another_version(head: _Head) -> bool:
+    try:
+        return _version.decode(head.gateway).v != VERSION
+    except _UNDECODABLE:
+        return False  # the version is the field that can't be read
+
+
+def _is_sound(event: Event) -> bool:
+    """Return whether its ids are sound; a boot that can't be read has been replaced by one of no node."""
+    values = _values(event)
+    ids = [] if values.boot == UNKNOWN else [values.boot]
+    if isinstance(values, Open | Record):
+        ids.append(values.id)
+    return all(map(is_sound, ids))
+
+
+def _id(event: Event | None) -> UUID:
+    if isinstance(event, Ended):
+        return event.record.id
+    return event.id if isinstance(event, Open) else UNKNOWN

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from metering.journal import Boot, DeadLetter
+    from metering.journal import DeadLetter
+    from metering.lines import Boot
 
 
 @define

@@ -1,76 +1,139 @@
-"""What answers with reported usage teach about a model, for those that come without."""
+"""The figures by which tokens are counted that no backend reported, learned from answers that did.
+
+A figure is one sum over another, so that no single answer moves it far, and clipped to what is possible.
+It is that of the key; as long as a key has shown little, that of its tenant; and only the model's own
+properties (its speed, how it cuts its frames) are taken from other tenants, as the median of three or more.
+So no tenant's traffic moves what another one pays.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from attrs import define
+from attrs import define, field, frozen
 
 from authz.models import canonical
 from metering.cost import EMBEDDINGS
-from metering.rows import Lesson, Ratios, Source
+from metering.figures import Figures, Ratios
+from metering.rows import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
+    from uuid import UUID
 
     from metering.rows import LedgerRow
+
+LEAST_PROMPT_BYTES: Final = 200
+"""Of a shorter prompt most tokens are the template's."""
+
+LOADED_MS: Final = 500
+"""A model that was in memory is found faster than this."""
+
+
+@frozen
+class Figure:
+    """A ratio of two sums: how it is computed, blended with what is known before, and clipped."""
+
+    numerator: str
+    denominator: str
+    least: float
+    most: float
+    prior_weight: float
+    """In units of the denominator: how much the figure known before counts."""
+
+
+FIGURES: Final = {
+    "input_bytes_per_token": Figure("prompt_bytes", "prompt_tokens", 1, 16, 200),
+    "embedding_bytes_per_token": Figure("embedded_bytes", "embedded_tokens", 0.2, 16, 1),
+    "output_bytes_per_token": Figure("text_bytes", "text_tokens", 1, 16, 50),
+    "output_tokens_per_delta": Figure("delta_tokens", "deltas", 1, 8, 16),
+    "tool_bytes_per_token": Figure("tool_bytes", "tool_tokens", 0.5, 8, 4),
+    "output_tokens_per_s": Figure("eval_tokens", "eval_ms", 1, 2000, 100),
+    "prompt_ms_per_token": Figure("prompt_ms", "evaluated_tokens", 0, 1000, 50),
+    "load_ms": Figure("load_ms", "loads", 0, 600_000, 0.1),
+}
+
+
+def figures(rows: Iterable[LedgerRow]) -> list[Figures]:
+    """Sum the answers of a batch for each key and each tenant, in the order in which they are locked."""
+    sums: defaultdict[tuple[str, UUID, UUID], _Sums] = defaultdict(_Sums)
+    for row in rows:
+        if (
+            row.usage_source != Source.REPORTED
+            or not row.model
+            or row.tenant_id is None
+            or row.key_id is None
+        ):
+            continue
+        for scope in (row.key_id, row.tenant_id):
+            sums[canonical(row.model), scope, row.tenant_id].add(row)
+    return [
+        Figures(model, scope, tenant, of.answers, **of.sums)
+        for (model, scope, tenant), of in sorted(sums.items())
+        if of.sums
+    ]
+
+
+def ratios(model: Mapping[str, float], *scopes: Figures | None) -> Ratios:
+    """Blend the medians of a model with the sums of a tenant and a key, each heavier than the one before."""
+    blended = {}
+    defaults = Ratios()
+    for name, figure in FIGURES.items():
+        value = model.get(name, getattr(defaults, name))
+        for sums in scopes:
+            if sums is not None:
+                value = _blend(figure, value, sums)
+        blended[name] = value
+    return Ratios(**blended)
+
+
+def _blend(figure: Figure, prior: float, sums: Figures) -> float:
+    scale = 1000.0 if figure.denominator.endswith("_ms") else 1.0  # sums are in ms, rates by the second
+    numerator, denominator = getattr(sums, figure.numerator) * scale, getattr(sums, figure.denominator)
+    weight = figure.prior_weight
+    value = (prior * weight + numerator) / (weight + denominator)
+    return float(min(max(value, figure.least), figure.most))
 
 
 @define
 class _Sums:
-    prompt_bytes: int = 0
-    input_tokens: int = 0
-    output_bytes: int = 0
-    output_tokens: int = 0
-    eval_ms: int = 0
-    deltas: int = 0
-    delta_tokens: int = 0
-    template_tokens: int = 0
-    samples: int = 0
+    answers: int = 0
+    sums: defaultdict[str, float] = field(factory=lambda: defaultdict(float))
 
     def add(self, row: LedgerRow) -> None:
-        self.prompt_bytes += row.prompt_bytes or 0
-        self.input_tokens += row.input_tokens
-        self.output_bytes += row.output_bytes or 0
-        self.output_tokens += row.output_tokens
-        self.eval_ms += row.eval_ms or row.duration_ms or 0
-        if row.deltas:
-            self.deltas += row.deltas
-            self.delta_tokens += row.output_tokens
-        self.template_tokens = max(self.template_tokens, row.input_tokens - (row.prompt_bytes or 0))
-        self.samples += 1
+        self.answers += 1
+        self._add_prompt(row)
+        if row.load_ms and row.load_ms >= LOADED_MS:
+            self._sum(load_ms=row.load_ms, loads=1)
+        if row.path not in EMBEDDINGS and row.output_tokens > 0:
+            self._add_answer(row)
 
-    def ratios(self) -> Ratios:
-        return Ratios(
-            self.prompt_bytes / self.input_tokens,
-            self.output_bytes / self.output_tokens,
-            max(1.0, self.delta_tokens / self.deltas) if self.deltas else 1.0,
-            self.output_tokens * 1000 / self.eval_ms,
-        )
+    def _add_prompt(self, row: LedgerRow) -> None:
+        if not row.input_tokens or not row.prompt_bytes or row.images:
+            return
+        if row.path in EMBEDDINGS:
+            self._sum(embedded_bytes=row.prompt_bytes, embedded_tokens=row.input_tokens)
+        elif row.prompt_bytes >= LEAST_PROMPT_BYTES:
+            self._sum(prompt_bytes=row.prompt_bytes, prompt_tokens=row.input_tokens)
+        if row.prompt_eval_ms:
+            evaluated = max(0, row.input_tokens - (row.cached_tokens or 0))
+            self._sum(prompt_ms=row.prompt_eval_ms, evaluated_tokens=evaluated)
 
+    def _add_answer(self, row: LedgerRow) -> None:
+        text, tool = row.text_bytes or 0, row.tool_bytes or 0
+        if tool:
+            of_text = row.deltas or text / Ratios().output_bytes_per_token
+            self._sum(tool_bytes=tool, tool_tokens=max(1.0, row.output_tokens - of_text))
+        elif text:
+            self._sum(text_bytes=text, text_tokens=row.output_tokens)
+            if row.deltas:
+                self._sum(deltas=row.deltas, delta_tokens=row.output_tokens)
+        if row.eval_ms:
+            self._sum(eval_ms=row.eval_ms, eval_tokens=row.output_tokens)
+        elif row.stream_ms:
+            self._sum(eval_ms=row.stream_ms, eval_tokens=row.output_tokens)
 
-def lessons(rows: Iterable[LedgerRow]) -> list[Lesson]:
-    """Average per model, over rows that report all of it; images would spoil bytes per token."""
-    sums: defaultdict[str, _Sums] = defaultdict(_Sums)
-    for row in rows:
-        if row.model is not None and _teaches(row):
-            sums[canonical(row.model)].add(row)
-    return [_lesson(model, sums[model]) for model in sorted(sums)]
-
-
-def _lesson(model: str, sums: _Sums) -> Lesson:
-    return Lesson(model, sums.ratios(), sums.template_tokens, sums.samples)
-
-
-def _teaches(row: LedgerRow) -> bool:
-    return bool(
-        row.usage_source == Source.REPORTED
-        and row.path not in EMBEDDINGS
-        and row.prompt_bytes
-        and row.input_tokens > 0
-        and row.output_bytes
-        and row.output_tokens > 0
-        and (row.eval_ms or row.duration_ms)
-        and not row.images
-    )
+    def _sum(self, **values: float) -> None:
+        for name, value in values.items():
+            self.sums[name] += value

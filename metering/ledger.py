@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
     from authz.types import OpenRequest
     from metering.cost import Cost
-    from metering.journal import Ended, Open, Record
-    from metering.rows import Ratios
+    from metering.figures import Ratios
+    from metering.journal import Ended
+    from metering.lines import Open, Record
 
 
 TEXT_CHARS: Final = 512
@@ -24,7 +25,7 @@ def settlement(ended: Ended, owner: Owner | None, ratios: Ratios, cost: Cost) ->
     """Return the row of a record; a request without a known tenant costs nothing."""
     record = ended.record
     day, month = _windows(record)
-    counted = cost.source is Source.COUNTED
+    counted = cost.source in {Source.COUNTED, Source.PROGRESS}
     return LedgerRow(
         request_id=record.id,
         entry=SETTLEMENT,
@@ -63,6 +64,14 @@ def settlement(ended: Ended, owner: Owner | None, ratios: Ratios, cost: Cost) ->
         load_ms=record.load_ms,
         prompt_eval_ms=record.prompt_eval_ms,
         eval_ms=record.eval_ms,
+        ceiling_input=record.ceiling.input if record.ceiling else None,
+        ceiling_output=record.ceiling.output if record.ceiling else None,
+        text_bytes=record.text_bytes,
+        tool_bytes=record.tool_bytes,
+        messages=record.messages,
+        tools=record.tools,
+        cold=record.cold,
+        stream_ms=record.stream_ms,
         input_tokens=cost.input_tokens,
         output_tokens=cost.output_tokens,
         overrun_tokens=cost.overrun_tokens,
@@ -71,27 +80,7 @@ def settlement(ended: Ended, owner: Owner | None, ratios: Ratios, cost: Cost) ->
         output_bytes_per_token=ratios.output_bytes_per_token if counted else None,
         output_tokens_per_delta=ratios.output_tokens_per_delta if counted else None,
         output_tokens_per_s=ratios.output_tokens_per_s if counted else None,
-    )
-
-
-def orphan(row: OpenRow, at: datetime) -> LedgerRow:
-    """Return the row of a request whose record never came: it pays what it had reserved."""
-    return LedgerRow(
-        request_id=row.request_id,
-        entry=SETTLEMENT,
-        at=at,
-        node=row.node,
-        boot=row.boot,
-        tenant_id=row.owner.tenant,
-        key_id=row.owner.key,
-        outcome="orphaned",
-        reserved_input=row.reserved_input,
-        reserved_output=row.reserved_output,
-        day=row.day,
-        month=row.month,
-        input_tokens=row.reserved_input,
-        output_tokens=row.reserved_output,
-        usage_source=Source.RESERVED,
+        tool_bytes_per_token=ratios.tool_bytes_per_token if counted else None,
     )
 
 
@@ -138,6 +127,15 @@ def open_row(line: Open) -> OpenRow:
         day=line.windows.day,
         month=line.windows.month_start,
         deadline=datetime.fromtimestamp(line.deadline, UTC),
+        ip=storable(line.ip),
+        path=storable(line.path),
+        model=storable(line.model),
+        backend=storable(line.backend),
+        stream=line.stream,
+        ceiling_input=line.ceiling.input if line.ceiling else None,
+        ceiling_output=line.ceiling.output if line.ceiling else None,
+        prompt_bytes=line.prompt_bytes,
+        images=line.images,
     )
 
 

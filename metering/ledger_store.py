@@ -11,7 +11,7 @@ import sql
 from authz.types import Closed, Total
 from metering.connection import Connection
 from metering.refusals import KEPT_PER_MINUTE
-from metering.rows import Charged, OpenRow, Owner, Ratios, TenantTotal, Unpublished
+from metering.rows import Charged, OpenRow, Owner, TenantTotal, Unpublished
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
-    from metering.rows import Increase, KeyMinute, LedgerRow, Lesson, Refused, Use
+    from metering.rows import Increase, KeyMinute, LedgerRow, Refused, Use
 
 
 @define
@@ -59,6 +59,15 @@ class LedgerStore(Connection):
                     row.day,
                     row.month,
                     row.deadline,
+                    row.ip,
+                    row.path,
+                    row.model,
+                    row.backend,
+                    row.stream,
+                    row.ceiling_input,
+                    row.ceiling_output,
+                    row.prompt_bytes,
+                    row.images,
                 )
                 for row in rows
             ],
@@ -114,33 +123,6 @@ class LedgerStore(Connection):
             used=[increase.tokens for increase in increases],
         )
         return [_tenant_total(row) for row in rows]
-
-    async def ratios(self, models: Collection[str]) -> dict[str, Ratios]:
-        """Return the figures learned of each model."""
-        if not models:
-            return {}
-        rows = await self._rows("ratios", models=list(models))
-        return {row["model"]: Ratios(*list(row)[1:]) for row in rows}
-
-    async def learn(self, lessons: Collection[Lesson]) -> None:
-        """Move the averages of models."""
-        if not lessons:
-            return
-        await self._do(
-            "learn",
-            lessons=[
-                (
-                    lesson.model,
-                    lesson.ratios.input_bytes_per_token,
-                    lesson.ratios.output_bytes_per_token,
-                    lesson.ratios.output_tokens_per_delta,
-                    lesson.ratios.output_tokens_per_s,
-                    lesson.template_tokens,
-                    lesson.samples,
-                )
-                for lesson in lessons
-            ],
-        )
 
     async def unpublished(self, count: int) -> list[Unpublished]:
         """Ledger rows that Redis has not been told of, by tenant."""
@@ -227,6 +209,15 @@ def _open_row(row: asyncpg.Record) -> OpenRow:
         row["day"],
         row["month"],
         row["deadline"],
+        row["ip"],
+        row["path"],
+        row["model"],
+        row["backend"],
+        row["stream"],
+        row["ceiling_input"],
+        row["ceiling_output"],
+        row["prompt_bytes"],
+        row["images"],
     )
 
 

@@ -53,7 +53,7 @@ class Metrics(Collector):
             buckets=_BUCKETS_S,
             registry=registry,
         )
-        self._orphans = Counter("gateway_orphans", "Requests charged what they reserved.", registry=registry)
+        self._orphans = Counter("gateway_orphans", "Requests whose record never came.", registry=registry)
         self._overrun_tokens = Counter(
             "gateway_overrun_tokens", "Tokens charged beyond a reservation.", registry=registry
         )
@@ -94,7 +94,7 @@ class Metrics(Collector):
         counts = (len(page.boots), len(page.opens), settled, len(page.ended) - settled, len(page.dead))
         for result, count in zip(_RESULTS, counts, strict=True):
             self._lines[result].inc(count)
-        self._orphans.inc(sum(row.usage_source == Source.RESERVED for row in rows))
+        self._orphans.inc(sum(row.usage_source == Source.PROGRESS for row in rows))
         self._overrun_tokens.inc(sum(row.overrun_tokens for row in rows))
 
     def counted(self, tally: Tally) -> None:

@@ -1,44 +1,122 @@
 """Requests whose record never came.
 
-One that is in the journal pays what it had reserved, once it is certain that no record will come. A
-reservation that no journal knows never ran: it costs nothing.
+One that is in the journal pays what its last progress line says, once it is certain that no record will
+come. A reservation that no journal knows never ran: it costs nothing.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
-from metering.ledger import orphan, swept
+from authz.models import canonical
+from metering.cost import ORPHANED, cost
+from metering.figures import ModelOwner
+from metering.journal import Ended
+from metering.ledger import settlement, swept
+from metering.lines import VERSION, Record, Tokens, Windows
+from metering.progress import Delivered, Orphan
 from metering.rows import Owner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
     from uuid import UUID
 
     from authz.limiter.limiter import Limiter
-    from metering.journal import Boot
+    from metering.figures import Ratios
     from metering.ledger_store import LedgerStore
-    from metering.rows import LedgerRow
+    from metering.lines import Boot
+    from metering.progress_store import ProgressStore
+    from metering.rows import LedgerRow, OpenRow
 
 GRACE: Final = timedelta(seconds=60)
 """How long after a request's deadline its record may still come."""
 
+PROGRESS_EVERY: Final = timedelta(seconds=1)
+"""How often Caddy notes what its streams have delivered (progressEvery in caddy/progress.go)."""
+
 
 async def take_orphans(
-    ledger: LedgerStore, boots: Sequence[Boot], *, node: UUID, eof_at: datetime | None, at: datetime
-) -> list[LedgerRow]:
+    ledger: LedgerStore,
+    progress: ProgressStore,
+    boots: Sequence[Boot],
+    *,
+    node: UUID,
+    eof_at: datetime | None,
+) -> list[Orphan]:
     """Close what a later boot of its node, or an end of file after its deadline, proves dead.
 
     eof_at is the end of this node's journal that the transaction commits to; None if it is not one.
     """
-    taken = []
+    taken: list[tuple[OpenRow, datetime | None]] = []
     for boot in boots:
-        taken += await ledger.take_dead_boots(boot.node, boot.boot)
+        taken += [(row, _began(boot.boot)) for row in await ledger.take_dead_boots(boot.node, boot.boot)]
     if eof_at is not None:
-        taken += await ledger.take_overdue(node, eof_at - GRACE)
-    return [orphan(row, at) for row in taken]
+        taken += [(row, None) for row in await ledger.take_overdue(node, eof_at - GRACE)]
+    known = await progress.of({row.boot for row, _ in taken})
+    for boot in boots:
+        await progress.forget(boot.node, boot.boot)
+    return [Orphan(row, known.get(row.boot), ended_at) for row, ended_at in taken]
+
+
+def asked(row: OpenRow) -> ModelOwner:
+    """Return the model and the owner by whose figures an open request is priced."""
+    return ModelOwner(canonical(row.model or ""), row.owner)
+
+
+def priced(orphan: Orphan, ratios: Ratios, *, at: datetime) -> LedgerRow:
+    """Return the row of a request whose record never came.
+
+    It pays as one that was cut off at its last progress line, and for a second more, or the time until its
+    process had ended: no line can tell of that.
+    """
+    row, progress = orphan.row, orphan.progress
+    delivered = progress.delivered.get(row.request_id) if progress else None
+    delivered = delivered or Delivered(0, 0, 0)
+    unseen = PROGRESS_EVERY
+    if progress and progress.progress_at and orphan.ended_at:
+        unseen = min(unseen, orphan.ended_at - progress.progress_at)
+    ran = (progress.last_at if progress else at) - _began(row.request_id)
+    record = Record(
+        v=VERSION,
+        id=row.request_id,
+        node=row.node,
+        boot=row.boot,
+        seq=0,
+        outcome=ORPHANED,
+        ip=row.ip,
+        tenant=row.owner.tenant,
+        key=row.owner.key,
+        path=row.path,
+        model=row.model,
+        backend=row.backend or "",
+        stream=row.stream,
+        reserved=Tokens(row.reserved_input, row.reserved_output),
+        ceiling=_ceiling(row),
+        windows=Windows(row.day, f"{row.month:%Y-%m}"),
+        deltas=delivered.deltas,
+        text_bytes=delivered.text_bytes,
+        tool_bytes=delivered.tool_bytes,
+        prompt_bytes=row.prompt_bytes,
+        images=row.images,
+        duration_ms=_ms(ran),
+    )
+    charged = cost(record, ratios, unseen_s=_ms(unseen) / 1000)
+    return settlement(Ended(at, record), row.owner, ratios, charged)._replace(seq=None, backend=row.backend)
+
+
+def _ceiling(row: OpenRow) -> Tokens | None:
+    if row.ceiling_input is None or row.ceiling_output is None:
+        return None
+    return Tokens(row.ceiling_input, row.ceiling_output)
+
+
+def _ms(duration: timedelta) -> int:
+    return max(0, duration // timedelta(milliseconds=1))
+
+
+def _began(uuid7: UUID) -> datetime:
+    return datetime.fromtimestamp((uuid7.int >> 80) / 1000, UTC)
 
 
 async def sweep(ledger: LedgerStore, limiter: Limiter, *, node: UUID, at: datetime) -> int:

@@ -82,28 +82,8 @@ class Source(StrEnum):
 
     REPORTED = "reported"
     COUNTED = "counted"
-    RESERVED = "reserved"
+    PROGRESS = "progress"
     NONE = "none"
-
-
-@frozen
-class Ratios:
-    """What a model has shown so far; the defaults hold until it has shown anything."""
-
-    input_bytes_per_token: float = 4.0
-    output_bytes_per_token: float = 4.0
-    output_tokens_per_delta: float = 1.0
-    output_tokens_per_s: float = 50.0
-
-
-@frozen
-class Lesson:
-    """What some answers of a model have shown, as means."""
-
-    model: str
-    ratios: Ratios
-    template_tokens: int
-    samples: int
 
 
 SETTLEMENT: Final = 0
@@ -137,6 +117,15 @@ class OpenRow:
     day: date
     month: date
     deadline: datetime
+    ip: str | None = None
+    path: str | None = None
+    model: str | None = None
+    backend: str | None = None
+    stream: bool | None = None
+    ceiling_input: int | None = None
+    ceiling_output: int | None = None
+    prompt_bytes: int | None = None
+    images: int | None = None
 
 
 @frozen
@@ -199,6 +188,15 @@ class LedgerRow(NamedTuple):
     output_bytes_per_token: float | None = None
     output_tokens_per_delta: float | None = None
     output_tokens_per_s: float | None = None
+    ceiling_input: int | None = None
+    ceiling_output: int | None = None
+    text_bytes: int | None = None
+    tool_bytes: int | None = None
+    messages: int | None = None
+    tools: int | None = None
+    cold: bool | None = None
+    stream_ms: int | None = None
+    tool_bytes_per_token: float | None = None
 
     @property
     def partition(self) -> date:

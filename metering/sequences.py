@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from uuid import UUID
 
-    from metering.journal import Boot, Open, Page, Record
+    from metering.journal import Page
+    from metering.lines import Boot, Open, Progress, Record
 
 WINDOW: Final = 1000
 """Lines are written out of order by this much at most."""
@@ -97,7 +98,7 @@ def untaken(known: Mapping[UUID, Sequence], page: Page, node: UUID) -> Page:
     """
     taken: set[tuple[UUID, int]] = set()
 
-    def is_new(line: Boot | Open | Record) -> bool:
+    def is_new(line: Boot | Open | Progress | Record) -> bool:
         place = line.boot, line.seq
         sequence = known.get(line.boot)
         if line.node != node:
@@ -111,6 +112,7 @@ def untaken(known: Mapping[UUID, Sequence], page: Page, node: UUID) -> Page:
         page,
         boots=tuple(filter(is_new, page.boots)),
         opens=tuple(filter(is_new, page.opens)),
+        progress=tuple(line for line in page.progress if is_new(line.progress)),
         ended=tuple(line for line in page.ended if is_new(line.record)),
     )
 
@@ -122,7 +124,8 @@ def advanced(known: Mapping[UUID, Sequence], page: Page, node: UUID) -> list[Seq
     """
     numbers: defaultdict[UUID, list[int]] = defaultdict(list)
     boots = [boot for boot in page.boots if boot.node == node]
-    lines: list[Boot | Open | Record] = [*page.boots, *page.opens]
+    lines: list[Boot | Open | Progress | Record] = [*page.boots, *page.opens]
+    lines += [moved.progress for moved in page.progress]
     lines += [ended.record for ended in page.ended]
     for line in lines:
         if line.node == node:

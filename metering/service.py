@@ -18,10 +18,12 @@ from authz.errors import LimiterUnavailable, StoreUnavailable
 from authz.limiter.limiter import Limiter
 from authz.store import Store as Versions
 from metering.connection import RowsRefusedError
+from metering.figure_store import FigureStore
 from metering.journal import refused, understand
 from metering.journal_store import JournalStore
 from metering.ledger_store import LedgerStore
 from metering.metrics import Metrics
+from metering.progress_store import ProgressStore
 from metering.publish import Publisher
 from metering.settle import Batch, MarkMovedError, Settlement
 from metering.tail import Tail
@@ -97,7 +99,16 @@ class Metering:
         """Take up a node's journal where Postgres says."""
         journal = JournalStore.beside(ledger)
         sequences = {sequence.boot: sequence for sequence in await journal.sequences(node)}
-        settlement = Settlement(journal, ledger, node, around.reach, around.metrics, sequences)
+        settlement = Settlement(
+            journal,
+            ledger,
+            FigureStore.beside(ledger),
+            ProgressStore.beside(ledger),
+            node,
+            around.reach,
+            around.metrics,
+            sequences,
+        )
         tail = Tail.resume(around.journal, await journal.marks(node))
         eof_at = await journal.eof_at(node)
         around.metrics.follow(tail, eof_at)

@@ -11,13 +11,15 @@ from authz.errors import GatewayError
 from authz.models import canonical
 from metering.connection import RowsRefusedError
 from metering.cost import FREE, cost
-from metering.learn import lessons
+from metering.figures import ModelOwner, Ratios
+from metering.learn import figures
 from metering.ledger import adjustment, open_row, settlement, storable
-from metering.orphans import take_orphans
+from metering.orphans import asked, take_orphans
+from metering.orphans import priced as priced_orphan
 from metering.publish import publications
 from metering.refusals import key_minutes, sort_out
 from metering.rollup import uses
-from metering.rows import Owner, Ratios, Source
+from metering.rows import Owner, Source
 from metering.sequences import advanced, untaken
 from metering.windows import increases
 
@@ -26,10 +28,13 @@ if TYPE_CHECKING:
     from datetime import date, datetime
     from uuid import UUID
 
-    from metering.journal import Ended, Page, Record
+    from metering.figure_store import FigureStore
+    from metering.journal import Page
     from metering.journal_store import JournalStore
     from metering.ledger_store import LedgerStore
+    from metering.lines import Record
     from metering.metrics import Metrics
+    from metering.progress_store import ProgressStore
     from metering.rows import LedgerRow, Mark, Publication, TenantTotal
     from metering.sequences import Sequence
 
@@ -62,6 +67,8 @@ class Settlement:
 
     _journal: JournalStore
     _ledger: LedgerStore
+    _figures: FigureStore
+    _progress: ProgressStore
     _node: UUID
     _reach: Callable[[str], None]
     _metrics: Metrics
@@ -73,7 +80,7 @@ class Settlement:
         if batch.before is not None:
             batch = evolve(batch, page=untaken(self._sequences, batch.page, self._node))
         # Keys and ratios never take a request back, so they may be read before the transaction.
-        priced = await self._priced(batch.page.ended)
+        priced = await self._priced(batch)
         sequences = advanced(self._sequences, batch.page, self._node)
         try:
             added, totals = await self._commit(batch, priced, sequences)
@@ -83,6 +90,8 @@ class Settlement:
         self._reach("committed")
         self._metrics.committed(batch.page, added)
         self._alarm(added, sequences)
+        for request_id in batch.page.salvaged:
+            log.error("metering.line_salvaged", request=request_id)
         self._days |= {row.partition for row in added}
         self._sequences |= {sequence.boot: sequence for sequence in sequences}
         return publications(added, totals)
@@ -92,7 +101,7 @@ class Settlement:
         for row in added:
             if row.overrun_tokens:
                 log.error("metering.reservation_overrun", request=row.request_id, tokens=row.overrun_tokens)
-            if row.usage_source == Source.RESERVED:
+            if row.usage_source == Source.PROGRESS:
                 log.warning("metering.request_orphaned", request=row.request_id, tokens=row.tokens)
         for sequence in sequences:
             known = self._sequences.get(sequence.boot)
@@ -112,9 +121,9 @@ class Settlement:
             added = await self._add(told_apart.rows, orphans)
             self._reach("ledger_written")
             await self._keep(batch, sequences)
-            await self._ledger.learn(lessons(added))
             await self._ledger.add_refusals(told_apart.refused())
             await self._ledger.add_uses(uses(added))
+            await self._figures.learn(figures(added))
             # Every batch of a tenant, from every node, waits for these rows: they come last.
             totals = await self._ledger.raise_windows(increases(added))
             self._reach("windows_raised")
@@ -126,16 +135,18 @@ class Settlement:
         if not await self._journal.move_mark(self._node, batch.before, batch.after):
             raise MarkMovedError("Another metering process reads this journal, too.")
 
-    async def _priced(self, ended: Iterable[Ended]) -> dict[UUID, LedgerRow]:
+    async def _priced(self, batch: Batch) -> dict[UUID, LedgerRow]:
         """Return the row of every record; of two records of one request the first counts."""
-        ratios = await self._ledger.ratios({_model(line.record) for line in ended})
+        ended = batch.page.ended
         nameless = [line.record.lookup for line in ended if line.record.tenant is None]
         owners = await self._ledger.owners({storable(lookup) or "" for lookup in nameless} - {""})
+        owned = [(line, _owner(line.record, owners)) for line in ended]
+        wanted = {_asked(line.record, owner) for line, owner in owned if owner}
+        ratios = await self._figures.ratios(wanted, at=batch.at)
         rows: dict[UUID, LedgerRow] = {}
-        for line in ended:
-            shown = ratios.get(_model(line.record), DEFAULTS)
-            owner = _owner(line.record, owners)
-            row = settlement(line, owner, shown, cost(line.record, shown) if owner else FREE)
+        for line, owner in owned:
+            known = ratios[_asked(line.record, owner)] if owner else DEFAULTS
+            row = settlement(line, owner, known, cost(line.record, known) if owner else FREE)
             rows.setdefault(line.record.id, row)
         return rows
 
@@ -149,7 +160,12 @@ class Settlement:
         await self._ledger.end_open(ended)
         for boot in page.boots:
             await self._journal.add_boot(boot)
-        return await take_orphans(self._ledger, page.boots, node=self._node, eof_at=batch.eof_at, at=batch.at)
+        await self._progress.note(page)
+        orphans = await take_orphans(
+            self._ledger, self._progress, page.boots, node=self._node, eof_at=batch.eof_at
+        )
+        ratios = await self._figures.ratios({asked(orphan.row) for orphan in orphans}, at=batch.at)
+        return [priced_orphan(orphan, ratios[asked(orphan.row)], at=batch.at) for orphan in orphans]
 
     async def _add(self, priced: dict[UUID, LedgerRow], orphans: Iterable[LedgerRow]) -> list[LedgerRow]:
         """Add rows to the ledger; answers those that were not there, which alone count."""
@@ -183,5 +199,5 @@ def _owner(record: Record, owners: dict[str, Owner]) -> Owner | None:
     return owners.get(record.lookup or "")
 
 
-def _model(record: Record) -> str:
-    return canonical(storable(record.model) or "")
+def _asked(record: Record, owner: Owner) -> ModelOwner:
+    return ModelOwner(canonical(storable(record.model) or ""), owner)

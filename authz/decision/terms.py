@@ -28,7 +28,7 @@ BYTES_PER_TOKEN: Final = 4
 """Of a usual prompt; a bound can't use it, since a byte-level tokenizer may need a token per byte."""
 
 OUTPUT_PER_CONTEXT: Final = 10
-"""Ollama ends an answer without a cap at this many times the context (openEndedGenerationContextMultiplier)."""
+"""Ollama ends an answer without a cap at so many contexts (its openEndedGenerationContextMultiplier)."""
 
 DROPPED_FIELDS: Final = (
     "keep_alive",

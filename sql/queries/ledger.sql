@@ -54,12 +54,12 @@ SELECT request_id
 FROM added;
 
 -- name: orphans_charged(ids)
--- metering.settle: which of these requests were settled at their reservation and not adjusted yet.
+-- metering.settle: which of these requests were settled without their record and not adjusted yet.
 SELECT l.request_id, l.tenant_id, l.key_id, l.day, l.month, l.input_tokens, l.output_tokens
 FROM ledger AS l
 WHERE l.request_id = ANY(:ids::uuid[])
     AND l.entry = 0
-    AND (l.usage_source = 'reserved' OR l.outcome = 'swept')
+    AND l.outcome IN ('orphaned', 'swept')
     AND NOT EXISTS (SELECT FROM ledger AS a WHERE a.request_id = l.request_id AND a.entry = 1);
 
 -- name: raise_windows(scopes, periods, starts, tenants, used)
@@ -72,38 +72,6 @@ ORDER BY u.scope_id, u.period, u.start
 ON CONFLICT (scope_id, period, start) DO UPDATE
 SET used = w.used + excluded.used, version = w.version + 1
 RETURNING tenant_id, scope_id, period, start, used, version;
-
--- name: ratios(models)
--- metering.settle: what models have shown.
-SELECT model, input_bytes_per_token, output_bytes_per_token, output_tokens_per_delta, output_tokens_per_s
-FROM model_ratios
-WHERE model = ANY(:models::text[]);
-
--- name: learn(lessons)!
--- metering.settle: moving averages over about the last thousand answers of a model.
-INSERT INTO model_ratios AS m
-    (
-        model, input_bytes_per_token, output_bytes_per_token, output_tokens_per_delta, output_tokens_per_s,
-        template_tokens, samples
-    )
-SELECT l.*
-FROM unnest(:lessons::model_ratios[]) AS l
-ORDER BY l.model
-ON CONFLICT (model) DO UPDATE
-SET input_bytes_per_token = m.input_bytes_per_token
-        + (excluded.input_bytes_per_token - m.input_bytes_per_token)
-        * excluded.samples / (least(m.samples, 1000) + excluded.samples),
-    output_bytes_per_token = m.output_bytes_per_token
-        + (excluded.output_bytes_per_token - m.output_bytes_per_token)
-        * excluded.samples / (least(m.samples, 1000) + excluded.samples),
-    output_tokens_per_delta = m.output_tokens_per_delta
-        + (excluded.output_tokens_per_delta - m.output_tokens_per_delta)
-        * excluded.samples / (least(m.samples, 1000) + excluded.samples),
-    template_tokens = greatest(m.template_tokens, excluded.template_tokens),
-    output_tokens_per_s = m.output_tokens_per_s
-        + (excluded.output_tokens_per_s - m.output_tokens_per_s)
-        * excluded.samples / (least(m.samples, 1000) + excluded.samples),
-    samples = m.samples + excluded.samples;
 
 -- name: unpublished(count)
 -- metering.publish, on start and after a failure: closed requests that Redis has not been told of.

@@ -7,7 +7,7 @@ import pytest
 
 import sql
 
-FILES = ("authz", "admin", "journal", "ledger", "books")
+FILES = ("authz", "admin", "journal", "ledger", "books", "figures", "progress")
 
 
 @pytest.mark.parametrize("name", FILES)

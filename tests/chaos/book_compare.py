@@ -17,15 +17,15 @@ class Verdict(StrEnum):
     """How a request stands on the bill; those that begin with `wrong` may not be."""
 
     EXACT = "billed as the backend counted"
-    BOUNDED = "ended early: delivered <= billed <= reserved"
-    RESERVED = "died with Caddy: the reservation"
+    BOUNDED = "ended early: delivered <= billed <= the ceiling"
+    PROGRESS = "died with Caddy: its last progress, within the ceiling"
     FREE = "refused: nothing"
     COUNTED = "refused: counted by the minute"
     UNSEEN = "unanswered, never ran"
     WRONG_UNBILLED = "wrong: ran, not billed"
     WRONG_AMOUNT = "wrong: ran, billed otherwise"
     WRONG_FREE = "wrong: never ran, billed"
-    WRONG_RESERVED = "wrong: orphaned though its Caddy lived"
+    WRONG_ORPHAN = "wrong: orphaned though its Caddy lived"
     WRONG_TWICE = "wrong: ran twice"
     WRONG_STRAY = "wrong: billed, asked by nobody"
 
@@ -75,7 +75,7 @@ class Judge:
 
     def _sort_open(self) -> None:
         for row in self._open.values():
-            if row.usage_source == "reserved":
+            if row.usage_source == "progress":
                 self._orphans[row.key].append(row)
             else:
                 self._by_prompt[row.key, row.path, row.prompt_bytes] = row
@@ -107,9 +107,9 @@ class Judge:
             return Verdict.WRONG_TWICE
         if row is None:
             return _unknown(asked, is_run=bool(ran))
-        if row.usage_source == "reserved":
-            is_right = row.tokens == row.reserved_tokens and row.boot in self.killed_boots
-            return Verdict.RESERVED if is_right else Verdict.WRONG_RESERVED
+        if row.usage_source == "progress":
+            is_right = 1 <= row.tokens <= (row.ceiling_tokens or 0) and row.boot in self.killed_boots
+            return Verdict.PROGRESS if is_right else Verdict.WRONG_ORPHAN
         if not ran:
             return _free(row)
         return _billed(asked, row, ran[0])
@@ -125,7 +125,7 @@ def _free(row: Row) -> Verdict:
     if row.tokens == 0:
         return Verdict.FREE
     # Its client left while it was on its way to the backend, which never heard of it.
-    is_early = row.outcome == "client_gone" and row.tokens <= (row.reserved_tokens or 0)
+    is_early = row.outcome == "client_gone" and row.tokens <= (row.ceiling_tokens or 0)
     return Verdict.BOUNDED if is_early else Verdict.WRONG_FREE
 
 
@@ -136,6 +136,8 @@ def _billed(asked: Asked, row: Row, truth: Truth) -> Verdict:
         exact = truth.input_tokens, truth.output_tokens
         is_right = (row.input_tokens, row.output_tokens) == exact and row.usage_source == "reported"
         return Verdict.EXACT if is_right else Verdict.WRONG_AMOUNT
-    reserved = row.reserved_tokens or 0
-    is_right = asked.delivered_tokens <= row.output_tokens and 1 <= row.tokens <= reserved
+    most = row.ceiling_tokens or 0
+    if asked.question.is_stream:
+        most = row.input_tokens + max(truth.output_tokens, asked.delivered_tokens) * 21 // 20
+    is_right = asked.delivered_tokens <= row.output_tokens and 1 <= row.tokens <= most
     return Verdict.BOUNDED if is_right else Verdict.WRONG_AMOUNT

@@ -133,6 +133,6 @@ def of_records(table: Table, lines: Lines, rows: Mapping[UUID, Row], counted: in
         "refusals counted by the minute", counted, len(rowless) - nobodys, "B4: records without a row"
     )
     never = [
-        row for row in rows.values() if row.id not in ids and row.usage_source != "reserved" and row.tokens
+        row for row in rows.values() if row.id not in ids and row.usage_source != "progress" and row.tokens
     ]
     table.equal("rows that cost and have no record", len(never), 0, "B2:")

@@ -36,7 +36,7 @@ class Row:
     outcome: str
     usage_source: str
     is_terminal: bool
-    reserved_tokens: int | None
+    ceiling_tokens: int | None
     input_tokens: int
     output_tokens: int
     overrun_tokens: int
@@ -127,7 +127,7 @@ async def rows(ledger: asyncpg.Connection) -> dict[UUID, Row]:
     """The ledger, one row a request."""
     found = await ledger.fetch(
         """SELECT request_id, boot, tenant_id, key_id, path, prompt_bytes, outcome, usage_source,
-            coalesce(terminal, false) AS terminal, reserved_input + reserved_output AS reserved,
+            coalesce(terminal, false) AS terminal, ceiling_input + ceiling_output AS ceiling,
             (sum(input_tokens) OVER request)::bigint AS input_tokens,
             (sum(output_tokens) OVER request)::bigint AS output_tokens,
             (sum(overrun_tokens) OVER request)::bigint AS overrun_tokens, day, month

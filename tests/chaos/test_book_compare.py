@@ -26,7 +26,7 @@ ROW = Row(
     outcome="completed",
     usage_source="reported",
     is_terminal=True,
-    reserved_tokens=30,
+    ceiling_tokens=30,
     input_tokens=5,
     output_tokens=4,
     overrun_tokens=0,
@@ -34,7 +34,7 @@ ROW = Row(
     month=None,
 )
 GONE = evolve(ROW, outcome="client_gone", usage_source="counted", is_terminal=False, output_tokens=3)
-ORPHAN = evolve(GONE, outcome="orphaned", usage_source="reserved", input_tokens=10, output_tokens=20)
+ORPHAN = evolve(GONE, outcome="orphaned", usage_source="progress", input_tokens=10, output_tokens=20)
 TRUTH = Truth(input_tokens=5, output_tokens=4, is_finished=True)
 
 
@@ -48,10 +48,10 @@ TRUTH = Truth(input_tokens=5, output_tokens=4, is_finished=True)
         (Verdict.BOUNDED, LEFT, GONE, [TRUTH]),
         (Verdict.WRONG_AMOUNT, LEFT, evolve(GONE, output_tokens=1), [TRUTH]),
         (Verdict.WRONG_AMOUNT, LEFT, evolve(GONE, output_tokens=26), [TRUTH]),
-        (Verdict.RESERVED, LEFT, ORPHAN, [TRUTH]),
-        (Verdict.RESERVED, NAMELESS, ORPHAN, []),
-        (Verdict.WRONG_RESERVED, LEFT, evolve(ORPHAN, boot=LATER_BOOT), [TRUTH]),
-        (Verdict.WRONG_RESERVED, LEFT, evolve(ORPHAN, output_tokens=0), [TRUTH]),
+        (Verdict.PROGRESS, LEFT, ORPHAN, [TRUTH]),
+        (Verdict.PROGRESS, NAMELESS, ORPHAN, []),
+        (Verdict.WRONG_ORPHAN, LEFT, evolve(ORPHAN, boot=LATER_BOOT), [TRUTH]),
+        (Verdict.WRONG_ORPHAN, LEFT, evolve(ORPHAN, output_tokens=21), [TRUTH]),
         (Verdict.FREE, WHOLE, evolve(ROW, input_tokens=0, output_tokens=0), []),
         (Verdict.WRONG_FREE, WHOLE, ROW, []),
         (Verdict.WRONG_TWICE, WHOLE, ROW, [TRUTH, TRUTH]),

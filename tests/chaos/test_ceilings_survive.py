@@ -142,7 +142,7 @@ async def test_flush_and_kill_together(broken: Gateway, new_key: NewKey, ledger:
     await patient.blow(40, is_patient=True)
     await _all_settled(ledger)
     billed = await ledger.fetchval(
-        """SELECT count(*) FROM ledger WHERE usage_source = 'reserved'
+        """SELECT count(*) FROM ledger WHERE usage_source = 'progress'
         AND key_id = (SELECT key_id FROM secrets WHERE lookup = $1)""",
         key[:11],
     )

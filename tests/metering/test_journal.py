@@ -9,7 +9,8 @@ from uuid import UUID
 
 import pytest
 
-from metering.journal import RAW_BYTES, DeadLetter, Page, Reserved, understand
+from metering.journal import RAW_BYTES, DeadLetter, Page, understand
+from metering.lines import Tokens
 from metering.rows import Cut, Line
 from tests.metering.writing import JournalFile
 
@@ -40,7 +41,7 @@ def test_golden_boot() -> None:
 def test_golden_open() -> None:
     """The golden open line is understood."""
     (opened,) = read(golden("open")).opens
-    assert (Reserved(94, 256), date(2026, 11, 25), date(2026, 11, 1), 1795330266) == (
+    assert (Tokens(94, 256), date(2026, 11, 25), date(2026, 11, 1), 1795330266) == (
         opened.reserved,
         opened.windows.day,
         opened.windows.month_start,
@@ -102,22 +103,13 @@ NOT_UNDERSTOOD = {
     "deep array": (b"[" * 100_000, "not_ours"),
     "deep object": (b'{"msg":"x","ts":1,"gateway":' + b'{"a":' * 100_000, "not_json"),
     "no gateway": (b'{"level":"info","ts":1,"msg":"x"}', "not_ours"),
-    "gateway is no object": (b'{"level":"info","ts":1,"msg":"x","gateway":3}', "version_unknown"),
+    "gateway is no object": (b'{"level":"info","ts":1,"msg":"x","gateway":3}', "field_invalid"),
     "time is nonsense": (golden("open").replace(b'"ts":17', b'"ts":17e30'), "not_ours"),
     "version 2": (golden("open").replace(b'"v":1', b'"v":2'), "version_unknown"),
     "version 2 with other fields": (
         golden("open").replace(b'"v":1', b'"v":2').replace(b'"seq":1', b'"seq":"a"'),
         "version_unknown",
     ),
-    "no version": (golden("open").replace(b'"v":1,', b""), "version_unknown"),
-    "a number below 0": (golden("record").replace(b'"deltas":64', b'"deltas":-1'), "field_invalid"),
-    "a number beyond all": (
-        golden("record").replace(b'"deltas":64', b'"deltas":99999999999999999999'),
-        "field_invalid",
-    ),
-    "a fraction": (golden("record").replace(b'"deltas":64', b'"deltas":6.5'), "field_invalid"),
-    "no such month": (golden("open").replace(b'"2026-11"', b'"2026-13"'), "field_invalid"),
-    "no such day": (golden("open").replace(b'"2026-11-25"', b'"2026-11-31"'), "field_invalid"),
     "no id": (golden("record").replace(b'"id":', b'"no":'), "field_invalid"),
     "an id that is no UUIDv7": (golden("record").replace(b"1c00-7000", b"1c00-4000"), "id_invalid"),
     "an id of 1970": (golden("record").replace(b"019ab5c0-1c00", b"00000000-0001"), "id_invalid"),

@@ -14,7 +14,7 @@ from authz.types import TOTAL_START, Limits, Windows
 from tests.metering.conftest import Begin, Life
 from tests.metering.writing import KEY, LOOKUP, START, TENANT, JournalFile
 
-RESERVED = 300
+UNSEEN = 16 + 20  # a prompt of 40 bytes, and a second of a model that nothing is known of
 DEADLINE_S = 1800
 
 
@@ -55,16 +55,16 @@ async def add_tenant(life: Life) -> None:
 
 @pytest.mark.usefixtures("at_noon")
 async def test_a_later_boot_charges_what_was_left_open(begin: Begin, journal: JournalFile) -> None:
-    """What ran when Caddy was killed pays its reservation, as soon as the next Caddy's boot line is read."""
+    """What ran when Caddy was killed is charged as soon as the next Caddy's boot line is read."""
     journal.append(journal.opened(journal.new_id()))
     life = await begin()
     await life.drain()
     assert [] == await entries(life)
     journal.start()
     await life.drain()
-    assert [(0, "orphaned", RESERVED, "reserved")] == await entries(life)
-    assert RESERVED == (await life.windows())[KEY, "total"]
-    assert RESERVED == await life.used_in_redis(f"{KEY}:t")
+    assert [(0, "orphaned", UNSEEN, "progress")] == await entries(life)
+    assert UNSEEN == (await life.windows())[KEY, "total"]
+    assert UNSEEN == await life.used_in_redis(f"{KEY}:t")
     assert (0, 0) == (await life.count("open_requests"), await life.count("unpublished"))
 
 
@@ -77,7 +77,7 @@ async def test_an_open_line_and_the_boot_that_ends_it_in_one_batch(
     journal.start()
     life = await begin()
     await life.drain()
-    assert [(0, "orphaned", RESERVED, "reserved")] == await entries(life)
+    assert [(0, "orphaned", UNSEEN, "progress")] == await entries(life)
 
 
 @pytest.mark.usefixtures("at_noon")
@@ -93,7 +93,7 @@ async def test_an_earlier_boot_line_read_again_charges_nothing(begin: Begin, jou
     assert ([], 1) == (await entries(again), await again.count("open_requests"))
 
 
-async def test_a_deadline_long_past_at_an_end_of_file_charges_the_reservation(
+async def test_a_deadline_long_past_at_an_end_of_file_charges_what_is_open(
     begin: Begin, journal: JournalFile, at_noon: Limiter
 ) -> None:
     """A lost record is given up 60 s after the deadline, by the clock asked before the end was read."""
@@ -105,7 +105,7 @@ async def test_a_deadline_long_past_at_an_end_of_file_charges_the_reservation(
     assert [] == await entries(life)
     pass_s(at_noon, 1)
     await life.beat()
-    assert [(0, "orphaned", RESERVED, "reserved")] == await entries(life)
+    assert [(0, "orphaned", UNSEEN, "progress")] == await entries(life)
 
 
 @pytest.mark.parametrize("used", [30, 300, 700])
@@ -120,7 +120,7 @@ async def test_a_late_record_becomes_an_adjustment(begin: Begin, journal: Journa
     late = journal.ended(request_id, input_tokens=10, output_tokens=used - 10, max_output=None)
     journal.append(late)
     await life.drain()
-    expected = [(0, "orphaned", RESERVED, "reserved"), (1, "completed", used - RESERVED, "reported")]
+    expected = [(0, "orphaned", UNSEEN, "progress"), (1, "completed", used - UNSEEN, "reported")]
     assert expected == await entries(life)
     assert used == (await life.windows())[TENANT, "month"]
     assert used == await life.used_in_redis(f"t:{keyspace.window('day', life.day)}")
@@ -130,9 +130,7 @@ async def test_a_late_record_becomes_an_adjustment(begin: Begin, journal: Journa
 
 
 @pytest.mark.usefixtures("at_noon")
-async def test_a_retired_nodes_requests_are_charged_their_reservation(
-    begin: Begin, journal: JournalFile
-) -> None:
+async def test_a_retired_nodes_requests_are_charged(begin: Begin, journal: JournalFile) -> None:
     """What a node left open that never returns is settled by whichever metering lives."""
     life = await begin()
     await life.beat()
@@ -142,6 +140,7 @@ async def test_a_retired_nodes_requests_are_charged_their_reservation(
             RETURNING node, boot
         )
         INSERT INTO open_requests
+            (request_id, node, boot, tenant_id, key_id, reserved_input, reserved_output, day, month, deadline)
         SELECT $1, node, boot, $2, $3, 30, 70, '2026-11-25', '2026-11-01', now() + interval '1 hour'
         FROM gone""",
         journal.new_id(),
@@ -150,8 +149,8 @@ async def test_a_retired_nodes_requests_are_charged_their_reservation(
     )
     await life.beat(times=40)
     assert 0 == await life.ledger.fetchval("SELECT count(*) FROM open_requests")
-    assert 100 == await life.ledger.fetchval(
-        "SELECT sum(input_tokens + output_tokens) FROM ledger WHERE usage_source = 'reserved'"
+    assert 21 == await life.ledger.fetchval(
+        "SELECT sum(input_tokens + output_tokens) FROM ledger WHERE usage_source = 'progress'"
     )
 
 

@@ -84,14 +84,14 @@ async def test_the_sums_are_the_ledgers(begin: Begin, journal: JournalFile) -> N
     journal.append(journal.opened(left_open))
     journal.start()
     await life.drain()
-    assert [(TENANT, KEY, 130, 260, 3)] == await books(life)
+    assert [(TENANT, KEY, 46, 80, 4)] == await books(life)
     journal.append(journal.ended(left_open))
     await life.drain()
-    assert [(TENANT, KEY, 40, 80, 3)] == await books(life)
+    assert [(TENANT, KEY, 40, 80, 4)] == await books(life)
     await life.ledger.execute("DELETE FROM journal_files")
     again = await begin()
     await again.drain()
-    assert [(TENANT, KEY, 40, 80, 3)] == await books(again)
+    assert [(TENANT, KEY, 40, 80, 4)] == await books(again)
 
 
 async def test_the_sums_are_in_the_same_transaction(begin: Begin, journal: JournalFile) -> None:

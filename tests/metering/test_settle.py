@@ -24,6 +24,7 @@ async def test_every_field_of_a_record_is_in_the_ledger(begin: Begin, journal: J
         "load_ms": 4,
         "prompt_eval_ms": 5,
         "eval_ms": 6,
+        "stream_ms": 7,
         "images": 0,
     }
     journal.append(journal.ended(request_id, **said))
@@ -48,8 +49,8 @@ async def test_every_field_of_a_record_is_in_the_ledger(begin: Begin, journal: J
         "outcome": "completed",
         "status": 200,
         "upstream_status": 200,
-        "reserved_input": 100,
-        "reserved_output": 200,
+        "reserved_input": 25,
+        "reserved_output": 150,
         "day": date(2026, 11, 25),
         "month": date(2026, 11, 1),
         "max_output": 200,
@@ -57,6 +58,14 @@ async def test_every_field_of_a_record_is_in_the_ledger(begin: Begin, journal: J
         "reported_input_tokens": 10,
         "reported_output_tokens": 20,
         "deltas": 20,
+        "ceiling_input": 100,
+        "ceiling_output": 200,
+        "text_bytes": 80,
+        "tool_bytes": 0,
+        "messages": 1,
+        "tools": 0,
+        "cold": False,
+        "tool_bytes_per_token": None,
         "output_bytes": 80,
         "prompt_bytes": 40,
         "ttft_ms": 5,
@@ -210,52 +219,6 @@ async def test_a_day_that_was_dropped_is_made_again(begin: Begin, journal: Journ
     await life.drain()
     assert [request_id] == [row["request_id"] for row in await life.rows()]
     assert 0 == await life.count("dead_letters")
-
-
-async def test_ratios_are_learned_and_used(begin: Begin, journal: JournalFile) -> None:
-    """What answers with usage have shown counts those that come without, and is kept with the row."""
-    life = await begin()
-    for _ in range(5):
-        journal.request(
-            input_tokens=100, prompt_bytes=300, output_tokens=50, deltas=25, output_bytes=100, eval_ms=500
-        )
-    await life.drain()
-    cut = {"terminal": False, "input_tokens": None, "output_tokens": None, "outcome": "client_gone"}
-    request_id = journal.request(**cut, model="LLAMA3.2:latest", prompt_bytes=30, deltas=5, output_bytes=30)
-    await life.drain()
-    row = next(row for row in await life.rows() if row["request_id"] == request_id)
-    assert (10, 10, "counted") == (row["input_tokens"], row["output_tokens"], row["usage_source"])
-    assert (3.0, 2.0, 100.0) == (
-        row["input_bytes_per_token"],
-        row["output_bytes_per_token"],
-        row["output_tokens_per_s"],
-    )
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [{"images": 1}, {"path": "/api/embed"}, {"deltas": 90}, {"output_bytes": 0}, {"input_tokens": 0}],
-    ids=["image", "embedding", "counted", "no output", "load"],
-)
-async def test_what_says_too_little_teaches_nothing(
-    begin: Begin, journal: JournalFile, fields: dict[str, object]
-) -> None:
-    """Only whole answers of text with reported usage show what a token is."""
-    journal.request(**fields)
-    life = await begin()
-    await life.drain()
-    assert 0 == await life.count("model_ratios")
-
-
-async def test_a_replay_teaches_nothing(begin: Begin, journal: JournalFile) -> None:
-    """Only rows that are new move the averages."""
-    journal.request()
-    life = await begin()
-    await life.drain()
-    await life.ledger.execute("DELETE FROM journal_files")
-    again = await begin()
-    await again.drain()
-    assert 1 == await again.ledger.fetchval("SELECT samples FROM model_ratios")
 
 
 async def test_a_lost_file_is_given_up_once(begin: Begin, journal: JournalFile) -> None:

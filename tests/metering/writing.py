@@ -84,7 +84,15 @@ class JournalFile:
                 "id": str(request_id),
                 "tenant": str(self.tenant),
                 "key": str(self.key),
-                "reserved": {"input": 100, "output": 200},
+                "ip": "203.0.113.9",
+                "path": "/api/chat",
+                "model": "llama3.2",
+                "backend": "local",
+                "stream": True,
+                "reserved": {"input": 25, "output": 150},
+                "ceiling": {"input": 100, "output": 200},
+                "prompt_bytes": 40,
+                "images": 0,
                 "deadline": self.begun_ms // 1000 + 1800,
                 "windows": self.windows,
             }
@@ -105,25 +113,37 @@ class JournalFile:
                 "path": "/api/chat",
                 "model": "llama3.2",
                 "backend": "local",
+                "sent": True,
                 "stream": True,
                 "outcome": "completed",
                 "status": 200,
                 "upstream_status": 200,
-                "reserved": {"input": 100, "output": 200},
+                "reserved": {"input": 25, "output": 150},
+                "ceiling": {"input": 100, "output": 200},
                 "windows": self.windows,
                 "max_output": 200,
+                "cold": False,
                 "terminal": True,
                 "input_tokens": 10,
                 "output_tokens": 20,
                 "deltas": 20,
+                "text_bytes": 80,
+                "tool_bytes": 0,
                 "output_bytes": 80,
                 "prompt_bytes": 40,
+                "messages": 1,
+                "tools": 0,
                 "images": 0,
                 "ttft_ms": 5,
                 "duration_ms": 400,
             }
             | fields,
         )
+
+    def progress(self, *running: tuple[UUID, int, int, int]) -> bytes:
+        """A progress line: id, deltas, text_bytes and tool_bytes of streams that moved."""
+        moved = [[str(request_id), *counts] for request_id, *counts in running]
+        return self.line("progress", {"at": self.begun_ms // 1000, "running": moved})
 
     def request(self, **fields: object) -> UUID:
         """One whole request; answers its id."""

@@ -1,0 +1,142 @@
+"""The lines of the journal that our Caddy modules write, as typed values; golden samples bind both sides."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Final
+from uuid import UUID
+
+from msgspec import Meta, Struct
+
+from authz.types import GREATEST_COUNT
+
+VERSION: Final = 1
+
+LAST_ID_MS: Final = 4_102_444_800_000  # 2100
+
+Count = Annotated[int, Meta(ge=0, le=GREATEST_COUNT)]
+Status = Annotated[int, Meta(ge=0, le=999)]
+Images = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Month = Annotated[str, Meta(pattern=r"^\d{4}-(0[1-9]|1[0-2])$")]
+Seconds = Annotated[float, Meta(ge=0, le=LAST_ID_MS / 1000)]
+
+
+class Tokens(Struct, frozen=True, gc=False):
+    """Tokens that an admission held, or the most that its request can be charged."""
+
+    input: Count
+    output: Count
+
+
+class Windows(Struct, frozen=True, gc=False):
+    """The day and the month that pay, decided at admission."""
+
+    day: date
+    month: Month
+
+    @property
+    def month_start(self) -> date:
+        """The month as its first day."""
+        return date(int(self.month[:4]), int(self.month[5:]), 1)
+
+
+class Previous(Struct, frozen=True, gc=False):
+    """The line up to which all lines had been written: the last one of a boot, or of a file of it."""
+
+    boot: UUID
+    seq: Count
+
+
+class Boot(Struct, frozen=True, gc=False):
+    """A Caddy process has started, or goes on in place of a file that was lost.
+
+    Whatever an earlier process left open is dead.
+    """
+
+    v: int
+    node: UUID
+    boot: UUID
+    seq: Count = 0
+    previous: Previous | None = None
+
+
+class Open(Struct, frozen=True, gc=False):
+    """A request is about to go upstream; deadline in unix seconds."""
+
+    v: int
+    id: UUID
+    node: UUID
+    boot: UUID
+    seq: Count
+    tenant: UUID
+    key: UUID
+    reserved: Tokens
+    windows: Windows
+    deadline: Seconds
+    ip: str | None = None
+    path: str | None = None
+    model: str | None = None
+    backend: str | None = None
+    stream: bool | None = None
+    ceiling: Tokens | None = None
+    prompt_bytes: Count | None = None
+    images: Images | None = None
+
+
+class Progress(Struct, frozen=True, gc=False):
+    """What streams that moved have delivered so far: id, deltas, text_bytes, tool_bytes of each."""
+
+    v: int
+    node: UUID
+    boot: UUID
+    seq: Count
+    at: Seconds
+    running: tuple[tuple[UUID, Count, Count, Count], ...]
+
+
+class Record(Struct, frozen=True, gc=False):
+    """A request has ended, whatever became of it; None means "not said", never 0."""
+
+    v: int
+    id: UUID
+    node: UUID
+    boot: UUID
+    seq: Count
+    outcome: str
+    ip: str | None = None
+    lookup: str | None = None
+    tenant: UUID | None = None
+    key: UUID | None = None
+    method: str | None = None
+    path: str | None = None
+    model: str | None = None
+    backend: str | None = None
+    sent: bool | None = None
+    stream: bool | None = None
+    reason: str | None = None
+    status: Status | None = None
+    upstream_status: Status | None = None
+    reserved: Tokens | None = None
+    ceiling: Tokens | None = None
+    windows: Windows | None = None
+    max_output: Count | None = None
+    cold: bool | None = None
+    terminal: bool | None = None
+    input_tokens: Count | None = None
+    output_tokens: Count | None = None
+    cached_tokens: Count | None = None
+    deltas: Count | None = None
+    text_bytes: Count | None = None
+    tool_bytes: Count | None = None
+    output_bytes: Count | None = None
+    prompt_bytes: Count | None = None
+    bound: Count | None = None
+    messages: Count | None = None
+    tools: Count | None = None
+    images: Images | None = None
+    ttft_ms: Count | None = None
+    duration_ms: Count | None = None
+    stream_ms: Count | None = None
+    load_ms: Count | None = None
+    prompt_eval_ms: Count | None = None
+    eval_ms: Count | None = None

@@ -1,0 +1,109 @@
+"""Requests whose Caddy was killed pay what their last progress line says."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+import pytest
+
+from tests.metering.conftest import Begin, Life
+from tests.metering.writing import JournalFile, uuid7
+
+PROMPT = 16
+SECOND = 20
+"""The tokens of a prompt of 40 bytes, and of a second of a model that nothing is known of."""
+
+
+async def charged(life: Life) -> dict[UUID, tuple[int, int]]:
+    """The tokens of each orphan."""
+    return {
+        row["request_id"]: (row["input_tokens"], row["output_tokens"])
+        for row in await life.rows()
+        if row["outcome"] == "orphaned"
+    }
+
+
+async def test_the_last_progress_line_counts(begin: Begin, journal: JournalFile) -> None:
+    """Of several lines the last one counts for each stream, whether they are read together or not."""
+    moving, still, silent = (journal.new_id() for _ in range(3))
+    for request_id in (moving, still, silent):
+        journal.append(journal.opened(request_id))
+    journal.append(journal.progress((moving, 5, 20, 0), (still, 30, 120, 0)))
+    journal.append(journal.progress((moving, 60, 240, 0)))
+    life = await begin()
+    await life.drain()
+    journal.append(journal.progress((moving, 90, 360, 40)))
+    await life.drain()
+    journal.boot = UUID(int=journal.boot.int + (60_000 << 80))
+    journal.start()
+    await life.drain()
+    assert {
+        moving: (PROMPT, 90 + 40 // 4 + SECOND),
+        still: (PROMPT, 30 + SECOND),
+        silent: (PROMPT, SECOND),
+    } == await charged(life)
+    assert 1 == await life.count("boot_progress")  # of the Caddy that lives
+
+
+@pytest.mark.parametrize(("ms", "tokens"), [(50, 1), (250, 5), (1000, SECOND), (5000, SECOND)])
+async def test_a_quick_restart_leaves_little_unseen(
+    begin: Begin, journal: JournalFile, ms: int, tokens: int
+) -> None:
+    """A stream has not run longer than until the next Caddy started, nor a second beyond its last line."""
+    request_id = journal.new_id()
+    journal.append(journal.opened(request_id))
+    journal.append(journal.progress((request_id, 50, 200, 0)))
+    journal.boot = uuid7(journal.begun_ms + ms - 1, 1 << 40)
+    journal.start()
+    life = await begin()
+    await life.drain()
+    assert {request_id: (PROMPT, 50 + tokens)} == await charged(life)
+
+
+async def test_a_single_answer_pays_for_its_time(begin: Begin, journal: JournalFile) -> None:
+    """It has no progress: what can have been produced until the last line of its Caddy counts."""
+    request_id = journal.new_id()
+    journal.append(journal.opened(request_id, stream=False))
+    journal.begun_ms += 4_006  # of which 5 ms are the prompt's
+    journal.append(journal.ended(journal.new_id()))
+    journal.begun_ms += 3_600_000
+    journal.start()
+    life = await begin()
+    await life.drain()
+    assert {request_id: (PROMPT, 4 * SECOND * 3 // 4)} == await charged(life)
+
+
+async def test_what_is_reckoned_never_passes_the_ceiling(begin: Begin, journal: JournalFile) -> None:
+    """The client's number is a wish; the ceiling of the Grant bounds a guess."""
+    request_id = journal.new_id()
+    journal.append(journal.opened(request_id, ceiling={"input": 5, "output": 7}))
+    journal.start()
+    life = await begin()
+    await life.drain()
+    assert {request_id: (5, 7)} == await charged(life)
+
+
+async def test_an_orphan_is_a_request_of_its_model(begin: Begin, journal: JournalFile) -> None:
+    """It counts as one request; its late record corrects the same model, and nothing below 0."""
+    request_id = journal.new_id()
+    journal.append(journal.opened(request_id))
+    journal.append(journal.progress((request_id, 90, 360, 0)))
+    journal.start()
+    life = await begin()
+    await life.drain()
+    journal.append(journal.ended(request_id))
+    await life.drain()
+    rows = await life.ledger.fetch("SELECT model, requests, input_tokens, output_tokens FROM usage_daily")
+    assert [("llama3.2:latest", 1, 10, 20)] == [tuple(row) for row in rows]
+
+
+async def test_ended_streams_are_forgotten(begin: Begin, journal: JournalFile) -> None:
+    """The row of a Caddy process holds what runs, however long the process lives."""
+    ended, running = journal.new_id(), journal.new_id()
+    for request_id in (ended, running):
+        journal.append(journal.opened(request_id))
+    journal.append(journal.progress((ended, 5, 20, 0), (running, 5, 20, 0)))
+    journal.append(journal.ended(ended))
+    life = await begin()
+    await life.drain()
+    assert [[running]] == [row["ids"] for row in await life.ledger.fetch("SELECT ids FROM boot_progress")]
