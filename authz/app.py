@@ -39,7 +39,7 @@ from authz.limiter.limiter import Limiter
 from authz.limiter.queue import Queue
 from authz.nodes import LAG_MS, Nodes
 from authz.rebuild import Rebuilder
-from authz.store import Store
+from authz.store import AUTHZ_ROLE, Store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -101,7 +101,8 @@ class Gate:
     async def lifespan(self, _: Litestar) -> AsyncIterator[None]:
         """Open everything; a store that is away when we start is found later."""
         settings = self._settings
-        store, limiter = Store(settings.database_url), Limiter(settings.redis_url)
+        store = Store(settings.database_url, role=AUTHZ_ROLE)
+        limiter = Limiter(settings.redis_url)
         await limiter.start()
         async with httpx.AsyncClient(trust_env=False) as client:
             inventory = Inventory(settings.backends, client, poll_s=settings.poll_s)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import asynccontextmanager
 from datetime import date, timedelta
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 
@@ -40,17 +41,28 @@ UNREACHABLE = (
 
 ACQUIRE_S = 1.0
 
-ROLE = "gateway_service"
-"""Whom every service and command acts as: it adds to the ledger and the audit, and rewrites neither."""
+AUTHZ_ROLE: Final = "gateway_authz"
+METERING_ROLE: Final = "gateway_metering"
+ADMIN_ROLE: Final = "gateway_admin"
+"""What each program may do in Postgres; sql/migrations grants it, and no role rewrites what was billed."""
 
 _queries = sql.load("authz")
+
+
+async def act_as(connection: Any, role: str) -> None:
+    """Take a role for as long as a connection lives.
+
+    By a statement: a pooler such as PgBouncer refuses a connection that names a role when it starts.
+    """
+    await _queries.act_as(connection, role=role)
 
 
 class Store:
     """A pool of connections; every method raises StoreUnavailable when Postgres can't be asked."""
 
-    def __init__(self, url: str, *, connections: int = 4) -> None:
+    def __init__(self, url: str, *, role: str, connections: int = 4) -> None:
         self._url = url
+        self._role = role
         self._connections = connections
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
@@ -83,7 +95,7 @@ class Store:
             max_size=self._connections,
             command_timeout=5,
             timeout=ACQUIRE_S,
-            server_settings={"role": ROLE},
+            init=partial(act_as, role=self._role),
         )
         if self._pool is not None:  # somebody else was faster
             await pool.close()

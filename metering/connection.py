@@ -9,7 +9,7 @@ import asyncpg
 from attrs import define
 
 from authz.errors import GatewayError, StoreUnavailable
-from authz.store import ROLE
+from authz.store import METERING_ROLE, act_as
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -55,12 +55,13 @@ class Connection:
     async def connect(cls, url: str) -> Self:
         """Connect; the URL is libpq's."""
         with _translated():
-            settings = {"role": ROLE}
-            return cls(
-                await asyncpg.connect(
-                    url, command_timeout=TIMEOUT_S, timeout=TIMEOUT_S, server_settings=settings
-                )
-            )
+            connection = await asyncpg.connect(url, command_timeout=TIMEOUT_S, timeout=TIMEOUT_S)
+            try:
+                await act_as(connection, METERING_ROLE)
+            except BaseException:
+                connection.terminate()
+                raise
+            return cls(connection)
 
     @classmethod
     def beside(cls, other: Connection) -> Self:

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from authz.errors import LimiterUnavailable, StoreUnavailable
 from authz.limiter.limiter import Limiter
+from authz.store import METERING_ROLE
 from authz.store import Store as Versions
 from metering.connection import RowsRefusedError
 from metering.figure_store import FigureStore
@@ -258,7 +259,7 @@ async def _live(around: Surroundings, limiter: Limiter) -> None:
     async with contextlib.AsyncExitStack() as stack:
         ledger = await LedgerStore.connect(around.database_url)
         stack.push_async_callback(ledger.close)
-        versions = Versions(around.database_url, connections=1)
+        versions = Versions(around.database_url, role=METERING_ROLE, connections=1)
         stack.push_async_callback(versions.close)
         metering = await Metering.begin(node, around, ledger=ledger, versions=versions, limiter=limiter)
         stack.callback(metering.close)

@@ -17,7 +17,7 @@ from authz.limiter.limiter import Limiter
 from authz.schema import migrate
 from authz.stack import embedded
 from authz.stack.embedded import Server
-from authz.store import Store
+from authz.store import AUTHZ_ROLE, Store
 from tests.clock import wall
 
 # How long an example takes says more about the machine than about the product.
@@ -74,10 +74,18 @@ async def redis_url(stores: Path) -> str:
 
 @pytest.fixture
 async def store(database: str) -> AsyncIterator[Store]:
-    """An open Store."""
-    opened = Store(database)
+    """An open Store, as authz has it."""
+    opened = Store(database, role=AUTHZ_ROLE)
     yield opened
     await opened.close()
+
+
+@pytest.fixture
+async def owner_of_tables(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection that no grant limits: a test writes and reads what no program may."""
+    connection = await asyncpg.connect(database)
+    yield connection
+    await connection.close()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from authz.accounts.keys import create_key
 from authz.accounts.session import Session
 from authz.accounts.tenants import create_tenant
 from authz.limiter.limiter import Limiter
-from authz.store import Store
+from authz.store import ADMIN_ROLE, Store
 from authz.types import Limits
 from tests.backend.app import backend
 from tests.backend.serving import served
@@ -82,7 +82,8 @@ def running(backend_url: str, **environ: str) -> Iterator[Gateway]:
 async def keymaker(gateway: Gateway) -> AsyncIterator[NewKey]:
     """Creates keys of tenants of their own, with limits on either."""
     settings = settings_.load({}, state=gateway.stack.state)
-    store, limiter = Store(settings.database_url), await Limiter.connect(settings.redis_url)
+    store = Store(settings.database_url, role=ADMIN_ROLE)
+    limiter = await Limiter.connect(settings.redis_url)
     session = Session(settings, store, limiter, "tester")
 
     async def make(*, tenant: Limits = Limits(), key: Limits = Limits()) -> str:

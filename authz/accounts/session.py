@@ -17,7 +17,7 @@ from authz import settings as settings_
 from authz import versions
 from authz.errors import CommandError, LimiterUnavailable
 from authz.limiter.limiter import Limiter
-from authz.store import Store
+from authz.store import ADMIN_ROLE, Store
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -73,7 +73,8 @@ class Session:
 async def opened(state: Path | None) -> AsyncIterator[Session]:
     """Open the stores of a stack for one command; Redis may be away until it is needed."""
     settings = settings_.load(os.environ, state=state)
-    store, limiter = Store(settings.database_url, connections=1), Limiter(settings.redis_url)
+    store = Store(settings.database_url, role=ADMIN_ROLE, connections=1)
+    limiter = Limiter(settings.redis_url)
     await limiter.start()
     try:
         yield Session(settings, store, limiter, _actor())

@@ -1,3 +1,7 @@
+-- name: act_as(role)$
+-- Every connection, first of all: the program's own role.
+SELECT set_config('role', :role, false);
+
 -- name: find_identity(lookup)^
 -- Whom a secret stands for; authz asks on a cache miss, and again when a version has moved.
 SELECT
@@ -62,10 +66,9 @@ UPDATE tenants SET published_version = greatest(published_version, :version) WHE
 -- Redis knows this version of a key.
 UPDATE keys SET published_version = greatest(published_version, :version) WHERE id = :key;
 
--- name: disable_key(lookup)!
+-- name: disable_key(lookup)$
 -- authz disables a key whose tag matches and whose hash does not: somebody wrote to the table.
-UPDATE keys SET state = 'disabled', version = version + 1
-WHERE state = 'active' AND id = (SELECT key_id FROM secrets WHERE lookup = :lookup);
+SELECT disable_key(:lookup);
 
 -- name: tenant_ids()
 -- Every tenant; authz rebuilds the lost ones when it starts, so that no client has to meet the loss.

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import asyncpg
 import httpx
 import pytest
 import uvicorn
@@ -20,7 +21,7 @@ from authz.app import build
 from authz.backends.backend import Backend
 from authz.limiter.limiter import Limiter
 from authz.settings import Settings
-from authz.store import Store
+from authz.store import ADMIN_ROLE, Store
 from authz.types import Identity
 from metering.ledger_store import LedgerStore as Metering
 from tests.authz.asking import BOOT, NODE, Guard
@@ -45,9 +46,11 @@ def settings(database: str, redis_url: str, tmp_path: Path) -> Settings:
 
 
 @pytest.fixture
-async def session(settings: Settings, store: Store, limiter: Limiter) -> Session:
+async def session(settings: Settings, limiter: Limiter) -> AsyncIterator[Session]:
     """What a command holds open."""
-    return Session(settings, store, limiter, "tester")
+    store = Store(settings.database_url, role=ADMIN_ROLE)
+    yield Session(settings, store, limiter, "tester")
+    await store.close()
 
 
 @pytest.fixture
@@ -65,10 +68,12 @@ def backend_url() -> Iterator[str]:
 
 
 @pytest.fixture
-async def authz_url(settings: Settings, backend_url: str, store: Store) -> AsyncIterator[str]:
+async def authz_url(
+    settings: Settings, backend_url: str, owner_of_tables: asyncpg.Connection
+) -> AsyncIterator[str]:
     """The URL of a served authz whose one backend is the demo, and whose one node metering knows."""
-    async with store.connection() as connection:
-        await connection.execute("INSERT INTO nodes (node, boot, eof_at) VALUES ($1, $2, now())", NODE, BOOT)
+    query = "INSERT INTO nodes (node, boot, eof_at) VALUES ($1, $2, now())"
+    await owner_of_tables.execute(query, NODE, BOOT)
     listener = socket.create_server(("127.0.0.1", 0))
     backends = (Backend("default", backend_url),)
     # The clock of wrong keys stands still: on a slow machine a source would be forgotten between two.
@@ -88,14 +93,14 @@ async def guard(authz_url: str, key: CreatedKey) -> AsyncIterator[Guard]:
 
 
 @pytest.fixture
-async def owner(session: Session, key: CreatedKey) -> Identity:
+async def owner(store: Store, key: CreatedKey) -> Identity:
     """Whom the key of acme stands for."""
-    return await known(session, key.prefix)
+    return await known(store, key.prefix)
 
 
-async def known(session: Session, prefix: str) -> Identity:
+async def known(store: Store, prefix: str) -> Identity:
     """The identity of a key."""
-    identity = await session.store.identity(prefix)
+    identity = await store.identity(prefix)
     assert identity is not None
     return identity
 

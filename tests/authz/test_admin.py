@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncpg
 import pytest
 
 from authz.accounts.keys import CreatedKey, create_key, list_keys, set_key_state
@@ -9,6 +10,8 @@ from authz.accounts.session import Session
 from authz.accounts.tenants import create_tenant, list_tenants
 from authz.admin.usage import Usage, usage
 from authz.errors import CommandError
+from authz.store import Store
+from tests.authz.conftest import known
 
 
 async def test_tenant_is_created_once(session: Session) -> None:
@@ -27,39 +30,36 @@ async def test_tenant_name_is_plain(session: Session, name: str) -> None:
     assert [] == await list_tenants(session)
 
 
-async def test_versions_are_known_to_redis(session: Session, key: CreatedKey) -> None:
+async def test_versions_are_known_to_redis(session: Session, store: Store, key: CreatedKey) -> None:
     """After create-key has returned, Redis knows the versions of tenant and key."""
-    identity = await session.store.identity(key.prefix)
-    assert identity is not None
+    identity = await known(store, key.prefix)
     assert (1, 1) == await session.limiter.versions(identity.tenant, identity.key)
     assert () == await session.store.unpublished_versions()
 
 
-async def test_revoke_raises_the_version(session: Session, key: CreatedKey) -> None:
+async def test_revoke_raises_the_version(session: Session, store: Store, key: CreatedKey) -> None:
     """After revoke-key has returned, a cached identity no longer fits Redis."""
     assert "first" == (await set_key_state(session, key.prefix, "revoked"))["name"]
-    identity = await session.store.identity(key.prefix)
-    assert identity is not None
+    identity = await known(store, key.prefix)
     assert "revoked" == identity.key_state
     assert (1, 2) == await session.limiter.versions(identity.tenant, identity.key)
 
 
-async def test_revoke_twice_changes_nothing(session: Session, key: CreatedKey) -> None:
+async def test_revoke_twice_changes_nothing(session: Session, store: Store, key: CreatedKey) -> None:
     """A second revoke is no error and no second change."""
     await set_key_state(session, key.prefix, "revoked")
     await set_key_state(session, key.prefix, "revoked")
-    identity = await session.store.identity(key.prefix)
-    assert identity is not None
+    identity = await known(store, key.prefix)
     assert 2 == identity.key_version
 
 
-async def test_secret_is_not_stored(session: Session, key: CreatedKey) -> None:
+async def test_secret_is_not_stored(owner_of_tables: asyncpg.Connection, key: CreatedKey) -> None:
     """No column of any table holds the secret part of a key."""
     secret = key.key[len(key.prefix) : -6]
-    async with session.store.connection() as connection:
-        for table in ("tenants", "keys", "secrets"):
-            rows = await connection.fetch(f"SELECT to_jsonb(t)::text AS text FROM {table} AS t")  # noqa: S608
-            assert all(secret not in row["text"] for row in rows)
+    for table in ("tenants", "keys", "secrets"):
+        rows = await owner_of_tables.fetch(f"SELECT to_jsonb(t)::text AS text FROM {table} AS t")  # noqa: S608
+        assert rows
+        assert all(secret not in row["text"] for row in rows)
 
 
 async def test_key_name_is_taken_within_its_tenant(session: Session, key: CreatedKey) -> None:

@@ -13,8 +13,10 @@ from authz.accounts.session import Session
 from authz.accounts.tenants import set_tenant_state
 from authz.admin.limit_options import LimitOptions, ScopeOptions
 from authz.errors import CommandError
+from authz.store import Store
 from authz.types import Limits
 from tests.authz.asking import NODE, Guard, grant, reason
+from tests.authz.conftest import known
 
 
 async def test_a_changed_limit_holds_for_the_next_request(
@@ -48,12 +50,11 @@ async def test_key_above_its_tenant_is_noted(session: Session, key: CreatedKey) 
     assert ["tokens_total"] == noted
 
 
-async def test_refused_options_write_nothing(session: Session, key: CreatedKey) -> None:
+async def test_refused_options_write_nothing(session: Session, store: Store, key: CreatedKey) -> None:
     """What is refused changes neither limits nor version nor audit."""
     with pytest.raises(CommandError):
         await set_tenant_limits(session, "acme", limits=LimitOptions(rpm="0").applied)
-    identity = await session.store.identity(key.prefix)
-    assert identity is not None
+    identity = await known(store, key.prefix)
     assert (1, Limits()) == (identity.tenant_version, identity.tenant_limits)
 
 

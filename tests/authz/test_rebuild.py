@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
+import asyncpg
 import pytest
 from attrs import define
 from redis.asyncio import Redis
@@ -17,7 +18,7 @@ from authz.decision import calendar as windows
 from authz.limiter.admission import Admission, Admitted, LimitReached, NotDecided
 from authz.limiter.limiter import Limiter
 from authz.rebuild import Rebuilder
-from authz.store import Store
+from authz.store import AUTHZ_ROLE, Store
 from authz.types import Identity, Limits
 from authz.versions import publish
 from tests.authz.asking import uuid7
@@ -32,6 +33,8 @@ class Loss:
     """A tenant in real stores whose Redis was emptied, with a clock of our own."""
 
     session: Session
+    store: Store
+    owner_of_tables: asyncpg.Connection
     identity: Identity
     rebuilder: Rebuilder
     redis: Redis
@@ -55,18 +58,16 @@ class Loss:
 
     async def read_to_the_end(self, *nodes: UUID) -> None:
         """Metering commits to an end of file of these nodes' journals, read just now."""
-        async with self.session.store.connection() as connection:
-            for node in nodes:
-                await connection.execute(
-                    "INSERT INTO nodes (node, boot, eof_at) VALUES ($1, $2, $3) "
-                    "ON CONFLICT (node) DO UPDATE SET eof_at = $3",
-                    *(node, BOOT, self.now),
-                )
+        for node in nodes:
+            await self.execute(
+                "INSERT INTO nodes (node, boot, eof_at) VALUES ($1, $2, $3) "
+                "ON CONFLICT (node) DO UPDATE SET eof_at = $3",
+                *(node, BOOT, self.now),
+            )
 
     async def execute(self, query: str, *arguments: object) -> None:
         """Write what metering would have written."""
-        async with self.session.store.connection() as connection:
-            await connection.execute(query, *arguments)
+        await self.owner_of_tables.execute(query, *arguments)
 
     async def admit(self, *, total: int = 100) -> Admitted | LimitReached | NotDecided:
         """Ask for 10 + 10 tokens under a budget of the tenant and two slots of the key."""
@@ -93,13 +94,17 @@ class Loss:
 
 
 @pytest.fixture
-async def loss(session: Session, key: CreatedKey, redis_url: str) -> AsyncIterator[Loss]:
+async def loss(
+    session: Session,
+    store: Store,
+    owner_of_tables: asyncpg.Connection,
+    owner: Identity,
+    redis_url: str,
+) -> AsyncIterator[Loss]:
     """A tenant with a key, still whole."""
-    identity = await session.store.identity(key.prefix)
-    assert identity is not None
-    rebuilder = Rebuilder(session.store, session.limiter)
+    rebuilder = Rebuilder(store, session.limiter)
     async with Redis.from_url(redis_url) as redis:
-        found = Loss(session, identity, rebuilder, redis)
+        found = Loss(session, store, owner_of_tables, owner, rebuilder, redis)
         found.pass_time(0)
         yield found
         await rebuilder.close()
@@ -201,7 +206,7 @@ async def test_two_processes_rebuild_once(loss: Loss, redis_url: str) -> None:
     await loss.mark()
     await loss.read_to_the_end(NODES[0])
     other.clock_us = loss.session.limiter.clock_us
-    rebuilders = (loss.rebuilder, Rebuilder(loss.session.store, other))
+    rebuilders = (loss.rebuilder, Rebuilder(loss.store, other))
     for rebuilder in rebuilders:
         rebuilder.notice(loss.tenant)
     for rebuilder in rebuilders:
@@ -233,7 +238,7 @@ async def test_tenant_in_the_making_is_not_touched(loss: Loss) -> None:
 
 async def test_failure_ends_the_attempt_alone(loss: Loss) -> None:
     """A rebuild that can't go on ends with a warning; the next one starts afresh."""
-    away = Store("postgresql://postgres@127.0.0.1:9/none")
+    away = Store("postgresql://postgres@127.0.0.1:9/none", role=AUTHZ_ROLE)
     await loss.mark()
     failing = Rebuilder(away, loss.session.limiter)
     failing.notice(loss.tenant)
@@ -252,5 +257,5 @@ async def test_close_stops_what_waits(loss: Loss) -> None:
     await loss.rebuilder.close()
     assert loss.rebuilder.is_idle
     await loss.read_to_the_end(NODES[0])
-    assert await Rebuilder(loss.session.store, loss.session.limiter)._step(loss.tenant) is None
+    assert await Rebuilder(loss.store, loss.session.limiter)._step(loss.tenant) is None
     assert datetime(2026, 11, 25, tzinfo=UTC) < loss.now

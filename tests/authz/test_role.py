@@ -1,4 +1,4 @@
-"""The role that services and commands act as: it adds to history and can't change it."""
+"""Three roles: each program may do what it needs, and none can rewrite what was billed."""
 
 from __future__ import annotations
 
@@ -12,69 +12,141 @@ import asyncpg
 import pytest
 
 import sql
+from authz.accounts.session import Session
 from authz.errors import CommandError, StoreUnavailable
 from authz.schema import migrate
 from authz.stack import embedded
-from authz.store import ROLE, Store
+from authz.store import ADMIN_ROLE, AUTHZ_ROLE, METERING_ROLE, Store, act_as
 from metering.ledger_store import LedgerStore as Metering
 
-HISTORY = ("ledger", "ledger_20261125", "admin_audit")
+ROLES = (AUTHZ_ROLE, METERING_ROLE, ADMIN_ROLE)
+BILLED = ("ledger", "ledger_20261125", "admin_audit", "budget_windows", "usage_daily")
 
 
 @pytest.fixture
-async def service(database: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection as the role; the 25th of November has its partition."""
-    connection = await asyncpg.connect(database, server_settings={"role": ROLE})
-    await connection.execute("SELECT ensure_ledger_partition('2026-11-25')")
-    yield connection
-    await connection.close()
+async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of nobody yet; the 25th of November has its partition."""
+    opened = await asyncpg.connect(database)
+    await opened.execute("SELECT ensure_ledger_partition('2026-11-25')")
+    yield opened
+    await opened.close()
 
 
-async def test_services_and_commands_take_the_role(database: str, store: Store) -> None:
-    """Neither authz, nor a command, nor metering acts as the owner of the tables."""
+async def test_every_program_takes_its_role(store: Store, session: Session, database: str) -> None:
+    """None acts as the owner of the tables, on the first use of a connection and on the next."""
     metering = await Metering.connect(database)
-    try:
-        async with store.connection() as connection:
-            assert ROLE == await connection.fetchval("SELECT current_user")
-        assert ROLE == await metering._connection.fetchval("SELECT current_user")
-    finally:
-        await metering.close()
+    for _ in range(2):
+        for opened, role in ((store, AUTHZ_ROLE), (session.store, ADMIN_ROLE)):
+            async with opened.connection() as borrowed:
+                assert role == await borrowed.fetchval("SELECT current_user")
+        assert METERING_ROLE == await metering._connection.fetchval("SELECT current_user")
+    await metering.close()
 
 
-@pytest.mark.parametrize("table", HISTORY)
+async def test_a_role_is_no_parameter_of_a_connection(store: Store, database: str) -> None:
+    """PgBouncer refuses a client that names a role when it connects; then RESET would lead back to it."""
+    metering = await Metering.connect(database)
+    async with store.connection() as borrowed:
+        for opened in (borrowed, metering._connection):
+            assert await opened.fetchval("SELECT current_user <> session_user")
+            await opened.execute("RESET ROLE")
+            assert await opened.fetchval("SELECT current_user = session_user")
+    await metering.close()
+
+
+@pytest.mark.parametrize("table", BILLED)
+@pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize(
     "statement",
-    [
-        "UPDATE {} SET at = now()",
-        "DELETE FROM {}",
-        "TRUNCATE {}",
-        "DROP TABLE {}",
-        "ALTER TABLE {} ADD x int",
-    ],
+    ["DELETE FROM {}", "TRUNCATE {}", "DROP TABLE {}", "ALTER TABLE {} ADD x int"],
 )
-async def test_history_can_not_be_rewritten(service: asyncpg.Connection, table: str, statement: str) -> None:
-    """What the ledger and the audit of changes hold stays, under a partition's own name, too."""
+async def test_nothing_billed_is_removed(
+    connection: asyncpg.Connection, role: str, table: str, statement: str
+) -> None:
+    """What was billed stays, under a partition's own name, too."""
+    await act_as(connection, role)
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await service.execute(statement.format(table))
+        await connection.execute(statement.format(table))
 
 
-async def test_a_partition_belongs_to_the_owner(service: asyncpg.Connection, database: str) -> None:
+FORBIDDEN = {
+    AUTHZ_ROLE: (
+        "INSERT INTO ledger DEFAULT VALUES",
+        "INSERT INTO secrets DEFAULT VALUES",
+        "INSERT INTO unpublished DEFAULT VALUES",
+        "UPDATE budget_windows SET used = 0",
+        "UPDATE usage_daily SET input_tokens = 0",
+        "UPDATE keys SET state = 'active'",
+        "UPDATE tenants SET tokens_total = NULL",
+        "SELECT ip FROM ledger",
+        "SELECT drop_ledger_partition('2026-11-25')",
+    ),
+    METERING_ROLE: (
+        "UPDATE ledger SET input_tokens = 0",
+        "UPDATE ledger_20261125 SET input_tokens = 0",
+        "UPDATE budget_windows SET start = '2020-01-01'",
+        "UPDATE budget_windows SET scope_id = gen_random_uuid()",
+        "INSERT INTO secrets DEFAULT VALUES",
+        "INSERT INTO keys DEFAULT VALUES",
+        "INSERT INTO admin_audit DEFAULT VALUES",
+        "SELECT hash FROM secrets",
+        "UPDATE keys SET state = 'active'",
+    ),
+    ADMIN_ROLE: (
+        "INSERT INTO ledger DEFAULT VALUES",
+        "INSERT INTO unpublished DEFAULT VALUES",
+        "INSERT INTO budget_windows DEFAULT VALUES",
+        "UPDATE ledger SET input_tokens = 0",
+        "UPDATE admin_audit SET actor = 'another'",
+        "UPDATE budget_windows SET used = 0",
+        "UPDATE usage_daily SET input_tokens = 0",
+        "UPDATE secrets SET hash = ''",
+        "SELECT hash FROM secrets",
+        "SELECT drop_ledger_partition('2026-11-25')",
+    ),
+}
+
+
+@pytest.mark.parametrize(("role", "statement"), [(r, s) for r, them in FORBIDDEN.items() for s in them])
+async def test_what_a_program_need_not_do_fails(
+    connection: asyncpg.Connection, role: str, statement: str
+) -> None:
+    """Whoever takes over one program can't forge a bill, a secret or a limit by it."""
+    await act_as(connection, role)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await connection.execute(statement)
+
+
+async def test_a_partition_belongs_to_the_owner(connection: asyncpg.Connection) -> None:
     """Whoever has a partition made by the function does not own it."""
+    await act_as(connection, METERING_ROLE)
+    await connection.execute("SELECT ensure_ledger_partition('2026-11-26')")
     owner = "SELECT tableowner FROM pg_tables WHERE tablename = $1"
-    tables = [await service.fetchval(owner, table) for table in ("ledger", "ledger_20261125")]
+    tables = [await connection.fetchval(owner, table) for table in ("ledger", "ledger_20261126")]
     assert ["postgres", "postgres"] == tables
 
 
-@pytest.mark.parametrize("name", ["authz", "admin", "journal", "ledger", "books"])
-async def test_the_role_may_run_every_query(service: asyncpg.Connection, name: str) -> None:
-    """No query of ours needs the owner's rights."""
+OF_EVERY_PROGRAM = ("unpublished_versions", "mark_tenant_published", "mark_key_published")
+QUERIES = [
+    (AUTHZ_ROLE, "authz", None),
+    (ADMIN_ROLE, "admin", None),
+    (ADMIN_ROLE, "authz", ("names", *OF_EVERY_PROGRAM)),
+    *((METERING_ROLE, name, None) for name in ("journal", "ledger", "books")),
+    (METERING_ROLE, "authz", OF_EVERY_PROGRAM),
+]
+
+
+@pytest.mark.parametrize(("role", "name", "those"), QUERIES)
+async def test_a_program_may_run_its_queries(
+    connection: asyncpg.Connection, role: str, name: str, those: tuple[str, ...] | None
+) -> None:
+    """No query needs the owner's rights."""
     queries = sql.load(name)
-    texts = [
-        getattr(queries, query).sql for query in queries.available_queries if not query.endswith("_cursor")
-    ]
-    for text in texts:
+    await act_as(connection, role)
+    for query in those or queries.available_queries:
+        text = getattr(queries, query).sql
         # The executor checks rights when it explains, too; what can't be explained changes nothing.
-        await service.execute(text if text.startswith("SET ") else f"EXPLAIN (GENERIC_PLAN) {text}")
+        await connection.execute(text if text.startswith("SET ") else f"EXPLAIN (GENERIC_PLAN) {text}")
 
 
 @pytest.fixture(scope="module")
@@ -83,13 +155,17 @@ def fresh() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="nz", ignore_cleanup_errors=True) as folder:
         state = Path(folder)
         with embedded.postgres_server(state):
-            asyncio.run(_add_owners(state))
+            asyncio.run(
+                _administer(
+                    state, "CREATE ROLE maker LOGIN CREATEDB CREATEROLE; CREATE ROLE poor LOGIN CREATEDB"
+                )
+            )
             yield state
 
 
-async def _add_owners(state: Path) -> None:
+async def _administer(state: Path, statement: str) -> None:
     connection = await asyncpg.connect(embedded.postgres_url(state, "postgres"))
-    await connection.execute("CREATE ROLE maker LOGIN CREATEDB CREATEROLE; CREATE ROLE poor LOGIN CREATEDB")
+    await connection.execute(statement)
     await connection.close()
 
 
@@ -97,24 +173,28 @@ def _url(state: Path, owner: str) -> str:
     return embedded.postgres_url(state, owner).replace("postgres@", f"{owner}@")
 
 
-def test_the_role_needs_no_superuser(fresh: Path) -> None:
-    """An owner that may make roles migrates alone; another is told what an administrator must do first."""
+def test_the_roles_need_no_superuser(fresh: Path) -> None:
+    """An owner that may make roles migrates alone; another reads what an administrator must do first."""
     with pytest.raises(CommandError, match="an administrator must first run: CREATE ROLE gateway_service"):
         migrate(_url(fresh, "poor"))
     migrate(_url(fresh, "maker"))
-    asyncio.run(_serve_and_grant(fresh))
+    asyncio.run(_serve(_url(fresh, "maker")))
+    asyncio.run(_administer(fresh, "GRANT gateway_service TO poor"))
+    with pytest.raises(CommandError, match=r"must first run: CREATE ROLE gateway_authz .* TO poor"):
+        migrate(_url(fresh, "poor"))
+    asyncio.run(_administer(fresh, f"GRANT {', '.join(ROLES)} TO poor"))
     migrate(_url(fresh, "poor"))
 
 
-async def _serve_and_grant(fresh: Path) -> None:
-    """The services of one owner work; the administrator does what the other was told."""
-    metering = await Metering.connect(_url(fresh, "maker"))
+async def _serve(url: str) -> None:
+    metering = await Metering.connect(url)
     await metering.ensure_partition(date(2026, 11, 25))
     assert await metering.drop_partition(date(2026, 11, 25))
     await metering.close()
-    connection = await asyncpg.connect(embedded.postgres_url(fresh, "postgres"))
-    await connection.execute("GRANT gateway_service TO poor")
-    await connection.close()
+    authz = Store(url, role=AUTHZ_ROLE)
+    assert () == await authz.tenants()
+    await authz.disable("nz_AAAAAAAA")
+    await authz.close()
 
 
 @pytest.mark.parametrize(
@@ -130,7 +210,7 @@ async def _serve_and_grant(fresh: Path) -> None:
     ],
 )
 async def test_what_is_no_fault_of_a_query_is_unavailable(store: Store, failure: type[Exception]) -> None:
-    """E12: whatever keeps Postgres from answering is one failure, which every poller outlives."""
+    """Whatever keeps Postgres from answering is one failure, which every poller outlives."""
     with pytest.raises(StoreUnavailable):
         async with store.connection():
             raise failure("as it comes")

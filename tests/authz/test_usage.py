@@ -15,6 +15,7 @@ from authz.accounts.tenants import create_tenant
 from authz.admin.usage import By, DayUsage, ModelUsage, TenantUsage, Usage, usage
 from authz.errors import CommandError
 from authz.models import canonical
+from authz.store import Store
 from authz.types import Identity
 from metering.rows import LedgerRow
 from tests.authz.billing import Book, anything, denied, served
@@ -24,12 +25,12 @@ NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
 
 @pytest.fixture
-async def owners(session: Session, owner: Identity) -> list[Identity]:
+async def owners(session: Session, store: Store, owner: Identity) -> list[Identity]:
     """Two keys of acme and one of zeta."""
     second = await create_key(session, tenant="acme", name="second")
     await create_tenant(session, "zeta")
     third = await create_key(session, tenant="zeta", name="third")
-    return [owner, await known(session, second.prefix), await known(session, third.prefix)]
+    return [owner, await known(store, second.prefix), await known(store, third.prefix)]
 
 
 def summed(rows: list[LedgerRow], by: By) -> dict[object, tuple[int, int, int]]:

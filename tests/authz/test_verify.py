@@ -8,6 +8,7 @@ import time
 import uuid
 from typing import Any
 
+import asyncpg
 import httpx
 import msgspec
 import pytest
@@ -23,7 +24,6 @@ from authz.identity.secrets import Pepper, mint
 from authz.identity.sources import BURST
 from authz.messages import Grant
 from authz.settings import Settings
-from authz.store import Store
 from authz.types import GREATEST_COUNT
 from tests.authz.asking import Guard, grant, reason, uuid7
 
@@ -198,12 +198,11 @@ async def test_revoke_bites_at_once(guard: Guard, session: Session, key: Created
 
 
 async def test_committed_revoke_bites_even_if_redis_was_not_told(
-    guard: Guard, store: Store, session: Session
+    guard: Guard, owner_of_tables: asyncpg.Connection, session: Session
 ) -> None:
     """L7: a version that a dying command left unpublished is found when anything makes authz look."""
     other = await create_key(session, tenant="acme", name="other")
-    async with store.connection() as connection:
-        await connection.execute("UPDATE keys SET state = 'revoked', version = 2 WHERE name = 'other'")
+    await owner_of_tables.execute("UPDATE keys SET state = 'revoked', version = 2 WHERE name = 'other'")
     assert 401 == (await guard.ask(key=other.key)).status_code
 
 
@@ -216,11 +215,10 @@ async def test_allowlist(guard: Guard, session: Session) -> None:
     )
 
 
-async def test_address(guard: Guard, store: Store, session: Session) -> None:
+async def test_address(guard: Guard, owner_of_tables: asyncpg.Connection, session: Session) -> None:
     """A key bound to networks works from inside them only; what can't be read is outside."""
     bound = await create_key(session, tenant="acme", name="bound")
-    async with store.connection() as connection:
-        await connection.execute("UPDATE keys SET cidrs = '{203.0.113.0/24}' WHERE name = 'bound'")
+    await owner_of_tables.execute("UPDATE keys SET cidrs = '{203.0.113.0/24}' WHERE name = 'bound'")
     for ip, status in {
         "203.0.113.9": 204,
         "::ffff:203.0.113.9": 204,
@@ -231,18 +229,17 @@ async def test_address(guard: Guard, store: Store, session: Session) -> None:
         assert status == (await guard.ask(key=bound.key, ip=ip)).status_code, ip
 
 
-async def test_forged_hash_disables_the_key(guard: Guard, store: Store, session: Session) -> None:
+async def test_forged_hash_disables_the_key(
+    guard: Guard, owner_of_tables: asyncpg.Connection, session: Session
+) -> None:
     """A tag that somebody wrote beside another's hash works no longer than the proof takes."""
     forged = await create_key(session, tenant="acme", name="forged")
-    async with store.connection() as connection:
-        await connection.execute(
-            "UPDATE secrets SET hash = (SELECT hash FROM secrets LIMIT 1) WHERE lookup = $1", forged.prefix
-        )
+    query = "UPDATE secrets SET hash = (SELECT hash FROM secrets LIMIT 1) WHERE lookup = $1"
+    await owner_of_tables.execute(query, forged.prefix)
     await guard.ask(key=forged.key)
-    async with store.connection() as connection:
-        async with asyncio.timeout(DISABLED_WITHIN_S):
-            while "disabled" != await connection.fetchval("SELECT state FROM keys WHERE name = 'forged'"):
-                await asyncio.sleep(0.02)
+    async with asyncio.timeout(DISABLED_WITHIN_S):
+        while "disabled" != await owner_of_tables.fetchval("SELECT state FROM keys WHERE name = 'forged'"):
+            await asyncio.sleep(0.02)
     assert 401 == (await guard.ask(key=forged.key)).status_code
 
 
@@ -255,7 +252,7 @@ async def test_whoever_is_not_the_guard_gets_nothing(guard: Guard) -> None:
 
 
 async def test_lost_redis_is_rebuilt_before_anybody_is_admitted(
-    guard: Guard, store: Store, redis_url: str
+    guard: Guard, owner_of_tables: asyncpg.Connection, redis_url: str
 ) -> None:
     """L6: after a flush every request is refused until metering has read on and the counters are rebuilt."""
     assert 204 == (await guard.ask()).status_code
@@ -263,12 +260,11 @@ async def test_lost_redis_is_rebuilt_before_anybody_is_admitted(
         await client.flushall()
     assert "rebuilding" == reason(await guard.ask())
     assert "rebuilding" == reason(await guard.ask())
-    async with store.connection() as connection:
-        await connection.execute("UPDATE nodes SET eof_at = now() + interval '1 hour'")
+    await owner_of_tables.execute("UPDATE nodes SET eof_at = now() + interval '1 hour'")
+    answer = await guard.ask()
+    while answer.status_code == 503:
+        await owner_of_tables.fetchval("SELECT pg_sleep(0.05)")
         answer = await guard.ask()
-        while answer.status_code == 503:
-            await connection.fetchval("SELECT pg_sleep(0.05)")
-            answer = await guard.ask()
     assert 204 == answer.status_code
 
 

@@ -21,6 +21,7 @@ from statistics import median
 from typing import Any
 from uuid import UUID, uuid4
 
+import asyncpg
 import uvloop
 from attrs import define, frozen
 from litestar import Litestar
@@ -37,7 +38,7 @@ from authz.limiter.limiter import Limiter
 from authz.schema import migrate
 from authz.settings import Settings
 from authz.stack import embedded
-from authz.store import Store
+from authz.store import ADMIN_ROLE, Store
 from authz.types import Closed, Limits
 from tests.authz.asking import BOOT, NODE, uuid7
 from tests.backend.app import backend
@@ -192,16 +193,16 @@ def stores() -> Iterator[Settings]:
 @asynccontextmanager
 async def handler(settings: Settings, *, pooled: bool) -> AsyncIterator[Handler]:
     """The application with a new tenant and a key, on the pipeline or on a pool."""
-    store, limiter = Store(settings.database_url), await Limiter.connect(settings.redis_url)
+    store = Store(settings.database_url, role=ADMIN_ROLE)
+    limiter = await Limiter.connect(settings.redis_url)
     session, name = Session(settings, store, limiter, "bench"), f"bench-{uuid4().hex[:8]}"
     tenant = await create_tenant(session, name, limits=MANY)
     key = await create_key(session, tenant=name, name="first", limits=MANY)
-    identity = await store.identity(key.prefix)
-    if identity is None:
-        raise RuntimeError("the key that was just created is not there")
-    async with store.connection() as connection:
-        query = "INSERT INTO nodes (node, boot, eof_at) VALUES ($1, $2, now()) ON CONFLICT DO NOTHING"
-        await connection.execute(query, NODE, BOOT)
+    owner = await asyncpg.connect(settings.database_url)
+    query = "INSERT INTO nodes (node, boot, eof_at) VALUES ($1, $2, now()) ON CONFLICT DO NOTHING"
+    await owner.execute(query, NODE, BOOT)
+    key_id = await owner.fetchval("SELECT key_id FROM secrets WHERE lookup = $1", key.prefix)
+    await owner.close()
     gate, redis = Gate(settings), Redis.from_url(settings.redis_url)
     mount = asgi("/verify", copy_scope=False)(gate.verify)
     app = Litestar([mount], lifespan=[gate.lifespan], openapi_config=None, logging_config=None)
@@ -212,7 +213,7 @@ async def handler(settings: Settings, *, pooled: bool) -> AsyncIterator[Handler]
             await own.close()
             own._pipeline = Pool(redis, run_id)  # type: ignore[assignment]
         await limiter.vouch(NODE, lag_ms=0)
-        yield Handler(app, limiter, redis, key, tenant, identity.key)
+        yield Handler(app, limiter, redis, key, tenant, key_id)
     await limiter.close()
     await store.close()
 

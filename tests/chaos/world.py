@@ -19,7 +19,7 @@ from authz.accounts.tenants import create_tenant
 from authz.identity.secrets import Peppers, mint
 from authz.limiter.limiter import Limiter
 from authz.settings import Settings
-from authz.store import Store
+from authz.store import ADMIN_ROLE, Store
 from authz.types import Limits
 from tests.backend.app import backend
 from tests.backend.serving import served
@@ -89,7 +89,8 @@ def running(roll: str) -> Iterator[World]:
 @asynccontextmanager
 async def session(settings: Settings) -> AsyncIterator[Session]:
     """The stores, as an operator's command has them."""
-    store, limiter = Store(settings.database_url), await Limiter.connect(settings.redis_url)
+    store = Store(settings.database_url, role=ADMIN_ROLE)
+    limiter = await Limiter.connect(settings.redis_url)
     try:
         yield Session(settings, store, limiter, "tester")
     finally:

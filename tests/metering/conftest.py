@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 
 from authz.limiter import keyspace
 from authz.limiter.limiter import Limiter
+from authz.store import METERING_ROLE
 from authz.store import Store as Versions
 from metering.ledger_store import LedgerStore
 from metering.service import Metering, Surroundings
@@ -107,7 +108,7 @@ async def begin(
 ) -> AsyncIterator[Begin]:
     """Starts metering on the journal as often as wanted."""
     lives: list[Life] = []
-    versions = Versions(database, connections=1)
+    versions = Versions(database, role=METERING_ROLE, connections=1)
     ledger, redis = await asyncpg.connect(database), Redis.from_url(redis_url)
 
     async def start(reach: Callable[[str], None] = lambda _step: None) -> Life:

@@ -26,6 +26,7 @@ from redis.asyncio import Redis
 from authz.errors import StoreUnavailable
 from authz.limiter import keyspace
 from authz.limiter.limiter import Limiter
+from authz.store import METERING_ROLE
 from authz.store import Store as Versions
 from metering.files import rotated
 from metering.ledger_store import LedgerStore
@@ -129,7 +130,7 @@ class Machine(RuleBasedStateMachine):
         self.limiter = self.do(Limiter.connect(self.redis_url))
         self.limiter.clock_us = self.journal.begun_ms * 1000
         self.do(self.limiter.create(tenant, 1))
-        self.versions = Versions(self.url, connections=1)
+        self.versions = Versions(self.url, role=METERING_ROLE, connections=1)
         self.processes = [Process(self), Process(self)]
 
     # Caddy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from authz.admin.audit import audit
 from authz.admin.dead_letters import Replay, letters, progress, want
 from authz.errors import CommandError
 from authz.limiter.limiter import Limiter
-from authz.store import Store
+from authz.store import ADMIN_ROLE, Store
 from metering.tail import CHUNK_BYTES
 from tests.metering.conftest import Begin, Life
 from tests.metering.writing import JournalFile
@@ -32,9 +33,11 @@ def environ(database: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.fixture
-async def session(environ: dict[str, str], store: Store, limiter: Limiter) -> Session:
+async def session(environ: dict[str, str], database: str, limiter: Limiter) -> AsyncIterator[Session]:
     """What a command holds open."""
-    return Session(settings.load(environ), store, limiter, "tester")
+    store = Store(database, role=ADMIN_ROLE)
+    yield Session(settings.load(environ), store, limiter, "tester")
+    await store.close()
 
 
 @pytest.fixture
