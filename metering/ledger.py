@@ -103,7 +103,11 @@ def swept(request: OpenRequest, owner: Owner, *, node: UUID, at: datetime) -> Le
 
 
 def adjustment(late: LedgerRow, charged: Charged) -> LedgerRow:
-    """Return the row of a record that came after its request was settled as an orphan: actual - charged."""
+    """Return the row of a record that came after its request was settled as an orphan: actual - charged.
+
+    What was credited meanwhile stands; no more is taken back than is left of what was charged.
+    """
+    credited_beyond = max(0, charged.credited_tokens - late.tokens)
     return late._replace(
         entry=ADJUSTMENT,
         tenant_id=charged.owner.tenant,
@@ -111,7 +115,7 @@ def adjustment(late: LedgerRow, charged: Charged) -> LedgerRow:
         day=charged.day,
         month=charged.month,
         input_tokens=late.input_tokens - charged.input_tokens,
-        output_tokens=late.output_tokens - charged.output_tokens,
+        output_tokens=late.output_tokens - charged.output_tokens + credited_beyond,
     )
 
 

@@ -98,6 +98,11 @@ class LedgerStore(Connection):
         if not ids:
             return {}
         rows = await self._rows("orphans_charged", ids=list(ids))
+        if not rows:
+            return {}
+        await self._rows("lock_credits", tenants=list({row["tenant_id"] for row in rows}))
+        found = await self._rows("credited", ids=[row["request_id"] for row in rows])
+        credited = {row["request_id"]: row["tokens"] for row in found}
         return {
             row["request_id"]: Charged(
                 row["request_id"],
@@ -106,6 +111,7 @@ class LedgerStore(Connection):
                 row["month"],
                 row["input_tokens"],
                 row["output_tokens"],
+                credited.get(row["request_id"], 0),
             )
             for row in rows
         }

@@ -138,6 +138,7 @@ class Charged:
     month: date
     input_tokens: int
     output_tokens: int
+    credited_tokens: int
 
 
 class LedgerRow(NamedTuple):
@@ -188,6 +189,7 @@ class LedgerRow(NamedTuple):
     output_bytes_per_token: float | None = None
     output_tokens_per_delta: float | None = None
     output_tokens_per_s: float | None = None
+    actor: str | None = None
     ceiling_input: int | None = None
     ceiling_output: int | None = None
     text_bytes: int | None = None

@@ -188,17 +188,17 @@ class Metering:
         self._next_beat = now + BEAT_S
         at = self._clock()
         await self._upkeep.retain(now, at=at, finished=self._tail.finished)
-        if await self._upkeep.replay(now, at=at):
-            self._is_behind = True
+        await self._upkeep.replay(now, at=at)
         try:
             moment = await self._limiter.now()
             # The clock is asked before the journal is read, so that an end read after it is no older.
             if self._asked_at is not None or self._tail.is_missing:  # the end has not been reached since
                 await self._vouch(moment)
             self._asked_at = self._asked_at or moment
-            if await self._upkeep.repeat(now, at=at) or self._is_behind:
-                await self._publisher.catch_up()
-                self._is_behind = False
+            await self._upkeep.repeat(now, at=at)
+            # Also what others have committed: a correction has no line in any journal.
+            await self._publisher.catch_up()
+            self._is_behind = False
         except LimiterUnavailable as error:
             if not self._is_behind:
                 log.warning("metering.limiter_unavailable", reason=str(error))

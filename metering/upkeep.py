@@ -51,27 +51,22 @@ class Upkeep:
             await keep_ledger(self._ledger, at.date(), ledger_days=self._ledger_days)
             await keep_journal(self._journal, self._node, finished())
 
-    async def replay(self, ticks_s: float, *, at: datetime) -> bool:
-        """Read dead letters again that an operator wants; True if there is something to publish now."""
-        if not self._is_due("replay", ticks_s, REPLAY_EVERY_S):
-            return False
-        return await replay(self._journal, self._settlement, node=self._node, at=at) > 0
+    async def replay(self, ticks_s: float, *, at: datetime) -> None:
+        """Read dead letters again that an operator wants."""
+        if self._is_due("replay", ticks_s, REPLAY_EVERY_S):
+            await replay(self._journal, self._settlement, node=self._node, at=at)
 
-    async def repeat(self, ticks_s: float, *, at: datetime) -> bool:
-        """Repeat what a command could not tell Redis, settle what no journal knows.
-
-        True if there is something to publish now.
-        """
+    async def repeat(self, ticks_s: float, *, at: datetime) -> None:
+        """Repeat what a command could not publish, settle what no journal knows."""
         if self._is_due("versions", ticks_s, VERSIONS_EVERY_S):
             raised = await versions.publish(self._versions, self._limiter)
             if raised:
                 log.warning("metering.versions_raised", count=raised)
         if not self._is_due("sweep", ticks_s, SWEEP_EVERY_S):
-            return False
+            return
         count = await sweep(self._ledger, self._limiter, node=self._node, at=at)
         if count:
             log.warning("metering.reservations_swept", count=count)
-        return count > 0
 
     def _is_due(self, duty: str, ticks_s: float, every_s: float) -> bool:
         if ticks_s < self._due_s.get(duty, 0.0):

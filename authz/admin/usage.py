@@ -30,8 +30,9 @@ BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _queries = sql.load("admin")
 
-app = App(name="usage", help="Show what was used, or export the ledger.")
+app = App(name="usage", help="Show what was used, export the ledger, or correct it.")
 app.command("authz.admin.export:export_command", name="export")
+app.command("authz.admin.credit:credit_command", name="credit")
 
 
 class By(StrEnum):

@@ -130,6 +130,16 @@ WHERE (:tenant::uuid IS NULL OR tenant_id = :tenant) AND (:key::uuid IS NULL OR 
 GROUP BY 1, 2, 3, 4
 ORDER BY 1, 2, 3, 4;
 
+-- name: credit_request(request, tokens, at, actor, reason)^
+-- usage credit --request: a function with the owner's rights, as no command may write to the ledger.
+SELECT request, number AS entry, input AS input_tokens, output AS output_tokens
+FROM credit_request(:request, :tokens, :at, :actor, :reason);
+
+-- name: credit_tenant(tenant, key, tokens, at, day, actor, reason)^
+-- usage credit --tenant, likewise.
+SELECT request, number AS entry, input AS input_tokens, output AS output_tokens
+FROM credit_tenant(:tenant, :key, :tokens, :at, :day, :actor, :reason);
+
 -- name: is_day_dropped(day)$
 -- usage: whether a day was billed whose ledger is not kept any more.
 SELECT
@@ -138,11 +148,16 @@ SELECT
 
 -- name: named_keys(tenant, key)
 -- usage: what keys are called, used or not.
-SELECT k.id, t.id AS tenant_id, t.name AS tenant, min(s.lookup) AS key, k.name
+SELECT k.id, t.id AS tenant_id, t.name AS tenant, min(s.lookup) AS key, k.name, k.created_at
 FROM keys AS k JOIN tenants AS t ON t.id = k.tenant_id JOIN secrets AS s ON s.key_id = k.id
 WHERE (:tenant::uuid IS NULL OR t.id = :tenant) AND (:key::uuid IS NULL OR k.id = :key)
 GROUP BY t.id, k.id
-ORDER BY t.name, k.created_at, k.id;
+UNION ALL
+SELECT t.id, t.id, t.name, '', '(credits)', NULL
+FROM tenants AS t
+WHERE :key::uuid IS NULL AND (:tenant::uuid IS NULL OR t.id = :tenant)
+    AND EXISTS (SELECT FROM usage_daily AS u WHERE u.tenant_id = t.id AND u.key_id = t.id)
+ORDER BY tenant, created_at, id;
 
 -- name: named_tenants(tenant, key)
 -- usage --by tenant: what tenants are called, used or not.

@@ -36,7 +36,8 @@ WITH scopes AS (
         AND request_id < uuid7_floor((:last::date + 2)::timestamp AT TIME ZONE 'UTC')
     GROUP BY key_id, day
 ), ledger_days AS (
-    SELECT key_id AS scope_id, day AS start, tokens FROM spent WHERE tokens <> 0
+    -- A credit to a tenant alone is no key's.
+    SELECT key_id AS scope_id, day AS start, tokens FROM spent WHERE tokens <> 0 AND key_id IS NOT NULL
     UNION ALL
     SELECT :tenant, day, sum(tokens)::bigint FROM spent GROUP BY day HAVING sum(tokens) <> 0
 ), days AS (

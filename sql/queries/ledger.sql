@@ -62,6 +62,18 @@ WHERE l.request_id = ANY(:ids::uuid[])
     AND l.outcome IN ('orphaned', 'swept')
     AND NOT EXISTS (SELECT FROM ledger AS a WHERE a.request_id = l.request_id AND a.entry = 1);
 
+-- name: lock_credits(tenants)
+-- metering.settle, before an orphan is adjusted: no correction may lower the same sum meanwhile.
+SELECT lock_credits(t.id)
+FROM (SELECT id FROM unnest(:tenants::uuid[]) AS u (id) ORDER BY id) AS t;
+
+-- name: credited(ids)
+-- metering.settle: what corrections have taken off these requests already.
+SELECT request_id, -sum(input_tokens + output_tokens)::bigint AS tokens
+FROM ledger
+WHERE request_id = ANY(:ids::uuid[]) AND entry >= 2
+GROUP BY request_id;
+
 -- name: raise_windows(scopes, periods, starts, tenants, used)
 -- metering.settle, last of the transaction, for the shortest lock on a tenant's row.
 INSERT INTO budget_windows AS w (scope_id, period, start, tenant_id, used)

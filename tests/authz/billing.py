@@ -11,6 +11,7 @@ from authz.types import Identity
 from metering.ledger_store import LedgerStore as Metering
 from metering.rollup import uses
 from metering.rows import LedgerRow
+from metering.windows import increases
 from tests.authz.asking import BOOT, NODE, uuid7
 
 
@@ -31,6 +32,11 @@ class Book:
             await self.store.add_uses(uses(rows))
             await self.store.published([(row.request_id, row.entry) for row in rows])
         self.rows += rows
+
+    async def settle(self, *rows: LedgerRow) -> None:
+        """Add rows and what they take of the windows of their day and month."""
+        await self.add(*rows)
+        await self.store.raise_windows(increases(rows))
 
 
 def served(owner: Identity, at: datetime, **fields: Any) -> LedgerRow:

@@ -56,7 +56,7 @@ GRANTS = {
 FUNCTIONS = {
     "gateway_authz": {"disable_key"},
     "gateway_metering": {"ensure_ledger_partition", "drop_ledger_partition"},
-    "gateway_admin": set[str](),
+    "gateway_admin": {"credit_request", "credit_tenant"},
 }
 
 _TABLE_GRANTS = """

@@ -79,6 +79,7 @@ async def test_every_field_of_a_record_is_in_the_ledger(begin: Begin, journal: J
         "output_bytes_per_token": None,
         "output_tokens_per_delta": None,
         "output_tokens_per_s": None,
+        "actor": None,
     }
     assert expected == dict(row)
 
