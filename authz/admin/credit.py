@@ -45,9 +45,9 @@ async def credit_command(
     if options.json:
         output.show_value(made)
     else:
-        target = f"request {made.request}" if request else f"{tenant} today"
+        target = f"request {made.request}" if request else f"{tenant} today, under the id {made.request}"
         output.say(
-            f"Credited {tokens:,} tokens to {target} (ledger entry {made.request} {made.entry}). "
+            f"Credited {tokens:,} tokens to {target} (entry {made.entry}). "
             "Budgets follow within a second while metering runs."
         )
     return 0
