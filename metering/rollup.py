@@ -1,4 +1,7 @@
-"""The ledger's sums by day, key and model, for `usage`: what a settlement adds to the ledger it adds here."""
+"""The ledger's sums by day, key and model, for `usage`: what a settlement adds to the ledger it adds here.
+
+A day is the tenant's, as its budget has it; in UTC where a request was never admitted.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,8 @@ def uses(rows: Iterable[LedgerRow]) -> list[Use]:
         figures = (requests, row.input_tokens, row.output_tokens)
         if row.tenant_id is None or row.key_id is None or not any(figures):
             continue
-        total = sums[row.partition, row.key_id, row.tenant_id, canonical(row.model) if row.model else ""]
+        day, model = row.day or row.partition, canonical(row.model) if row.model else ""
+        total = sums[day, row.key_id, row.tenant_id, model]
         for index, figure in enumerate(figures):
             total[index] += figure
     return [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -15,9 +15,8 @@ from authz.accounts.keys import find_key
 from authz.accounts.session import opened
 from authz.accounts.tenants import find_tenant
 from authz.admin import output
-from authz.admin.limit_options import moment
 from authz.admin.options import Options
-from authz.errors import CommandError
+from authz.admin.period import Period, parse
 from authz.models import canonical
 
 if TYPE_CHECKING:
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from authz.accounts.session import Session
-
-BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _queries = sql.load("admin")
 
@@ -36,7 +33,7 @@ app.command("authz.admin.credit:credit_command", name="credit")
 
 
 class By(StrEnum):
-    """What usage is summed by; days are UTC."""
+    """What usage is summed by; a day is its tenant's."""
 
     TENANT = "tenant"
     KEY = "key"
@@ -109,20 +106,21 @@ Figures = tuple[int, int, int]
 
 
 async def usage(
-    session: Session, *, tenant: str | None, key: str | None, since: datetime | None, by: By = By.KEY
+    session: Session,
+    *,
+    tenant: str | None,
+    key: str | None,
+    period: Period = Period(),
+    by: By = By.KEY,
 ) -> Sequence[AnyUsage]:
-    """Sum the ledger since a moment, exactly. Keys and tenants are listed, used or not."""
-    since = since or BEGINNING
-    midnight = datetime.combine(since.astimezone(UTC), time(), UTC)
-    first_day = midnight.date() + timedelta(days=int(since > midnight))
+    """Sum the ledger over a period, exactly. Keys and tenants are listed, used or not."""
     async with session.store.connection() as connection:
         scope = await _scope(connection, tenant, key)
-        if since > midnight and await _queries.is_day_dropped(connection, day=midnight.date()):
-            sentence = f"The ledger of {midnight.date()} is not kept any more: give a whole day as --since."
-            raise CommandError(sentence)
-        found = _queries.sums(
-            connection, by=by, tenant=scope.tenant, key=scope.key, since=since, first_day=first_day
-        )
+        await period.refuse_dropped(connection)
+        zones = [
+            (row["id"], row["timezone"]) async for row in _queries.timezones(connection, tenant=scope.tenant)
+        ]
+        found = _queries.sums(connection, by=by, key=scope.key, **period.columns(zones))
         sums = {row[_COLUMNS[by]]: _figures(row) async for row in found}
         return await _listed(connection, sums, scope=scope, by=by)
 
@@ -167,16 +165,17 @@ def _by_canonical(sums: dict[str, Figures]) -> dict[str, Figures]:
 @app.default
 async def usage_command(
     *,
-    by: Annotated[By, Parameter(help="What to sum by; days are UTC.")] = By.KEY,
+    by: Annotated[By, Parameter(help="What to sum by; a day is its tenant's.")] = By.KEY,
     tenant: Annotated[str | None, Parameter(help="Only this tenant.")] = None,
     key: Annotated[str | None, Parameter(help="Only this key, by its prefix.")] = None,
     since: Annotated[str | None, Parameter(help="From when on: a date, a time, or a span like 7d.")] = None,
+    until: Annotated[str | None, Parameter(help="Before when, likewise.")] = None,
     options: Options = Options(),
 ) -> int:
     """Show what was used: the sums of the ledger by key, tenant, model or day."""
-    start = None if since is None else moment(since, datetime.now(UTC), is_past=True)
+    period = parse(since, until, datetime.now(UTC))
     async with opened(options.state) as session:
-        rows = await usage(session, tenant=tenant, key=key, since=start, by=by)
+        rows = await usage(session, tenant=tenant, key=key, period=period, by=by)
     if options.json:
         output.show_list(rows)
         return 0

@@ -79,7 +79,8 @@ BEGIN
     -- What a tenant alone is credited stands under the tenant's own id.
     INSERT INTO usage_daily AS u (day, tenant_id, key_id, model, requests, input_tokens, output_tokens)
     VALUES (
-        uuid7_day(credited.request_id), credited.tenant_id, coalesce(credited.key_id, credited.tenant_id),
+        coalesce(credited.day, uuid7_day(credited.request_id)), credited.tenant_id,
+        coalesce(credited.key_id, credited.tenant_id),
         coalesce(credited.model, ''), 0, credited.input_tokens, credited.output_tokens
     )
     ON CONFLICT (day, key_id, model) DO UPDATE
@@ -184,7 +185,7 @@ BEGIN
             earlier.actor, earlier.at;
     END IF;
     SELECT coalesce(sum(output_tokens), 0)::bigint INTO used_output FROM usage_daily
-    WHERE tenant_id = of_tenant AND day = uuid7_day(own_id) AND (of_key IS NULL OR key_id = of_key);
+    WHERE tenant_id = of_tenant AND day = today AND (of_key IS NULL OR key_id = of_key);
     used_output := greatest(0, least(amount, used_output));
     credited := jsonb_populate_record(NULL::ledger, jsonb_build_object(
         'request_id', own_id, 'entry', 2, 'at', moment,

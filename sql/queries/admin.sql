@@ -101,21 +101,32 @@ UPDATE nodes SET retired_at = now() WHERE node = :node AND retired_at IS NULL RE
 -- node list.
 SELECT node, boot, eof_at, retired_at, created_at FROM nodes ORDER BY created_at;
 
--- name: sums(by, tenant, key, since, first_day)
--- usage: whole days from their sums, and what a moment leaves of its day from the ledger.
-WITH parts AS (
-    SELECT day, tenant_id, key_id, model, requests, input_tokens, output_tokens
-    FROM usage_daily
-    WHERE day >= :first_day::date
+-- name: sums(by, tenants, whole_from, whole_to, key, since, until, head_until, tail_from)
+-- usage: whole days of each tenant from their sums, and what two moments leave of the days that they cut
+-- from the ledger: ids before head_until of a day before the whole ones, ids from tail_from of one after.
+-- An end that is a day cuts none; then head_until lies before, or tail_from after, every request.
+WITH whose AS (
+    SELECT w.id, w.whole_from, w.whole_to
+    FROM unnest(:tenants::uuid[], :whole_from::date[], :whole_to::date[]) AS w (id, whole_from, whole_to)
+), parts AS (
+    SELECT u.day, u.tenant_id, u.key_id, u.model, u.requests, u.input_tokens, u.output_tokens
+    FROM usage_daily AS u JOIN whose AS w ON w.id = u.tenant_id
+    WHERE u.day >= w.whole_from AND u.day < w.whole_to
     UNION ALL
     SELECT
-        :first_day::date - 1, tenant_id, key_id, coalesce(model, ''),
-        (entry = 0 AND backend IS NOT NULL)::int, input_tokens, output_tokens
-    FROM ledger
-    WHERE request_id >= uuid7_floor(:since::timestamptz)
-        AND request_id < uuid7_floor(:first_day::date::timestamp AT TIME ZONE 'UTC')
-        AND tenant_id IS NOT NULL
-        AND (input_tokens <> 0 OR output_tokens <> 0 OR entry = 0 AND backend IS NOT NULL)
+        d.day, l.tenant_id, coalesce(l.key_id, l.tenant_id), coalesce(l.model, ''),
+        (l.entry = 0 AND l.backend IS NOT NULL)::int, l.input_tokens, l.output_tokens
+    FROM ledger AS l
+    JOIN whose AS w ON w.id = l.tenant_id
+    CROSS JOIN LATERAL (SELECT coalesce(l.day, uuid7_day(l.request_id)) AS day) AS d
+    WHERE l.request_id >= uuid7_floor(:since::timestamptz) AND l.request_id < uuid7_floor(:until::timestamptz)
+        AND (
+            l.request_id < uuid7_floor(:head_until::timestamptz) AND d.day < w.whole_from
+            AND (d.day < w.whole_to OR l.request_id >= uuid7_floor(:tail_from::timestamptz))
+            OR l.request_id >= uuid7_floor(:tail_from::timestamptz) AND d.day >= w.whole_to
+            AND (d.day >= w.whole_from OR l.request_id < uuid7_floor(:head_until::timestamptz))
+        )
+        AND (l.input_tokens <> 0 OR l.output_tokens <> 0 OR l.entry = 0 AND l.backend IS NOT NULL)
 )
 SELECT
     CASE WHEN :by::text = 'day' THEN day END AS day,
@@ -126,9 +137,13 @@ SELECT
     sum(input_tokens)::bigint AS input_tokens,
     sum(output_tokens)::bigint AS output_tokens
 FROM parts
-WHERE (:tenant::uuid IS NULL OR tenant_id = :tenant) AND (:key::uuid IS NULL OR key_id = :key)
+WHERE :key::uuid IS NULL OR key_id = :key
 GROUP BY 1, 2, 3, 4
 ORDER BY 1, 2, 3, 4;
+
+-- name: timezones(tenant)
+-- usage: whose days are where.
+SELECT id, timezone FROM tenants WHERE :tenant::uuid IS NULL OR id = :tenant;
 
 -- name: credit_request(request, tokens, at, actor, reason)^
 -- usage credit --request: a function with the owner's rights, as no command may write to the ledger.

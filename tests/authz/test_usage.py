@@ -12,6 +12,7 @@ from authz.__main__ import run
 from authz.accounts.keys import create_key
 from authz.accounts.session import Session
 from authz.accounts.tenants import create_tenant
+from authz.admin.period import Period
 from authz.admin.usage import By, DayUsage, ModelUsage, TenantUsage, Usage, usage
 from authz.errors import CommandError
 from authz.models import canonical
@@ -60,7 +61,7 @@ async def test_usage_is_the_sum_of_the_ledger(
     """Whole days from the rollup and a part of one from the ledger give what the ledger's rows add up to."""
     await book.add(*(anything(owners[number // 3 % 3], number) for number in range(400)))
     asked = [row for row in book.rows if since is None or row.at >= since]
-    rows = await usage(session, tenant=None, key=None, since=since, by=by)
+    rows = await usage(session, tenant=None, key=None, period=Period(since), by=by)
     names = {owner.lookup: owner.key for owner in owners} | {
         owner.tenant_name: owner.tenant for owner in owners
     }
@@ -76,8 +77,8 @@ async def test_usage_of_one(session: Session, book: Book, owners: list[Identity]
     """With --tenant or --key only theirs is shown."""
     first, second, third = owners
     await book.add(served(first, NOON), served(second, NOON), served(third, NOON))
-    ours = await usage(session, tenant="acme", key=None, since=None, by=by)
-    mine = await usage(session, tenant="acme", key=first.lookup, since=None, by=by)
+    ours = await usage(session, tenant="acme", key=None, by=by)
+    mine = await usage(session, tenant="acme", key=first.lookup, by=by)
     assert (60, 30) == (sum(row.tokens for row in ours), sum(row.tokens for row in mine))
 
 
@@ -91,13 +92,13 @@ async def test_usage_has_what_each_cut_is_called(
         Usage("acme", first.lookup, "first", 2, 20, 40),
         Usage("acme", second.lookup, "second", 0, 0, 0),
         Usage("zeta", owners[2].lookup, "third", 0, 0, 0),
-    ] == await usage(session, tenant=None, key=None, since=None)
+    ] == await usage(session, tenant=None, key=None)
     for by, expected in {
         By.TENANT: [TenantUsage("acme", 2, 20, 40), TenantUsage("zeta", 0, 0, 0)],
         By.MODEL: [ModelUsage("llama3.2:latest", 2, 20, 40)],
         By.DAY: [DayUsage(date(2026, 11, 24), 2, 20, 40)],
     }.items():
-        assert expected == await usage(session, tenant=None, key=None, since=None, by=by)
+        assert expected == await usage(session, tenant=None, key=None, by=by)
 
 
 async def test_a_part_of_a_dropped_day_can_not_be_known(
@@ -107,9 +108,9 @@ async def test_a_part_of_a_dropped_day_can_not_be_known(
     await book.add(served(owner, NOON))
     assert await book.store.drop_partition(NOON.date())
     with pytest.raises(CommandError, match="2026-11-24 is not kept any more: give a whole day"):
-        await usage(session, tenant=None, key=None, since=NOON)
+        await usage(session, tenant=None, key=None, period=Period(NOON))
     midnight = datetime(2026, 11, 24, tzinfo=UTC)
-    (row,) = await usage(session, tenant=None, key=None, since=midnight)
+    (row,) = await usage(session, tenant=None, key=None, period=Period(midnight))
     assert 30 == row.tokens
 
 
@@ -120,7 +121,7 @@ async def test_usage_does_not_read_the_ledger_of_whole_days(
     await book.add(*(served(owner, NOON.replace(day=day)) for day in range(1, 25)))
     for day in range(1, 25):
         assert await book.store.drop_partition(date(2026, 11, day))
-    (row,) = await usage(session, tenant=None, key=None, since=None)
+    (row,) = await usage(session, tenant=None, key=None)
     assert (24, 720) == (row.requests, row.tokens)
 
 
