@@ -51,6 +51,11 @@ GRANTS = {
         "dead_letters": "SELECT, UPDATE(is_replay_wanted)",
         "admin_audit": "INSERT, SELECT",
     },
+    "gateway_reader": {
+        "report_entries": "SELECT",
+        "report_days": "SELECT",
+        "report_windows": "SELECT",
+    },
 }
 
 FUNCTIONS = {

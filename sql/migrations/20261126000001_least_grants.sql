@@ -1,12 +1,12 @@
 -- migrate:up
 
 -- One role per program in place of gateway_service, each with no more than it needs: gateway_authz
--- decides, gateway_metering bills, gateway_admin is the commands. None can change or remove a row of
--- the ledger or of the audit.
+-- decides, gateway_metering bills, gateway_admin is the commands; gateway_reader is for whoever makes
+-- reports. None can change or remove a row of the ledger or of the audit.
 DO $$
 DECLARE
     own_role text := current_setting('role');
-    roles text[] := ARRAY['gateway_authz', 'gateway_metering', 'gateway_admin'];
+    roles text[] := ARRAY['gateway_authz', 'gateway_metering', 'gateway_admin', 'gateway_reader'];
     name text;
 BEGIN
     FOREACH name IN ARRAY roles LOOP
@@ -22,7 +22,7 @@ BEGIN
         END;
     END LOOP;
 EXCEPTION WHEN insufficient_privilege THEN
-    RAISE EXCEPTION 'an administrator must first run: CREATE ROLE gateway_authz NOLOGIN; CREATE ROLE gateway_metering NOLOGIN; CREATE ROLE gateway_admin NOLOGIN; GRANT gateway_authz, gateway_metering, gateway_admin TO %',
+    RAISE EXCEPTION 'an administrator must first run: CREATE ROLE gateway_authz NOLOGIN; CREATE ROLE gateway_metering NOLOGIN; CREATE ROLE gateway_admin NOLOGIN; CREATE ROLE gateway_reader NOLOGIN; GRANT gateway_authz, gateway_metering, gateway_admin, gateway_reader TO %',
         quote_ident(current_user);
 END
 $$;
