@@ -29,6 +29,7 @@ _queries = sql.load("admin")
 
 app = App(name="usage", help="Show what was used, export the ledger, or correct it.")
 app.command("authz.admin.export:export_command", name="export")
+app.command("authz.admin.statement:statement_command", name="statement")
 app.command("authz.admin.credit:credit_command", name="credit")
 
 

@@ -141,6 +141,27 @@ WHERE :key::uuid IS NULL OR key_id = :key
 GROUP BY 1, 2, 3, 4
 ORDER BY 1, 2, 3, 4;
 
+-- name: statement(tenant, first, after)
+-- usage statement: a tenant's sums of a month, by key and model.
+SELECT
+    coalesce(min(s.lookup), '') AS key, coalesce(k.name, '(credits)') AS name, u.model,
+    u.requests, u.input_tokens, u.output_tokens
+FROM (
+    SELECT
+        key_id, model, sum(requests)::bigint AS requests,
+        sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens
+    FROM usage_daily
+    WHERE tenant_id = :tenant AND day >= :first AND day < :after
+    GROUP BY key_id, model
+) AS u
+LEFT JOIN keys AS k ON k.id = u.key_id
+LEFT JOIN secrets AS s ON s.key_id = k.id
+GROUP BY u.key_id, k.name, u.model, u.requests, u.input_tokens, u.output_tokens;
+
+-- name: month_used(tenant, first)$
+-- usage statement: what the tenant's budget of the month counted.
+SELECT used FROM budget_windows WHERE scope_id = :tenant AND period = 'month' AND start = :first;
+
 -- name: timezones(tenant)
 -- usage: whose days are where.
 SELECT id, timezone FROM tenants WHERE :tenant::uuid IS NULL OR id = :tenant;

@@ -47,6 +47,7 @@ GRANTS = {
         "nodes": "SELECT, UPDATE(retired_at)",
         "ledger": "SELECT",
         "usage_daily": "SELECT",
+        "budget_windows": "SELECT",
         "refusals_per_minute": "SELECT",
         "dead_letters": "SELECT, UPDATE(is_replay_wanted)",
         "admin_audit": "INSERT, SELECT",
