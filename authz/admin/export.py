@@ -1,4 +1,4 @@
-"""The ledger as a file: the same rows are the same bytes, and a footer proves that they are whole."""
+"""The ledger as a file: the same rows are the same bytes, and a proof apart says that they are whole."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from enum import StrEnum
 from pathlib import Path  # noqa: TC003 (cyclopts reads it)
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 
+import attrs
 import msgspec
-from attrs import define, field
+from attrs import define, field, frozen
 from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -26,10 +27,13 @@ from authz.errors import CommandError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from uuid import UUID
 
     from authz.accounts.session import Session
 
 ROWS_AT_ONCE: Final = 1000
+
+_NAMED: Final = {"tenant": "tenant_id", "key": "key_id"}
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
@@ -47,6 +51,20 @@ class ReaderGone(Exception):
     """Whoever read the export wants no more of it."""
 
 
+@frozen
+class Proof:
+    """What an export is checked by: its rows, the SHA-256 of its bytes, and what the ledger lacks.
+
+    lost_lines and dead_letters are journal lines of the whole installation that never came, or that were
+    not understood and are not replayed: with both 0 the ledger lacks nothing.
+    """
+
+    rows: int
+    sha256: str
+    lost_lines: int
+    dead_letters: int
+
+
 @define
 class Sheet:
     """Writes rows, and counts and digests what it has written."""
@@ -54,27 +72,27 @@ class Sheet:
     format: Format
     _out: BinaryIO
     rows: int = 0
+    _names: Mapping[UUID, str] = field(factory=dict)
     _digest: Any = field(factory=hashlib.sha256)
-    _has_head: bool = False
+
+    def begin(self, columns: Sequence[str], names: Mapping[UUID, str]) -> None:
+        """Write the head of a CSV, also of one without rows; names are those of tenants and keys."""
+        self._names = names
+        if self.format is Format.CSV:
+            self._write(_csv([[*columns, *_NAMED]]))
 
     def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write some rows; the first brings the head of a CSV."""
+        """Write some rows, with the names of tenant and key at their end."""
         self.rows += len(rows)
+        named = [dict(row) | {to: self._names.get(row[id_]) for to, id_ in _NAMED.items()} for row in rows]
         if self.format is Format.JSONL:
-            self._write(b"".join(msgspec.json.encode(dict(row)) + b"\n" for row in rows))
-            return
-        if rows and not self._has_head:
-            self._has_head = True
-            self._write(_csv([list(rows[0].keys())]))
-        self._write(_csv([_cell(value) for value in row.values()] for row in rows))
+            self._write(b"".join(msgspec.json.encode(row) + b"\n" for row in named))
+        else:
+            self._write(_csv([_cell(value) for value in row.values()] for row in named))
 
-    def end(self) -> None:
-        """Write the footer: how many rows there are, and the SHA-256 of every byte before it."""
-        digest = self._digest.hexdigest()
-        footer = f"# rows={self.rows} sha256={digest}\n"
-        if self.format is Format.JSONL:
-            footer = f'{{"rows":{self.rows},"sha256":"{digest}"}}\n'
-        self._write(footer.encode())
+    def proof(self, losses: Mapping[str, int]) -> Proof:
+        """Return how many rows were written, their SHA-256, and what no row can say."""
+        return Proof(self.rows, self._digest.hexdigest(), losses["lost_lines"], losses["dead_letters"])
 
     def _write(self, data: bytes) -> None:
         self._digest.update(data)
@@ -94,19 +112,26 @@ async def export(
     tenant: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
-) -> AsyncIterator[int]:
-    """Write the ledger from since until before until, in one snapshot; yields how many rows are written."""
+) -> AsyncIterator[int | Proof]:
+    """Write the ledger from since until before until, in one snapshot.
+
+    Yields how many rows are written, again and again, and the proof at last.
+    """
     async with session.store.connection() as connection:
         owner = None if tenant is None else (await find_tenant(connection, tenant))["id"]
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             await _queries.walk_in_order(connection)
+            prepared = await connection.prepare(_queries.ledger_rows.sql)
+            names = {row["id"]: row["name"] async for row in _queries.ledger_names(connection)}
+            sheet.begin([column.name for column in prepared.get_attributes()], names)
             found = _queries.ledger_rows_cursor(connection, tenant=owner, since=since, until=until)
             async with found as factory:
                 cursor = await factory
                 while rows := await cursor.fetch(ROWS_AT_ONCE):
                     sheet.add(rows)
                     yield sheet.rows
-    sheet.end()
+            losses = await _queries.losses(connection)
+    yield sheet.proof(losses)
 
 
 def _csv(rows: Iterable[Sequence[object]]) -> bytes:
@@ -134,7 +159,7 @@ async def export_command(
     tenant: Annotated[str | None, Parameter(help="Only this tenant.")] = None,
     state: Annotated[Path | None, Parameter(help="The stack's folder.")] = None,
 ) -> int:
-    """Write the ledger to stdout, ended by a line with the count and the SHA-256 of all before it."""
+    """Write the ledger to stdout, and to stderr one line of JSON that proves it: rows, SHA-256, losses."""
     now = datetime.now(UTC)
     start, end = (None if text is None else moment(text, now, is_past=True) for text in (since, until))
     sheet = Sheet(format_, sys.stdout.buffer)
@@ -142,8 +167,12 @@ async def export_command(
         async with opened(state) as session:
             with _progress() as progress:
                 task = progress.add_task("", total=None)
-                async for rows in export(session, sheet, tenant=tenant, since=start, until=end):
-                    progress.update(task, completed=rows)
+                async for step in export(session, sheet, tenant=tenant, since=start, until=end):
+                    if isinstance(step, int):
+                        progress.update(task, completed=step)
+                    else:
+                        progress.stop()
+                        sys.stderr.write(msgspec.json.encode(attrs.asdict(step)).decode() + "\n")
     except ReaderGone:
         # What is still buffered would be complained about when the process ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -92,7 +92,8 @@ GRANT SELECT, UPDATE (retired_at) ON nodes TO gateway_admin;
 
 GRANT SELECT, UPDATE (is_replay_wanted) ON dead_letters TO gateway_admin;
 
-GRANT SELECT ON ledger, usage_daily, budget_windows, refusals_per_minute, admin_audit TO gateway_admin;
+GRANT SELECT ON ledger, usage_daily, budget_windows, refusals_per_minute, journal_sequences, admin_audit
+TO gateway_admin;
 
 -- migrate:down
 

@@ -216,6 +216,16 @@ WHERE (:since::timestamptz IS NULL OR request_id >= uuid7_floor(:since))
     AND (:tenant::uuid IS NULL OR tenant_id = :tenant)
 ORDER BY request_id, entry;
 
+-- name: ledger_names()
+-- usage export: what tenants and keys are called.
+SELECT id, name FROM tenants UNION ALL SELECT id, name FROM keys;
+
+-- name: losses()^
+-- usage export: journal lines of which the ledger can't know.
+SELECT
+    (SELECT coalesce(sum(lost), 0)::bigint FROM journal_sequences) AS lost_lines,
+    (SELECT count(*) FROM dead_letters WHERE replayed_at IS NULL) AS dead_letters;
+
 -- name: events(since, tenant, key)
 -- audit: what administrators did, what was refused request by request, and what was only counted.
 SELECT e.at, e.actor, e.action, t.name AS tenant, k.name AS key, e.old, e.new

@@ -11,15 +11,18 @@ import sys
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import asyncpg
 import pytest
 
 import sql
 from authz.accounts.keys import create_key
 from authz.accounts.session import Session
 from authz.accounts.tenants import create_tenant
-from authz.admin.export import ROWS_AT_ONCE, Format, ReaderGone, Sheet, export
+from authz.admin.export import ROWS_AT_ONCE, Format, Proof, ReaderGone, Sheet, export
 from authz.errors import CommandError
 from authz.types import Identity
+from metering.rows import LedgerRow
+from tests.authz.asking import BOOT, NODE
 from tests.authz.billing import Book, served
 
 START = datetime(2026, 11, 24, 23, 59, tzinfo=UTC)
@@ -34,21 +37,23 @@ async def filled(book: Book, owner: Identity) -> Book:
     return book
 
 
-async def exported(session: Session, format_: Format = Format.JSONL, **whose: Any) -> bytes:
-    """What an export writes."""
+async def exported(
+    session: Session, format_: Format = Format.JSONL, **whose: Any
+) -> tuple[bytes, Proof | int]:
+    """What an export writes, and its proof."""
     out = io.BytesIO()
-    async for _ in export(session, Sheet(format_, out), **whose):
-        pass
-    return out.getvalue()
+    steps = [step async for step in export(session, Sheet(format_, out), **whose)]
+    return out.getvalue(), steps[-1]
 
 
 async def test_every_row_is_exported_in_order(session: Session, filled: Book) -> None:
-    """JSONL has one object a row, with every column of the ledger, by request id and entry."""
-    *lines, _footer = (await exported(session)).splitlines()
-    rows = [json.loads(line) for line in lines]
+    """JSONL has one object a row, with every column of the ledger and two names, by request id and entry."""
+    written, _ = await exported(session)
+    rows = [json.loads(line) for line in written.splitlines()]
     expected = sorted((str(row.request_id), row.entry) for row in filled.rows)
     assert expected == [(row["request_id"], row["entry"]) for row in rows]
-    assert list(filled.rows[0]._fields) == list(rows[0])
+    assert [*filled.rows[0]._fields, "tenant", "key"] == list(rows[0])
+    assert {("acme", "first")} == {(row["tenant"], row["key"]) for row in rows}
     assert (10, 20, "llama3.2", "2026-11-24T23:59:00Z") == tuple(
         rows[0][name] for name in ("input_tokens", "output_tokens", "model", "at")
     )
@@ -56,15 +61,30 @@ async def test_every_row_is_exported_in_order(session: Session, filled: Book) ->
 
 @pytest.mark.usefixtures("filled")
 @pytest.mark.parametrize("format_", Format)
-async def test_the_footer_proves_what_precedes_it(session: Session, format_: Format) -> None:
-    """The last line has the number of rows and the SHA-256 of every byte before it."""
-    written = await exported(session, format_)
-    body, footer = written[: written.rstrip(b"\n").rfind(b"\n") + 1], written.splitlines()[-1].decode()
-    digest = hashlib.sha256(body).hexdigest()
-    assert {
-        Format.JSONL: f'{{"rows":6,"sha256":"{digest}"}}',
-        Format.CSV: f"# rows=6 sha256={digest}",
-    }[format_] == footer
+async def test_the_proof_stands_apart(session: Session, format_: Format) -> None:
+    """It has the number of rows and the SHA-256 of all that was written; no reader meets it in the file."""
+    written, proof = await exported(session, format_)
+    assert Proof(6, hashlib.sha256(written).hexdigest(), lost_lines=0, dead_letters=0) == proof
+
+
+@pytest.mark.usefixtures("filled")
+async def test_the_proof_counts_what_the_ledger_lacks(
+    session: Session, owner_of_tables: asyncpg.Connection
+) -> None:
+    """Journal lines that were lost, or not understood and not replayed, are in no row: the proof says so."""
+    await owner_of_tables.execute(
+        "INSERT INTO journal_sequences (node, boot, next, lost) VALUES ($1, $1, 9, 2), ($1, $2, 9, 3)",
+        NODE,
+        BOOT,
+    )
+    await owner_of_tables.execute(
+        "INSERT INTO dead_letters (node, fingerprint, generation, position, length, sha256, reason, raw, "
+        "replayed_at) VALUES ($1, '', 0, 1, 1, '', 'r', '', NULL), ($1, '', 0, 2, 1, '', 'r', '', now())",
+        NODE,
+    )
+    _, proof = await exported(session)
+    assert isinstance(proof, Proof)
+    assert (5, 1) == (proof.lost_lines, proof.dead_letters)
 
 
 @pytest.mark.usefixtures("filled")
@@ -77,8 +97,8 @@ async def test_an_export_is_the_same_bytes_again(session: Session, format_: Form
 @pytest.mark.usefixtures("filled")
 async def test_csv_is_no_program(session: Session) -> None:
     """A CSV has a head, dates as ISO 8601, and nothing a spreadsheet would run: clients choose names."""
-    *lines, _footer = (await exported(session, Format.CSV)).decode().splitlines()
-    rows = list(csv.DictReader(lines))
+    written, _ = await exported(session, Format.CSV)
+    rows = list(csv.DictReader(written.decode().splitlines()))
     assert 6 == len(rows)
     assert ("2026-11-24T23:59:00+00:00", "llama3.2", "10", "") == tuple(
         rows[0][name] for name in ("at", "model", "input_tokens", "reason")
@@ -86,9 +106,12 @@ async def test_csv_is_no_program(session: Session) -> None:
     assert ("'=1+1", "-3") == (rows[5]["model"], rows[5]["input_tokens"])
 
 
-async def test_an_export_of_nothing_has_a_footer(session: Session) -> None:
-    """No row is an answer, too."""
-    assert f'{{"rows":0,"sha256":"{hashlib.sha256().hexdigest()}"}}\n'.encode() == await exported(session)
+async def test_an_export_of_nothing_is_whole(session: Session) -> None:
+    """No row is an answer, too: a CSV has its head, a JSONL nothing, and both their proof."""
+    written, proof = await exported(session)
+    assert (b"", Proof(0, hashlib.sha256().hexdigest(), 0, 0)) == (written, proof)
+    written, _ = await exported(session, Format.CSV)
+    assert [*LedgerRow._fields, "tenant", "key"] == written.decode().strip().split(",")
 
 
 @pytest.mark.usefixtures("filled")
@@ -98,18 +121,16 @@ async def test_an_export_can_be_a_part(session: Session) -> None:
     await create_key(session, tenant="zeta", name="third")
     one, four = START + timedelta(minutes=1), START + timedelta(minutes=4)
     parts: list[dict[str, Any]] = [{"since": one}, {"until": four}, {"since": one, "until": four}]
-    counts = [json.loads((await exported(session, **whose)).splitlines()[-1])["rows"] for whose in parts]
-    assert [5, 4, 3] == counts
+    assert [5, 4, 3] == [len((await exported(session, **whose))[0].splitlines()) for whose in parts]
     assert [6, 0] == [
-        json.loads((await exported(session, tenant=name)).splitlines()[-1])["rows"]
-        for name in ("acme", "zeta")
+        len((await exported(session, tenant=name))[0].splitlines()) for name in ("acme", "zeta")
     ]
 
 
 async def test_an_export_holds_few_rows_at_once(session: Session, book: Book, owner: Identity) -> None:
     """Rows come through a cursor, so memory is that of some rows however long the ledger is."""
     await book.add(*(served(owner, START) for _ in range(2 * ROWS_AT_ONCE + 1)))
-    steps = [rows async for rows in export(session, Sheet(Format.JSONL, io.BytesIO()))]
+    *steps, _proof = [rows async for rows in export(session, Sheet(Format.JSONL, io.BytesIO()))]
     assert [ROWS_AT_ONCE, 2 * ROWS_AT_ONCE, 2 * ROWS_AT_ONCE + 1] == steps
 
 
@@ -173,3 +194,18 @@ def test_a_reader_may_leave() -> None:
         assert process.stdout.readline().startswith(b"{")
         process.stdout.close()
         assert (b"", 0) == (process.stderr.read(), process.wait())
+
+
+@pytest.mark.usefixtures("outside", "long")
+def test_the_proof_is_one_line_of_stderr() -> None:
+    """`usage export > file` leaves the file to its readers: what proves it is written beside it."""
+    argv = [sys.executable, "-m", "authz", "usage", "export", "--format", "csv"]
+    done = subprocess.run(argv, capture_output=True, check=True)
+    (line,) = done.stderr.splitlines()
+    assert {
+        "rows": 2000,
+        "sha256": hashlib.sha256(done.stdout).hexdigest(),
+        "lost_lines": 0,
+        "dead_letters": 0,
+    } == json.loads(line)
+    assert 2001 == len(done.stdout.splitlines())

@@ -48,6 +48,7 @@ GRANTS = {
         "ledger": "SELECT",
         "usage_daily": "SELECT",
         "budget_windows": "SELECT",
+        "journal_sequences": "SELECT",
         "refusals_per_minute": "SELECT",
         "dead_letters": "SELECT, UPDATE(is_replay_wanted)",
         "admin_audit": "INSERT, SELECT",
