@@ -53,8 +53,13 @@ async def act_as(connection: Any, role: str) -> None:
     """Take a role for as long as a connection lives.
 
     By a statement: a pooler such as PgBouncer refuses a connection that names a role when it starts.
+    Raises StoreUnavailable where there is no such role, so that whoever polls goes on until there is.
     """
-    await _queries.act_as(connection, role=role)
+    try:
+        await _queries.act_as(connection, role=role)
+    except asyncpg.InvalidParameterValueError as error:
+        sentence = f"Postgres has no role {role}: run `neuronetz-gateway migrate` first."
+        raise StoreUnavailable(sentence) from error
 
 
 class Store:

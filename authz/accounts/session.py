@@ -78,10 +78,13 @@ async def opened(state: Path | None) -> AsyncIterator[Session]:
     await limiter.start()
     try:
         yield Session(settings, store, limiter, _actor())
-    except (asyncpg.UndefinedTableError, asyncpg.InvalidParameterValueError) as error:  # or no role
-        raise CommandError(
-            "The database has no tables yet: run `neuronetz-gateway migrate` first."
-        ) from error
+    except (
+        asyncpg.UndefinedTableError,
+        asyncpg.UndefinedColumnError,
+        asyncpg.UndefinedFunctionError,
+    ) as error:
+        sentence = "The database is older than this program: run `neuronetz-gateway migrate` first."
+        raise CommandError(sentence) from error
     finally:
         await limiter.close()
         await store.close()

@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 import sql
+from authz.__main__ import run
 from authz.accounts.session import Session
 from authz.errors import CommandError, StoreUnavailable
 from authz.schema import migrate
@@ -41,6 +42,28 @@ async def test_every_program_takes_its_role(store: Store, session: Session, data
                 assert role == await borrowed.fetchval("SELECT current_user")
         assert METERING_ROLE == await metering._connection.fetchval("SELECT current_user")
     await metering.close()
+
+
+async def test_a_role_that_is_not_there_yet_is_waited_for(connection: asyncpg.Connection) -> None:
+    """Before a migration has made it, the store is unavailable, which every poller outlives."""
+    with pytest.raises(StoreUnavailable, match="has no role gateway_new: run `neuronetz-gateway migrate`"):
+        await act_as(connection, "gateway_new")
+
+
+@pytest.mark.usefixtures("outside")
+@pytest.mark.parametrize(
+    "change",
+    ["DROP TABLE tenants CASCADE", "ALTER TABLE tenants DROP COLUMN timezone", "DROP FUNCTION credit_tenant"],
+)
+def test_a_database_that_is_older_is_one_sentence(
+    database: str, change: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A command on a schema that lacks something says what to run."""
+    asyncio.run(_execute(database, "INSERT INTO tenants (id, name) VALUES (gen_random_uuid(), 'acme')"))
+    asyncio.run(_execute(database, change))
+    assert 1 == run(["usage", "credit", "--tenant", "acme", "--tokens", "1", "--reason", "r"])
+    said = "error: The database is older than this program: run `neuronetz-gateway migrate` first.\n"
+    assert said == capsys.readouterr().err
 
 
 async def test_a_role_is_no_parameter_of_a_connection(store: Store, database: str) -> None:
@@ -155,16 +178,17 @@ def fresh() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="nz", ignore_cleanup_errors=True) as folder:
         state = Path(folder)
         with embedded.postgres_server(state):
-            asyncio.run(
-                _administer(
-                    state, "CREATE ROLE maker LOGIN CREATEDB CREATEROLE; CREATE ROLE poor LOGIN CREATEDB"
-                )
-            )
+            asyncio.run(_administer(state, "CREATE ROLE maker LOGIN CREATEDB CREATEROLE"))
+            asyncio.run(_administer(state, "CREATE ROLE poor LOGIN CREATEDB"))
             yield state
 
 
 async def _administer(state: Path, statement: str) -> None:
-    connection = await asyncpg.connect(embedded.postgres_url(state, "postgres"))
+    await _execute(embedded.postgres_url(state, "postgres"), statement)
+
+
+async def _execute(url: str, statement: str) -> None:
+    connection = await asyncpg.connect(url)
     await connection.execute(statement)
     await connection.close()
 
