@@ -135,3 +135,12 @@ async def test_no_role_can_make_another(owner_of_tables: asyncpg.Connection) -> 
         list(GRANTS),
     )
     assert [] == roles
+
+
+async def test_no_role_can_make_anything(owner_of_tables: asyncpg.Connection) -> None:
+    """What runs with the owner's rights finds by its search path nothing that a role has put there."""
+    able = await owner_of_tables.fetch(
+        "SELECT r FROM unnest($1::text[]) AS r WHERE has_schema_privilege(r, 'public', 'CREATE')",
+        list(GRANTS),
+    )
+    assert [] == able
