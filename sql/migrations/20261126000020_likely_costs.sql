@@ -23,11 +23,6 @@ ALTER TABLE ledger
     ADD COLUMN stream_ms bigint,
     ADD COLUMN tool_bytes_per_token double precision;
 
-ALTER TABLE ledger DROP CONSTRAINT ledger_usage_source_check;
-
-ALTER TABLE ledger ADD CONSTRAINT ledger_usage_source_check
-CHECK (usage_source IN ('reported', 'counted', 'reserved', 'progress', 'corrected', 'none')) NOT VALID;
-
 -- What the running streams of a Caddy process had delivered at its last progress line (progress_at), one
 -- merged row a process; last_at is when it wrote its last line of any kind.
 CREATE TABLE boot_progress (
@@ -70,16 +65,25 @@ CREATE TABLE learned_figures (
 
 CREATE INDEX learned_figures_tenant ON learned_figures (model) WHERE scope_id = tenant_id;
 
-GRANT SELECT, INSERT, UPDATE, DELETE ON boot_progress, learned_figures TO gateway_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON boot_progress TO gateway_metering;
+
+GRANT SELECT, INSERT, UPDATE ON learned_figures TO gateway_metering;
+
+COMMENT ON TABLE boot_progress IS 'What running streams had delivered when their Caddy process wrote of it last.';
+COMMENT ON TABLE learned_figures IS 'Sums over answers that reported their usage, which the others are priced by.';
+COMMENT ON COLUMN ledger.ceiling_input IS 'The most input tokens that the request could be charged.';
+COMMENT ON COLUMN ledger.ceiling_output IS 'The most output tokens that the request could be charged.';
+COMMENT ON COLUMN ledger.text_bytes IS 'Bytes of text in the answer, reasoning included.';
+COMMENT ON COLUMN ledger.tool_bytes IS 'Bytes of the names and arguments of tool calls in the answer.';
+COMMENT ON COLUMN ledger.messages IS 'Messages in the prompt.';
+COMMENT ON COLUMN ledger.tools IS 'Tools that the request offers.';
+COMMENT ON COLUMN ledger.cold IS 'Whether the backend had to load the model first.';
+COMMENT ON COLUMN ledger.stream_ms IS 'Milliseconds from the first content to the last, without waiting for the client.';
+COMMENT ON COLUMN ledger.tool_bytes_per_token IS 'The figure that a tool call was counted by, where it was.';
 
 -- migrate:down
 
 DROP TABLE learned_figures, boot_progress;
-
-ALTER TABLE ledger DROP CONSTRAINT ledger_usage_source_check;
-
-ALTER TABLE ledger ADD CONSTRAINT ledger_usage_source_check
-CHECK (usage_source IN ('reported', 'counted', 'reserved', 'none')) NOT VALID;
 
 ALTER TABLE ledger
     DROP COLUMN ceiling_input,

@@ -31,6 +31,8 @@ GRANTS = {
         "usage_daily": "INSERT, SELECT, UPDATE(input_tokens output_tokens requests)",
         "refusals_per_minute": "DELETE, INSERT, SELECT, UPDATE",
         "model_ratios": "INSERT, SELECT, UPDATE",
+        "boot_progress": "DELETE, INSERT, SELECT, UPDATE",
+        "learned_figures": "INSERT, SELECT, UPDATE",
         "dead_letters": "INSERT, SELECT, UPDATE(is_replay_wanted replayed_at)",
     },
     "gateway_admin": {

@@ -178,7 +178,7 @@ async def late(world: World, journal: JournalFile, request: UUID) -> None:
     await world.life.drain()
 
 
-@pytest.mark.parametrize(("credited", "left"), [(250, 0), (20, 10)])
+@pytest.mark.parametrize(("credited", "left"), [(33, 0), (20, 10)])
 async def test_a_late_record_takes_back_what_is_left(
     world: World, journal: JournalFile, database: str, credited: int, left: int
 ) -> None:
