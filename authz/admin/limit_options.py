@@ -128,10 +128,13 @@ def _cidrs(text: str) -> tuple[str, ...]:
     networks = []
     for part in text.split(","):
         try:
-            networks.append(str(ip_network(part.strip())))
+            network = ip_network(part.strip())
         except ValueError as error:
             sentence = f"{part.strip()!r} is no network: write --cidr 10.0.0.0/8,2001:db8::/32"
             raise CommandError(sentence) from error
+        if "%" in part:  # Python accepts a zone; Postgres does not, nor has a client's address one
+            raise CommandError(f"{part.strip()!r} names an interface: leave out what begins at the %.")
+        networks.append(str(network))
     return tuple(networks)
 
 

@@ -47,6 +47,8 @@ def test_unknown_time_zone(text: str) -> None:
         (ScopeOptions(models="a,,b"), "is no model name or pattern"),
         (ScopeOptions(cidr="10.0.0.1/8"), "is no network"),
         (ScopeOptions(cidr="example.com"), "is no network"),
+        (ScopeOptions(cidr="fe80::1%eth0"), "names an interface"),
+        (ScopeOptions(cidr="10.0.0.0/8,fe80::1%1/128"), "names an interface"),
         (ScopeOptions(expires="2026-11-25"), "lies in the past"),
         (ScopeOptions(expires="0d"), "lies in the past"),
         (ScopeOptions(expires="soon"), "is no time"),
