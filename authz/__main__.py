@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from cyclopts import CycloptsError
+from cyclopts import App, CycloptsError
 
-from authz.admin import app
+from authz.admin import GROUPS, app
 from authz.errors import CommandError, GatewayError
 from authz.log import redacted
 
 USAGE = 2
+HELP = frozenset({"--help", "-h"})
 
 
 def main() -> None:
@@ -21,6 +22,8 @@ def main() -> None:
 def run(arguments: list[str]) -> int:
     """Run one command and return its exit code."""
     try:
+        if not arguments or arguments[0] in GROUPS or not HELP.isdisjoint(arguments):
+            _load_commands(app)
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         return _complain(f"{_first_line(error)} See `neuronetz-gateway --help`.", USAGE)
@@ -29,6 +32,13 @@ def run(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         return 130
     return code if isinstance(code, int) else 0
+
+
+def _load_commands(parent: App) -> None:
+    """Import every command: a list of commands shows nothing about one that is not loaded."""
+    for name, child in parent.resolved_commands().items():
+        if not name.startswith("-"):
+            _load_commands(child)
 
 
 def _first_line(error: CycloptsError) -> str:

@@ -56,6 +56,7 @@ app = App(
     version=version("neuronetz-gateway"),
     help_epilogue="Every command finds the stores of the stack in --state (default .gateway).",
 )
+app.register_install_completion_command(help="Complete commands and options in this shell from now on.")
 for _name, _where in COMMANDS.items():
     app.command(_where, name=_name)
 for _group, (_help, _commands) in GROUPS.items():
