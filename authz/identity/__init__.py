@@ -1,1 +1,1 @@
-"""From a secret to the tenant and key it belongs to."""
+"""Resolve a secret to the tenant and key it belongs to."""

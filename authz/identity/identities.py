@@ -1,6 +1,6 @@
-"""From a secret to whom it stands for: a keyed tag, this process's cache, else Postgres.
+"""Resolve a secret to its tenant and key: by its keyed tag, in this process's cache, else in Postgres.
 
-The cache holds who a secret is, never what it may do right now: every admission compares versions
+The cache holds the identity of a secret, never what it may do right now: every admission compares versions
 with Redis. Argon2id runs behind the request, once per secret and process; a wrong secret never costs one.
 """
 
@@ -55,7 +55,7 @@ class Identities:
         if identity is None:
             return None
         pepper = self._peppers.get(identity.pepper_id)
-        if pepper is None:  # its pepper is gone: only the hash is left to tell
+        if pepper is None:  # its pepper was removed: only the hash can authenticate it
             if not await self._is_proven(identity, secret):
                 return None
             identity = evolve(identity, tag=self._peppers.alive[0].tag(secret))
@@ -95,7 +95,7 @@ class Identities:
             return await asyncio.to_thread(secrets.is_proven, identity.hash, secret)
 
     async def _prove(self, identity: Identity, secret: str) -> None:
-        """Evict, disable and alarm if tag and hash disagree: somebody has written to the table."""
+        """Evict, disable and alarm if tag and hash disagree: the table was written to from outside."""
         if await self._is_proven(identity, secret):
             return
         self._known.pop(identity.tag, None)

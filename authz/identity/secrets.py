@@ -1,4 +1,4 @@
-"""Secrets: their form, what is stored of them, and how one is told from another.
+"""Mint, recognize and compare secrets.
 
 Text: `nz_` + lookup (8) + secret (32) + check (6), base62. The lookup is public; the check is the
 CRC-32 of all before it and only catches typos. What authenticates is a keyed tag, HMAC-SHA256 with
@@ -41,7 +41,7 @@ hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1, type=
 
 @frozen
 class Pepper:
-    """The key of the tags; its id tells which one a stored tag was made with."""
+    """The key of the tags; its id names the one that a stored tag was made with."""
 
     key: bytes = field(repr=False)
 
@@ -124,10 +124,10 @@ def presented(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     The guard has already refused two lines of one carrier, and two carriers that disagree.
     """
     lines = [(name, _carried(name, value)) for name, value in headers if name in _CARRIERS]
-    said = {secret for _, secret in lines}
-    if len(said) != 1 or len(dict(lines)) < len(lines):
+    sent = {secret for _, secret in lines}
+    if len(sent) != 1 or len(dict(lines)) < len(lines):
         return None
-    secret = said.pop()
+    secret = sent.pop()
     return secret if secret is not None and is_well_formed(secret) else None
 
 

@@ -1,4 +1,4 @@
-"""Where wrong keys come from: a source that tries many is slowed down before Postgres is asked.
+"""Limit wrong keys per source: one that tries many is refused before Postgres is asked.
 
 Only secrets that this process does not know count, so a valid key behind the same address works on.
 """
@@ -17,7 +17,7 @@ PER_S: Final = 1.0
 REMEMBERED: Final = 10_000
 
 V6_PREFIX: Final = 64
-"""What one subscriber usually owns."""
+"""The prefix that one subscriber usually owns."""
 
 
 class Sources:
@@ -40,7 +40,7 @@ class Sources:
             self._empty_at.popitem(last=False)
 
     def forgive(self, ip: str) -> None:
-        """Take back the last note: the secret was somebody's after all."""
+        """Take back the last note: the secret was valid after all."""
         name = source(ip)
         if name in self._empty_at:
             self._empty_at[name] -= 1 / PER_S
