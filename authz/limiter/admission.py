@@ -1,4 +1,4 @@
-"""What a request asks of the limits, and what admit.lua answers.
+"""The question to admit.lua, and its answers.
 
 The order of `arguments` is the order in which admit.lua reads them: times in µs, a limit that is
 not set as -1.
@@ -26,7 +26,7 @@ MINUTE_US: Final = 60_000_000
 
 @frozen
 class Admission:
-    """What a request asks of the limits, in tokens; its prompt can't exceed `bound_in`."""
+    """A request's demand on the limits, in tokens; its prompt can't exceed `bound_in`."""
 
     request_id: UUID
     tenant: UUID
@@ -179,7 +179,7 @@ def _tighter(tenant: int | None, tenant_us: int, key: int | None, key_us: int) -
 
 @frozen
 class Reading:
-    """What one snapshot of Postgres says of a tenant; `read_at` is Redis's clock before it."""
+    """A tenant's limits and use in one snapshot of Postgres; `read_at` is Redis's clock before it."""
 
     tenant: UUID
     mark: str

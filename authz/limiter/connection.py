@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 Argument = str | bytes | int | float
 
 RETRY_AFTER_S: Final = 0.25
-"""How long a dead Redis is left alone before the next attempt; until then every call fails at once."""
+"""The pause between two attempts to reach a dead Redis; until its end every call fails at once."""
 
 CONNECT_WITHIN_S: Final = 3.0
 ANSWER_WITHIN_S: Final = 0.7
@@ -46,9 +46,9 @@ OURS: Final[dict[str, object]] = {
     "socket_timeout": None,
     "socket_connect_timeout": CONNECT_WITHIN_S,
 }
-"""What no REDIS_URL may change: bytes and lists as the scripts answer them, no retry, our own timeouts."""
+"""The options that no REDIS_URL may change: answers as bytes and lists, no retry, our own timeouts."""
 
-GONE: Final = "Redis did not answer: check that it runs."
+UNREACHABLE: Final = "Redis did not answer: check that it runs."
 
 _pack: Final[Any] = hiredis.pack_command  # its stub allows for one argument only
 
@@ -75,7 +75,7 @@ class Link:
     def send(self, *command: Argument) -> Future[Any]:
         """Queue a command; the future gets its answer, a ResponseError or LimiterUnavailable."""
         if self.is_over:
-            raise LimiterUnavailable(GONE)
+            raise LimiterUnavailable(UNREACHABLE)
         packed: bytes = _pack(command)  # first: what can't be sent must not wait for an answer
         answer: Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting.append(answer)
@@ -149,7 +149,7 @@ class Link:
     def _fail_all(self) -> None:
         for waiter in self._waiting:
             if not waiter.done():
-                waiter.set_exception(LimiterUnavailable(GONE))
+                waiter.set_exception(LimiterUnavailable(UNREACHABLE))
         self._waiting.clear()
 
 
@@ -181,7 +181,7 @@ class Pipeline:
         self._keeper: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to connect, and to reconnect for ever, in the background."""
+        """Begin to connect, and to reconnect without end, in the background."""
         self._keeper = asyncio.create_task(self._keep())
 
     async def tried(self) -> None:
@@ -227,7 +227,7 @@ class Pipeline:
                 running = asyncio.create_task(link.run())
                 stack.push_async_callback(_end, running)
                 await self._on_connect(link)
-            self._reason = GONE
+            self._reason = UNREACHABLE
             self._link = link
             stack.callback(self._forget)
             self._tried.set()

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 TOMBSTONE_S: Final = 120
 ID_AGE_S: Final = 60
-"""How far an id may be from Redis's clock: half a tombstone's life, since it may be off both ways."""
+"""The distance an id may have from Redis's clock: half of a tombstone's lifetime, either way."""
 
 READING_AGE_S: Final = 60
 """A rebuild that read Postgres longer ago than this is not written: less than a tombstone lives."""
@@ -57,7 +57,7 @@ class Limiter:
 
     def __init__(self, url: str) -> None:
         self.clock_us = 0
-        """What the scripts take for the time; 0 is Redis's own clock, anything else is for tests."""
+        """The time that the scripts use; 0 is Redis's own clock, anything else is for tests."""
         self._pipeline = Pipeline(url, on_connect=scripts.prepare)
         self._pruned: dict[UUID, date] = {}
 
@@ -107,7 +107,7 @@ class Limiter:
         for request_id, tenant, key in done:
             freed[keyspace.slots(tenant)].append(str(request_id))
             freed[keyspace.slots(tenant, key)].append(str(request_id))
-        for slots, ids in freed.items():  # sent ahead of the next admit; nobody needs the answer
+        for slots, ids in freed.items():  # sent ahead of the next admit; the answer is not needed
             self._pipeline.link.send("ZREM", slots, *ids).add_done_callback(_ignore)
 
     async def versions(self, tenant: UUID, key: UUID) -> tuple[int, int] | None:
@@ -146,7 +146,7 @@ class Limiter:
         return tuple(evolve(total, used=int(u or 0), version=int(w or -1)) for total, u, w in pairs)
 
     async def overdue(self, tenant: UUID, before: datetime) -> tuple[OpenRequest, ...]:
-        """Reservations whose deadline is 60 s and more before this moment: no record has settled them."""
+        """Return the unsettled reservations whose deadline passed 60 s before this moment."""
         link = self._pipeline.link
         found = await answer(
             link.send("ZRANGEBYSCORE", keyspace.opened(tenant), "-inf", f"({wire.us(before)}", "WITHSCORES")
@@ -194,7 +194,7 @@ class Limiter:
         return Lost(mark[0].decode(), wire.moment(mark[1])) if mark else None
 
     async def rebuild(self, reading: Reading) -> bool:
-        """Write what Postgres said of a lost tenant; False if the mark is gone or the reading old."""
+        """Write what Postgres holds of a lost tenant; False if the mark is gone or the reading old."""
         link, tenant = self._pipeline.link, reading.tenant
         owners = dict.fromkeys((*reading.key_versions, *(row.key for row in reading.open_requests)))
         shared = keyspace.of_settlement(tenant)

@@ -56,7 +56,7 @@ def names(tenant: UUID, of: Iterable[Total]) -> list[str]:
 
 @frozen
 class Use:
-    """What was used of a budget's window, and what running requests hold of it."""
+    """The tokens of a budget's window that were used, and those that running requests hold."""
 
     used: int
     held: int
@@ -92,7 +92,7 @@ def standing(scope: UUID, found: Sequence[bytes | None], running: int, now_us: i
 
 
 class Charge(msgspec.Struct, frozen=True):
-    """What a bucket of tokens was charged, and what one token was worth when it was (µs)."""
+    """The charge to a bucket of tokens, and the worth of one token at that time (µs)."""
 
     charged_us: str
     token_us: str
