@@ -58,7 +58,7 @@ class Metrics:
 
 
 class _Watch(Collector):
-    """What need not be counted, because it can be read from the parts."""
+    """Gauges read from the parts when Prometheus asks; nothing counts them."""
 
     def __init__(self, verifier: Verifier) -> None:
         self._verifier = verifier

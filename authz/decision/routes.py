@@ -16,7 +16,7 @@ from authz.types import Dialect
 
 
 class Class(StrEnum):
-    """How a request is served: proxied and billed, answered here, or answered without a key."""
+    """The kind of a route: proxied and billed, answered here, or answered without a key."""
 
     METERED = "metered"
     READ = "read"
