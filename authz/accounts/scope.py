@@ -1,4 +1,4 @@
-"""What a tenant or a key may do, as columns of Postgres and as values."""
+"""Convert limits and restrictions between columns of Postgres and values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Scope:
-    """What a key may do besides its limits; None means no restriction."""
+    """The restrictions of a key besides its limits; None means no restriction."""
 
     models: tuple[str, ...] | None = None
     cidrs: tuple[str, ...] | None = None

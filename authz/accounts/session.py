@@ -61,7 +61,7 @@ class Session:
         )
 
     async def publish(self) -> None:
-        """Let Redis know what was committed; raises CommandError if it can't be told."""
+        """Publish to Redis what was committed. Raises CommandError if Redis can't be reached."""
         try:
             await versions.publish(self.store, self.limiter)
         except LimiterUnavailable as error:

@@ -1,4 +1,4 @@
-"""Who did what: administrators' changes and clients' refusals in one order of time, never a secret."""
+"""List administrators' changes and clients' refusals in one order of time, never a secret."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _event(row: Any) -> Event:
 def _said(value: Any) -> str:
     if not isinstance(value, dict):
         return str(value)
-    return " ".join(f"{name}={said}" for name, said in value.items() if said is not None)
+    return " ".join(f"{name}={part}" for name, part in value.items() if part is not None)
 
 
 async def audit_command(

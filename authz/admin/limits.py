@@ -22,7 +22,7 @@ async def set_limits_command(
     *,
     tenant: TenantName = None,
     prefix: Prefix = None,
-    timezone: Annotated[str | None, Parameter(help="Of a tenant: whose days and months count.")] = None,
+    timezone: Annotated[str | None, Parameter(help="Time zone of a tenant's days and months.")] = None,
     limits: LimitOptions = LimitOptions(),
     scope: ScopeOptions = ScopeOptions(),
     options: Options = Options(),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-"""What could rewrite a terminal's screen; values come from clients and operators alike."""
+"""Characters that could rewrite a terminal's screen; values come from clients and operators alike."""
 
 BAR_CELLS: Final = 32
 
@@ -89,5 +89,5 @@ def show_state(sentence: str, *, killed: int, is_json: bool, **facts: str) -> No
 def note_above(names: Sequence[str], *, is_json: bool) -> None:
     """Say which limits of a key its tenant's make unreachable."""
     if names and not is_json:
-        said = ", ".join(name.replace("_", " ") for name in names)
-        say(f"Note: the tenant's limit is lower and still holds for {said}.")
+        listed = ", ".join(name.replace("_", " ") for name in names)
+        say(f"Note: the tenant's limit is lower and still holds for {listed}.")

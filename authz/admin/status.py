@@ -101,7 +101,7 @@ def down(*, state: State = DEFAULT_STATE) -> int:
     is_running = known is not None and facts.is_alive(known.supervisor)
     if known is not None:
         facts.end([known.supervisor], timeout_s=_STOP_TIMEOUT_S)
-    # Read again: what it stopped on its way out is gone from its facts.
+    # Read again: what it stopped on its way out is no longer in its facts.
     last = facts.load_facts(folder)
     facts.end(last.processes if last else (), timeout_s=_LEFTOVER_S)
     output.say("stopped" if is_running else f"nothing was running in {state}")

@@ -21,7 +21,7 @@ Name = Annotated[str, Parameter(help="The tenant's name.")]
 async def create_tenant_command(
     *,
     name: Name,
-    timezone: Annotated[str, Parameter(help="Whose days and months its budgets follow.")] = "UTC",
+    timezone: Annotated[str, Parameter(help="The time zone of its budgets' days and months.")] = "UTC",
     limits: LimitOptions = LimitOptions(),
     options: Options = Options(),
 ) -> int:

@@ -91,7 +91,7 @@ def _run_detached(wish: Wish, show: Callable[[str | None], None]) -> int:
 
 
 def _listen(pipe: IO[bytes], checklist: Checklist) -> News:
-    """Show what a supervisor tells until it speaks of the whole stack."""
+    """Show a supervisor's reports until one is about the whole stack."""
     for news in read_news(pipe):
         checklist(news)
         if not news.step:
@@ -108,16 +108,16 @@ def _supervise_alone(wish: Wish, writing: int) -> int:
             os.dup2(target.fileno(), number)
     screen = Checklist(Console(file=sys.stderr, force_terminal=False, width=1000))
     with os.fdopen(writing, "wb", buffering=0) as pipe:
-        tell = pipe_report(pipe)
+        send = pipe_report(pipe)
 
         def report(news: News) -> None:
             screen(news)
-            tell(news)
+            send(news)
 
         try:
             supervise(wish, report)
         except GatewayError as error:
-            tell(News(Stage.FAILED, text=str(error)))
+            report(News(Stage.FAILED, text=str(error)))
             raise
     return 0
 
