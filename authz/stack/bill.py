@@ -1,4 +1,4 @@
-"""How far the bill is behind, and what is wrong with it: read from metering's own metrics."""
+"""Read from metering's own metrics how far the bill is behind, and its faults."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ _DEMO_NOTE: Final = "DEMO: invented answers; set OLLAMA_URL for a real Ollama"
 
 @frozen(kw_only=True)
 class Wish:
-    """What the caller of `up` asked for."""
+    """The options of `up`."""
 
     state: Path
     port: int
@@ -59,7 +59,7 @@ class Wish:
 
 
 def supervise(wish: Wish, report: Callable[[News], None]) -> None:
-    """Run a stack until it is told to stop (SIGINT, SIGTERM) or a child keeps dying."""
+    """Run a stack until it is signalled to stop (SIGINT, SIGTERM) or a child keeps dying."""
     # Whatever comes before the event loop ends by either signal in the same way.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()

@@ -95,7 +95,7 @@ def _build(binary: Path, environ: Mapping[str, str], note: Callable[[str], None]
     attempt = binary.with_suffix(f".{os.getpid()}")
     go = str(_go_root() / "bin" / "go")
     argv = [go, "build", "-v", "-ldflags", _LDFLAGS, "-o", str(attempt), "./cmd/caddy"]
-    heard: list[str] = []
+    printed: list[str] = []
     fetched = compiled = 0
     with subprocess.Popen(  # noqa: S603 - our own argument vector, no shell
         argv,
@@ -107,7 +107,7 @@ def _build(binary: Path, environ: Mapping[str, str], note: Callable[[str], None]
         # With -v, go names every package that it compiles and every module that it fetches.
         try:
             for line in process.stderr or ():
-                heard.append(line.strip())
+                printed.append(line.strip())
                 fetched += line.startswith("go: downloading ")
                 compiled += not line.startswith("go: ")
                 note(f"{fetched} modules fetched, {compiled} packages compiled")
@@ -116,7 +116,7 @@ def _build(binary: Path, environ: Mapping[str, str], note: Callable[[str], None]
             raise
     if process.returncode != 0:
         attempt.unlink(missing_ok=True)
-        message = f"Caddy could not be built, correct the sources: {' | '.join(heard[-8:])}"
+        message = f"Caddy could not be built, correct the sources: {' | '.join(printed[-8:])}"
         raise CommandError(message)
     attempt.rename(binary)
 

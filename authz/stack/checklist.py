@@ -1,4 +1,4 @@
-"""What `up` does is told step by step: live on a terminal, line by line anywhere else.
+"""Report the steps of `up`: live on a terminal, line by line anywhere else.
 
 A detached supervisor has no screen: it writes the same news as JSON lines into a pipe, and the
 command that started it shows them.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Stage(StrEnum):
-    """How far a step has come or, without a step's name, the whole stack."""
+    """The progress of a step or, without a step's name, of the whole stack."""
 
     RUNNING = "running"
     DONE = "done"
@@ -80,7 +80,7 @@ def elapsed_ms(began: float) -> int:
 
 
 def pipe_report(pipe: IO[bytes]) -> Callable[[News], None]:
-    """Write news as JSON lines; nobody need listen any more."""
+    """Write news as JSON lines; the reader may have left."""
 
     def report(news: News) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Which backends a stack uses: those of the settings, else a local Ollama, else the demo."""
+"""Find the backends of a stack: those of the settings, else a local Ollama, else the demo."""
 
 from __future__ import annotations
 

@@ -138,11 +138,11 @@ class Server:
             time.sleep(_POLL_S)
 
     def stop(self) -> None:
-        """End it in order and wait until it is gone."""
+        """End it in order and wait until it has ended."""
         self._end(self._program.stop_signal)
 
     def kill(self) -> None:
-        """End it as a crash would, and wait until it is gone."""
+        """End it as a crash would, and wait until it has ended."""
         self._end(SIGKILL)
 
     def _end(self, signal: Signals) -> None:

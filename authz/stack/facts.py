@@ -1,4 +1,4 @@
-"""What runs is known by process id and start time, so that no other process is ever taken for it."""
+"""Record what runs by process id and start time, so that no other process is ever taken for it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever starts a stack for the first time can use it at once: one tenant with one key."""
+"""Create one tenant with one key at a stack's first start, so that it can be used at once."""
 
 from __future__ import annotations
 

@@ -26,12 +26,12 @@ _SOCKET_PATH_BYTES: Final = 107
 """The longest path that `bind` takes, less its closing zero (sun_path, linux/un.h)."""
 _LONGEST_SOCKET: Final = ".s.PGSQL.5432"
 _NOT_IN_A_PATH: Final = re.compile(r'[][{}*?|"\\\x00-\x1f\x7f]')
-"""What has a meaning of its own in the Caddyfile, where the folder's path stands in quotes."""
+"""Characters with a meaning of their own in the Caddyfile, where the folder's path stands in quotes."""
 
 
 @frozen
 class Stores:
-    """Where every other command finds the stack's stores (`stores.json`)."""
+    """The addresses of the stack's stores for every other command (`stores.json`)."""
 
     database_url: str
     redis_url: str
@@ -55,7 +55,7 @@ class StateFolder:
 
     @property
     def facts(self) -> Path:
-        """What runs, for `status` and `down`."""
+        """Return the file that lists what runs, for `status` and `down`."""
         return self.path / "state.json"
 
     @property
@@ -80,17 +80,17 @@ class StateFolder:
 
     @property
     def metrics(self) -> Path:
-        """Return where metering tells how far the bill is."""
+        """Return the socket on which metering reports how far the bill is."""
         return self.run / "metering.sock"
 
     @property
     def logs(self) -> Path:
-        """What the children print, one file each."""
+        """Return the folder of what the children print, one file each."""
         return self.path / "logs"
 
     @property
     def journal(self) -> Path:
-        """What ran: the truth that the bill is made of."""
+        """Return the journal: the truth about what ran, which the bill is made of."""
         return self.path / "journal" / "journal.log"
 
     @property

@@ -1,4 +1,4 @@
-"""What the stack needs of Linux and no other system has: to run on another one, port this file.
+"""Hold what only Linux has and the stack needs: to run on another system, port this file.
 
 Run as a script, `python -I -S machine.py SIGNAL PARENT USER|- PROGRAM ARGUMENT...`: the child dies
 with its parent, gains no privilege, and is not root where its program refuses root. The script

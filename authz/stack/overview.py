@@ -1,4 +1,4 @@
-"""What `up --json` and `status --json` say of a stack."""
+"""Describe a stack for `up --json` and `status --json`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How each of our own processes is started: argument vector, environment, and time to end."""
+"""Plan our own processes: argument vector, environment, and time to end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _CADDY_CONFIG: Final = ("--config", str(SOURCE / "Caddyfile"), "--adapter", "caddyfile")
 _GRACE_S: Final = 10
-"""How long Caddy lets running streams finish before it ends them itself."""
+"""The time that Caddy gives running streams before it ends them itself."""
 _UVICORN: Final = (
     # uvicorn would import from the current folder first, whatever Python's -P says.
     *("--app-dir", str(Path(__file__).parents[2])),
@@ -104,9 +104,9 @@ async def validate_caddy(binary: Path, environ: Mapping[str, str]) -> None:
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
-    _, said = await process.communicate()
+    _, errors = await process.communicate()
     if process.returncode != 0:
-        last = said.decode(errors="replace").strip().rpartition("\n")[2]
+        last = errors.decode(errors="replace").strip().rpartition("\n")[2]
         message = f"Caddy refuses its configuration, correct it or the snippets: {last}"
         raise CommandError(message)
 

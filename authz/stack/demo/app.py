@@ -20,7 +20,7 @@ GENERATIONS: Final = native.ROUTES | openai.ROUTES | responses.ROUTES | anthropi
 METERED: Final = frozenset({*GENERATIONS, *EMBEDDINGS})
 _ONE_MODEL: Final = "/v1/models/"
 _VERSION: Final = "0.0.0"
-"""What an Ollama says that was not built for a release."""
+"""The version of an Ollama that was not built for a release."""
 
 
 def _now() -> datetime:
@@ -105,22 +105,22 @@ class Demo:
         if call.is_stream:
             await _stream(exchange, call, speak, voice)
         else:
-            said = [word async for word in _words(call, speak)]
-            await exchange.answer(200, voice.whole("".join(said), _usage(call, said)))
+            words = [word async for word in _words(call, speak)]
+            await exchange.answer(200, voice.whole("".join(words), _usage(call, words)))
 
 
 async def _stream(exchange: Exchange, call: Call, speak: Speak, voice: Voice) -> None:
-    said: list[str] = []
+    words: list[str] = []
     head = voice.begin()
     async for word in _words(call, speak):
-        if not said:
+        if not words:
             await exchange.start(200, voice.media_type)
         await exchange.chunk(head + voice.word(word))
-        said.append(word)
+        words.append(word)
         head = b""
-    if not said:
+    if not words:
         await exchange.start(200, voice.media_type)
-    await exchange.finish(head + voice.end("".join(said), _usage(call, said)))
+    await exchange.finish(head + voice.end("".join(words), _usage(call, words)))
 
 
 async def _words(call: Call, speak: Speak) -> AsyncGenerator[str, None]:
@@ -134,6 +134,6 @@ async def _words(call: Call, speak: Speak) -> AsyncGenerator[str, None]:
             yield word
 
 
-def _usage(call: Call, said: list[str]) -> Usage:
-    is_cut = call.max_output == len(said)
-    return Usage(call.input_tokens if call.texts else 0, len(said), is_cut=is_cut)
+def _usage(call: Call, words: list[str]) -> Usage:
+    is_cut = call.max_output == len(words)
+    return Usage(call.input_tokens if call.texts else 0, len(words), is_cut=is_cut)

@@ -19,7 +19,7 @@ class Refusal(Exception):
 
 @frozen
 class Call:
-    """What a request asks for."""
+    """A parsed request."""
 
     path: str
     model: str

@@ -26,7 +26,7 @@ DEFAULT_MODELS: Final = ("demo", "demo-embed")
 
 @frozen
 class Catalogue:
-    """What there is, since when."""
+    """The demo's models and the time they exist since."""
 
     names: tuple[str, ...]
     """Those that end with `-embed` make vectors, all others text."""

@@ -1,4 +1,4 @@
-"""What the demo says: the same greeting to everybody, one word a token."""
+"""The demo's answer: the same greeting to every client, one word a token."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable

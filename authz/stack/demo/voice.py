@@ -1,4 +1,4 @@
-"""What a route must be able to write, and the errors of all dialects."""
+"""The interface that writes a route's answers, and the errors of all dialects."""
 
 from secrets import token_hex
 from typing import ClassVar, Final
