@@ -1,1 +1,1 @@
-"""The decision: who may send what to which backend, and in which words a client hears no."""
+"""The decision: who may send what to which backend, and how a refusal reads."""

@@ -60,7 +60,7 @@ DENIAL: Final = messages.DENIAL_HEADER.lower()
 READ_PATHS: Final = tuple(
     known.path.replace("{id}", "{model:path}") for known in routes.ROUTES if known.class_ is routes.Class.READ
 )
-"""What Litestar routes; the guard has compared the raw path, and the Ask is what is judged."""
+"""The paths that Litestar routes; the guard has compared the raw path, and the Ask is judged."""
 
 
 def create() -> Litestar:

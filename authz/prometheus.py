@@ -1,4 +1,4 @@
-"""What every process of the gateway exposes to Prometheus in the same way."""
+"""Expose to Prometheus what all processes of the gateway share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""After a loss of Redis nobody is admitted until the tenant's hash is rebuilt from Postgres.
+"""Rebuild after a loss of Redis: no request is admitted until the tenant's hash is rebuilt from Postgres.
 
 The rule is DESIGN's "Loss of Redis": a mark in Redis; 2 s, by which every Grant of before has its
 open line; an end of file of every node's journal read later than that; one snapshot of Postgres;
@@ -37,7 +37,7 @@ class Rebuilder:
         self._store = store
         self._limiter = limiter
         self.rebuilt = 0
-        """How many tenants this process has rebuilt."""
+        """Return the number of tenants this process has rebuilt."""
         self._running: dict[UUID, asyncio.Task[None]] = {}
         self._readings = asyncio.Semaphore(READINGS)
 

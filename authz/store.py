@@ -37,7 +37,7 @@ UNREACHABLE = (
     asyncpg.InvalidCatalogNameError,
     asyncpg.InvalidAuthorizationSpecificationError,
 )
-"""What asyncpg raises when the server, not the query, is at fault."""
+"""The exceptions of asyncpg when the server, not the query, is at fault."""
 
 ACQUIRE_S = 1.0
 
@@ -78,7 +78,7 @@ class Store:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]:
-        """Borrow a connection; the pool is opened by whoever comes first, so a start needs no Postgres."""
+        """Borrow a connection; the first caller opens the pool, so a start needs no Postgres."""
         try:
             pool = self._pool or await self._open()
             async with pool.acquire(timeout=ACQUIRE_S) as connection:
@@ -102,14 +102,14 @@ class Store:
             timeout=ACQUIRE_S,
             init=partial(act_as, role=self._role),
         )
-        if self._pool is not None:  # somebody else was faster
+        if self._pool is not None:  # another caller was faster
             await pool.close()
             return self._pool
         self._pool = pool
         return pool
 
     async def identity(self, lookup: str) -> Identity | None:
-        """Find whom a secret's public handle stands for."""
+        """Return the identity that a secret's public handle names; None if it is unknown."""
         async with self.connection() as connection:
             row = await _queries.find_identity(connection, lookup=lookup)
         return None if row is None else _identity(row)

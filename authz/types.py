@@ -21,7 +21,7 @@ class Dialect(StrEnum):
 
 
 class Period(StrEnum):
-    """How long a budget lasts before it starts again; a total never does."""
+    """The span of a budget before it starts again; a total never does."""
 
     DAY = "day"
     MONTH = "month"
@@ -88,7 +88,7 @@ class Identity:
     expires_at: datetime | None
     max_output: int | None
     has_budget: bool = field(init=False)
-    """Whether the tenant or the key has any budget."""
+    """Return whether the tenant or the key has any budget."""
 
     @has_budget.default
     def _has_budget(self) -> bool:
@@ -106,7 +106,7 @@ class Closed:
 
 @frozen
 class Total:
-    """What a tenant or a key (scope) has used of a window, absolute, with the row's version."""
+    """The use of a window by a tenant or a key (scope), absolute, with the row's version."""
 
     scope: UUID
     period: str
