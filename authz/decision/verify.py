@@ -158,14 +158,14 @@ class Verifier:
         identity = self.identities.known(secret)
         if identity is not None:
             return identity
-        if not self.sources.may_try(ask.ip):
-            return Refusal(Reason.SOURCE_LIMITED)
-        self.sources.failed(ask.ip)  # before the wait, so that many at once are counted too
-        identity = await self.identities.load(secret)
-        if identity is None:
-            return Refusal(Reason.KEY_UNKNOWN)
-        self.sources.forgive(ask.ip)
-        return identity
+        async with self.identities.turn(secret):
+            identity = self.identities.known(secret)
+            if identity is None and not self.sources.may_try(ask.ip):
+                return Refusal(Reason.SOURCE_LIMITED)
+            identity = identity or await self.identities.load(secret)
+            if identity is None:
+                self.sources.failed(ask.ip)
+            return identity or Refusal(Reason.KEY_UNKNOWN)
 
     async def _consider(
         self,

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
 
 import structlog
 from attrs import evolve
@@ -16,6 +18,8 @@ from attrs import evolve
 from authz.identity import secrets
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from authz.identity.secrets import Peppers
     from authz.store import Store
     from authz.types import Identity
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 CACHED: Final = 50_000
+LOADING: Final = 2
+"""Unknown secrets looked up at a time: half of the connections stay free for reloads and rebuilds."""
 PROVING: Final = 2
 """Argon2id runs at a time: it is bound by memory bandwidth, more are not faster."""
 
@@ -34,6 +40,8 @@ class Identities:
         self._store = store
         self._peppers = peppers
         self._known: OrderedDict[bytes, Identity] = OrderedDict()
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._loading = asyncio.Semaphore(LOADING)
         self._proving = asyncio.Semaphore(PROVING)
         self._proofs: set[asyncio.Task[None]] = set()
 
@@ -48,6 +56,15 @@ class Identities:
                 self._known.move_to_end(tag)
                 return self._known[tag]
         return None
+
+    @asynccontextmanager
+    async def turn(self, secret: str) -> AsyncIterator[None]:
+        """Wait for the turn to load a secret; look first if an earlier turn has made it known."""
+        lock = self._turns.get(secret)
+        if lock is None:
+            lock = self._turns[secret] = asyncio.Lock()
+        async with lock, self._loading:
+            yield
 
     async def load(self, secret: str) -> Identity | None:
         """Authenticate a well-formed secret; None if it belongs to no key. Raises StoreUnavailable."""

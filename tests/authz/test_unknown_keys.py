@@ -1,0 +1,50 @@
+"""Keys that an authz process does not know yet: valid ones are served, wrong ones are limited."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from authz.accounts.keys import create_key
+from authz.accounts.session import Session
+from authz.identity.identities import LOADING
+from authz.identity.secrets import Pepper, mint
+from authz.identity.sources import BURST
+from tests.authz.asking import Guard, reason
+
+AT_ONCE = BURST * 2 + 4
+
+
+async def test_a_valid_key_asked_at_once_is_never_a_wrong_one(guard: Guard) -> None:
+    """Many requests at once with one valid key, which the process does not know yet, are all granted."""
+    answers = await asyncio.gather(*(guard.ask() for _ in range(AT_ONCE)))
+    assert {204: AT_ONCE} == Counter(answer.status_code for answer in answers)
+
+
+async def test_valid_keys_of_one_address_are_never_wrong_ones(guard: Guard, session: Session) -> None:
+    """More valid keys than a source may try wrong ones, all at once from one address, are all granted."""
+    keys = [await create_key(session, tenant="acme", name=f"k{number}") for number in range(BURST + 10)]
+    answers = await asyncio.gather(*(guard.ask(key=key.key) for key in keys))
+    assert {204: len(keys)} == Counter(answer.status_code for answer in answers)
+
+
+async def test_wrong_keys_at_once_are_counted(guard: Guard) -> None:
+    """B5: however many wrong keys come at once, no more than a source may try reach Postgres."""
+    wrong = [mint(Pepper(b"p" * 32)).secret for _ in range(AT_ONCE)]
+    answers = await asyncio.gather(*(guard.ask(key=secret) for secret in wrong))
+    reasons = Counter(reason(answer) for answer in answers)
+    assert {"key_unknown", "source_limited"} == set(reasons)
+    assert BURST <= reasons["key_unknown"] < BURST + LOADING
+
+
+async def test_wrong_keys_never_harm_a_valid_one(guard: Guard) -> None:
+    """A source that tries many keys is slowed down; a known key behind the same address works on."""
+    assert 204 == (await guard.ask()).status_code
+    wrong = mint(Pepper(b"p" * 32)).secret
+    tries = 1
+    while reason(await guard.ask(key=wrong)) == "key_unknown":
+        tries += 1
+    assert tries > BURST
+    assert "source_limited" == reason(await guard.ask(key=wrong))
+    assert 204 == (await guard.ask()).status_code
+    assert "key_unknown" == reason(await guard.ask(key=wrong, ip="198.51.100.1"))
