@@ -87,7 +87,7 @@ async def authz_url(
 
 @pytest.fixture
 async def guard(authz_url: str, key: CreatedKey) -> AsyncIterator[Guard]:
-    """What asks authz, with a key of the tenant acme."""
+    """A guard that asks authz, with a key of the tenant acme."""
     async with httpx.AsyncClient(base_url=authz_url) as client:
         yield Guard(client, key.key)
 

@@ -51,7 +51,7 @@ class Bucket:
 
 @define
 class Oracle:
-    """What Redis should hold of one tenant."""
+    """The state that Redis should hold of one tenant."""
 
     tenant: UUID
     is_lost: bool = False
@@ -119,7 +119,7 @@ class Oracle:
         return answers
 
     def _waits(self, ask: Admission, now_us: int) -> dict[tuple[UUID, str], Fraction]:
-        """How long each rate would make this request wait; not at all if negative."""
+        """Return the wait that each rate would impose on this request; none if negative."""
         waits = {}
         for scope, limits in ((self.tenant, ask.tenant_limits), (ask.key, ask.key_limits)):
             bucket = self._bucket(scope, now_us)
@@ -134,7 +134,7 @@ class Oracle:
         }
 
     def _behind_us(self, scope: UUID, now_us: int) -> int:
-        """How long a clock that stepped back a little stops a bucket."""
+        """Return the time for which a clock that stepped back a little stops a bucket."""
         behind_us = self.buckets.get(scope, Bucket()).at_us - now_us
         return behind_us if 0 < behind_us <= MINUTE_US else 0
 
@@ -199,7 +199,7 @@ class Oracle:
             bucket.tokens = max(Fraction(), bucket.tokens + (owed if owed > 0 else max(owed, -regained)))
 
     def _running(self, scope: UUID, now_us: int) -> int:
-        """How many slots of a scope are taken."""
+        """Return the number of a scope's slots that are taken."""
         return sum(
             1
             for id_, ends_us in self.slots.items()

@@ -102,7 +102,7 @@ class World:
         return decision
 
     def end(self, ids: set[UUID], share: int) -> None:
-        """Requests end upstream and are billed this share of what they may use; Redis is not told yet."""
+        """Requests end upstream and are billed this share of what they may use; Redis is not updated yet."""
         used = {}
         for id_ in ids:
             ask, most = self.asks[id_], self.truth.reserved(id_)
@@ -112,7 +112,7 @@ class World:
         self.untold.append(self.desk.commit(used))
 
     async def settle(self, told: Publication) -> None:
-        """Tell Redis, and the oracle."""
+        """Update Redis, and the oracle."""
         await self.desk.publish(told)
         for closed in told.closed:
             self.oracle.close(closed.request_id, closed.tokens, self.now_us)
@@ -161,7 +161,7 @@ class World:
         self.lose(snapshot.oracle)
 
     def lose(self, oracle: Oracle) -> None:
-        """From here on nobody is admitted."""
+        """From here on no request is admitted."""
         self.oracle, self.mark = oracle, ""
         self.oracle.is_lost = True
 

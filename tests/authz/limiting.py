@@ -23,7 +23,7 @@ Decision = Admitted | LimitReached | NotDecided
 
 @frozen
 class Publication:
-    """What metering tells Redis after a commit."""
+    """The settlement that metering sends Redis after a commit."""
 
     closed: tuple[Closed, ...]
     totals: tuple[Total, ...]
@@ -180,6 +180,6 @@ class Desk:
 
 
 def refusal(decision: object) -> tuple[str, str]:
-    """Which limit of whom refused."""
+    """Return the limit that refused, and its scope."""
     assert isinstance(decision, LimitReached), decision
     return decision.limit, decision.scope

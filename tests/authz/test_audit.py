@@ -1,4 +1,4 @@
-"""What administrators did and what clients were refused."""
+"""The list of administrators' changes and clients' refusals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 async def test_changes_are_told_with_old_and_new(session: Session, key: CreatedKey) -> None:
-    """Each change is one event: who, what, on whom, from what to what."""
+    """Each change is one event: actor, action, subject, old and new value."""
     await set_key_state(session, key.prefix, "disabled")
     events = await audit(session, since=LONG_AGO)
     assert ["tenant_created", "key_created", "key_disabled"] == [event.action for event in events]
@@ -34,7 +34,7 @@ async def test_changes_are_told_with_old_and_new(session: Session, key: CreatedK
 
 
 async def test_refusals_stand_between_changes(session: Session, book: Book, owner: Identity) -> None:
-    """One order of time: a refusal of a key is told with its reason, what was served is not told."""
+    """One order of time: a refusal of a key is listed with its reason, what was served is not."""
     now = datetime.now(UTC)
     await book.add(denied(owner, now + timedelta(seconds=1)), served(owner, now + timedelta(seconds=1)))
     *_, event = await audit(session, since=LONG_AGO)
@@ -56,7 +56,7 @@ async def test_refusals_stand_between_changes(session: Session, book: Book, owne
 
 
 async def test_counted_refusals_are_told_by_the_minute(session: Session, book: Book, owner: Identity) -> None:
-    """What is only counted is one event a minute: by source if nobody is known, else by key."""
+    """Counted refusals are one event a minute: by source if no key is known, else by key."""
     minute = datetime(2026, 11, 25, 12, tzinfo=UTC)
     await book.store.add_refusals(
         [
@@ -87,7 +87,7 @@ async def test_an_audit_can_be_of_one(session: Session, book: Book, owner: Ident
 
 
 async def test_an_audit_has_no_secret(session: Session, key: CreatedKey) -> None:
-    """C3: of a key only its public handle is told, whatever was done with it."""
+    """C3: of a key only its public handle is listed, whatever was done with it."""
     rotated = await rotate_key(session, key.prefix, grace_ends=datetime.now(UTC))
     await set_key_state(session, rotated.prefix, "revoked")
     told = msgspec.json.encode([asdict(event) for event in await audit(session, since=LONG_AGO)]).decode()

@@ -47,7 +47,7 @@ async def until(is_met: Callable[[], Awaitable[object]]) -> None:
 
 
 async def is_back(limiter: Limiter) -> bool:
-    """Whether Redis can be asked again."""
+    """Return whether Redis can be asked again."""
     try:
         limiter.ready()
     except LimiterUnavailable:
@@ -72,7 +72,7 @@ async def pid_of(url: str) -> int:
 
 
 async def test_answers_come_to_whom_they_belong(limiter: Limiter) -> None:
-    """A thousand callers at once, some of whom leave early, each get the answer to their own command."""
+    """A thousand callers at once, some of which leave early, each get the answer to their own command."""
 
     async def echo(number: int) -> int:
         return int(await link_of(limiter).send("ECHO", number))
@@ -86,7 +86,7 @@ async def test_answers_come_to_whom_they_belong(limiter: Limiter) -> None:
 
 
 async def test_what_cannot_be_sent_shifts_no_answer(limiter: Limiter) -> None:
-    """A command that can't be packed fails its caller alone: nobody gets an answer that is not theirs."""
+    """A command that can't be packed fails its caller alone: no caller gets another's answer."""
     link = link_of(limiter)
     first = link.send("ECHO", "first")
     with pytest.raises(TypeError):
@@ -131,7 +131,7 @@ async def test_dead_redis_costs_nothing(server: embedded.Server, own: Limiter) -
 
 
 async def test_callers_in_flight_fail_with_the_connection(server: embedded.Server, own: Limiter) -> None:
-    """Whoever waits when Redis dies is told so; nothing is sent a second time."""
+    """A caller that waits when Redis dies gets an error; nothing is sent a second time."""
     os.kill(await pid_of(server.url), signal.SIGSTOP)
     waiting = [asyncio.ensure_future(own.now()) for _ in range(20)]
     await asyncio.sleep(0)
@@ -172,7 +172,7 @@ async def test_caller_that_leaves_during_a_hang_hurts_nobody(server: embedded.Se
 
 
 async def test_link_kept_across_a_death_fails(server: embedded.Server, own: Limiter) -> None:
-    """A command on a connection that died in the meantime fails at once instead of waiting for ever."""
+    """A command on a connection that died in the meantime fails at once instead of waiting without end."""
     link = link_of(own)
     server.kill()
     await until(lambda: is_gone(own))

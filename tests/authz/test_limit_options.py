@@ -1,4 +1,4 @@
-"""What an operator may set: read from the command line, refused before anything is written."""
+"""The limits that an operator may set: read from the command line, refused before anything is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the scripts decide, one rule at a time; known bugs of limiters elsewhere each have their test."""
+"""The decisions of the scripts, one rule at a time; known bugs of limiters elsewhere each have their test."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class Ceilings(RuleBasedStateMachine):
         age_s=st.sampled_from([0, 0, 0, 30, 59, 61, -30]),
     )
     def admit(self, *, starts: bool, age_s: int, process: int, **asked: Any) -> None:
-        """A new request; one that a rate refuses waits as it is told."""
+        """A new request; one that a rate refuses waits as long as it must."""
         ask = self.world.ask(age_s=age_s, **asked)
         decision = self.run(self.world.decide(ask, process))
         if isinstance(decision, Admitted) and starts:
@@ -98,7 +98,7 @@ class Ceilings(RuleBasedStateMachine):
     @precondition(lambda self: self.world.truth.live())
     @rule(picks=st.lists(PICK, min_size=1, max_size=3), share=st.integers(0, 100), is_told=st.booleans())
     def end(self, picks: list[int], share: int, *, is_told: bool) -> None:
-        """Requests end and are billed; Redis hears of it now or later."""
+        """Requests end and are billed; Redis is updated now or later."""
         live = self.world.truth.live()
         self.world.end({live[pick % len(live)] for pick in picks}, share)
         if is_told:
@@ -115,7 +115,7 @@ class Ceilings(RuleBasedStateMachine):
     @precondition(lambda self: self.world.told)
     @rule(pick=PICK)
     def tell_again(self, pick: int) -> None:
-        """A settlement that Redis has heard of already."""
+        """Repeat a settlement that Redis has already."""
         self.run(self.world.settle(self.world.told[pick % len(self.world.told)]))
 
     @precondition(lambda self: self.world.truth.live())
@@ -164,7 +164,7 @@ class Ceilings(RuleBasedStateMachine):
 
     @rule()
     def notice(self) -> None:
-        """Somebody looks for a loss."""
+        """Look for a loss."""
         self.run(self.world.notice())
 
     @precondition(lambda self: self.world.marks)

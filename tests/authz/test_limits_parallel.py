@@ -54,7 +54,7 @@ async def test_budget_is_not_passed(desk: Desk) -> None:
 
 
 async def test_64_at_once(desk: Desk) -> None:
-    """L3: of 64 requests of 74 tokens, 13 fit into 1,000; the rest is told that it may wait."""
+    """L3: of 64 requests of 74 tokens, 13 fit into 1,000; the rest is refused as something that may wait."""
     await desk.open(Limits(tokens_per_day=1000), Limits(tokens_total=1000), Limits(tokens_total=1000))
     assert 13 == len(await storm(desk, 64))
 

@@ -38,7 +38,7 @@ async def test_burst_is_exactly_the_limit(desk: Desk, limit: int) -> None:
 
 
 async def test_long_run_is_exactly_the_limit(desk: Desk) -> None:
-    """Whoever always waits as told gets one burst and then the limit a minute, to the microsecond."""
+    """A client that always waits as asked gets one burst and then the limit a minute, to the microsecond."""
     await desk.open(Limits(requests_per_minute=7))
     admitted = 0
     while admitted < 7 + 7 * 20:
@@ -52,7 +52,7 @@ async def test_long_run_is_exactly_the_limit(desk: Desk) -> None:
 
 @pytest.mark.parametrize("limits", [(7, 500), (500, 7), (7, 6)])
 async def test_wait_suffices(desk: Desk, limits: tuple[int, int]) -> None:
-    """L5: with several rates violated the longest wait is told: after it, alone, one is admitted."""
+    """L5: with several rates violated the longest wait is returned: after it, alone, one is admitted."""
     tenant, key = (Limits(requests_per_minute=limit, tokens_per_minute=100 * limit) for limit in limits)
     await desk.open(tenant, key)
     while isinstance(decision := await desk.admit(desk.ask(wanted=99)), Admitted):
@@ -84,7 +84,7 @@ async def test_estimate_above_the_limit_is_not_locked_out(desk: Desk) -> None:
 
 
 async def test_unused_estimate_comes_back(desk: Desk) -> None:
-    """What a request did not use of its estimate is there for the next one at once."""
+    """The unused part of an estimate is there for the next request at once."""
     await desk.open(Limits(tokens_per_minute=100))
     await desk.settle({await desk.reserve(wanted=90): 30})
     decision = await desk.admit(desk.ask(wanted=60))

@@ -1,4 +1,4 @@
-"""What settlement, sweep and time do to the counters, and what is shown of them."""
+"""Settlement, sweep and time change the counters, and limits are shown by them."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_slot_is_free_when_its_request_is_done(desk: Desk) -> None:
 
 
 async def test_slot_of_a_dead_process_comes_back(desk: Desk) -> None:
-    """L4: a slot nobody frees is free after the deadline and a margin; its tokens stay held."""
+    """L4: a slot that is not freed is free after the deadline and a margin; its tokens stay held."""
     await desk.open(Limits(concurrency=1))
     await desk.reserve()
     desk.pass_time(91 * SECOND)
@@ -161,7 +161,7 @@ async def test_pruning_trusts_no_date_alone(desk: Desk) -> None:
 
 
 async def test_standing_tells_what_admit_sees(desk: Desk) -> None:
-    """What is shown of limits is what the next admission is measured by."""
+    """The limits that are shown are what the next admission is measured by."""
     limits = Limits(requests_per_minute=6, tokens_per_minute=120, tokens_per_day=100)
     await desk.open(limits, limits)
     await desk.settle({await desk.reserve(): 15})

@@ -1,4 +1,4 @@
-"""What authz tells Prometheus."""
+"""The metrics of authz."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def samples(answer: httpx.Response) -> dict[tuple[str, ...], float]:
 
 
 async def scrape(guard: Guard) -> dict[tuple[str, ...], float]:
-    """What a Prometheus reads."""
+    """Return the metrics that Prometheus reads."""
     answer = await guard._client.get("/metrics")
     assert 200 == answer.status_code
     return samples(answer)

@@ -54,7 +54,7 @@ def test_other_models(name: str, other: str) -> None:
     ],
 )
 def test_allowlist(name: str, allowlist: tuple[str, ...] | None, expected: bool) -> None:
-    """A key may use what its allowlist names; nobody may use a cloud model."""
+    """A key may use what its allowlist names; no key may use a cloud model."""
     assert expected == is_allowed(name, allowlist)
 
 

@@ -31,7 +31,7 @@ class Slots:
     asked: list[str] = Factory(list)
 
     def attempt(self, name: str) -> Callable[[], Awaitable[Admitted | LimitReached | NotDecided]]:
-        """What a client of this name asks."""
+        """Return the request of the client with this name."""
 
         async def ask() -> Admitted | LimitReached | NotDecided:
             self.asked.append(name)
@@ -166,7 +166,7 @@ async def test_lines_of_other_keys_are_other_lines() -> None:
 
 
 async def test_unfit_requests_do_not_wait() -> None:
-    """What can't be judged is answered at once."""
+    """A request that can't be judged is answered at once."""
     unfit = NotDecided("lost", datetime.now(UTC))
 
     async def attempt() -> Admitted | LimitReached | NotDecided:

@@ -1,4 +1,4 @@
-"""After a loss of Redis nobody is admitted before the counters say what Postgres says."""
+"""After a loss of Redis no request is admitted before the counters say what Postgres says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a refused client reads."""
+"""The answers that refused clients read."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ STORES = {"DATABASE_URL": "postgresql://p", "REDIS_URL": "unix://r"}
 
 
 def test_defaults_lie_in_the_state_folder() -> None:
-    """What names no file of its own lies in the state folder."""
+    """A file without a setting of its own lies in the state folder."""
     read = settings.load(STORES, state=Path("/s"))
     assert [Path("/s/pepper"), Path("/s/run/control.sock")] == [read.pepper_file, read.control]
     assert Path("/elsewhere") == settings.load(STORES | {"GATEWAY_PEPPER_FILE": "/elsewhere"}).pepper_file
@@ -62,7 +62,7 @@ def test_backends_are_read() -> None:
     ],
 )
 def test_backends_that_are_none_are_refused(text: str) -> None:
-    """What is no list of backends is refused in one sentence, which repeats no token."""
+    """A malformed list of backends is refused in one sentence, which repeats no token."""
     with pytest.raises(SettingsError) as refused:
         backend.parse(text, None)
     assert "SECRET" not in str(refused.value)

@@ -1,4 +1,4 @@
-"""What was used: the sums of the ledger, whichever way they are cut."""
+"""The sums of the ledger, whichever way they are cut."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def owners(session: Session, store: Store, owner: Identity) -> list[Identi
 
 
 def summed(rows: list[LedgerRow], by: By) -> dict[object, tuple[int, int, int]]:
-    """What the ledger's rows say, without those that say nothing."""
+    """The ledger's rows, without the empty ones."""
     sums: dict[object, tuple[int, int, int]] = {}
     for row in rows:
         names = {
@@ -172,7 +172,7 @@ def test_bars_are_drawn_on_a_terminal(
 def test_wrong_usage_is_one_sentence(
     arguments: list[str], code: int, sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What can't be answered says what to write instead."""
+    """A wrong question is refused with what to write instead."""
     assert code == run(["usage", *arguments])
     said = capsys.readouterr().err
     assert sentence in said

@@ -70,7 +70,7 @@ async def test_ceiling_is_the_worst_case(guard: Guard) -> None:
 
 
 async def test_a_fault_of_ours_is_a_refusal(settings: Settings, key: CreatedKey) -> None:
-    """G2: what nobody expected ends as 503 with a Denial, logged and counted, and not as a bare 500."""
+    """G2: an unexpected failure ends as 503 with a Denial, logged and counted, and not as a bare 500."""
     broken: Any = lambda: "no time"  # noqa: E731
     app: Any = build(settings, sources_s=broken)
     async with (
@@ -149,7 +149,7 @@ async def test_refusals(
     ],
 )
 async def test_order_of_refusals(guard: Guard, path: str, fields: dict[str, object], expected: str) -> None:
-    """Who lacks several things learns the first of them only."""
+    """A request that lacks several things is refused for the first of them only."""
     assert expected == reason(await guard.ask(path, **fields))  # type: ignore[arg-type]
 
 
@@ -166,7 +166,7 @@ async def test_old_ask_is_refused(guard: Guard, off_ms: int) -> None:
 
 
 async def test_wrong_secret_of_a_known_key(guard: Guard, session: Session, key: CreatedKey) -> None:
-    """Who knows a key's public handle has nothing."""
+    """A key's public handle alone is worth nothing."""
     other = await create_key(session, tenant="acme", name="other")
     forged = key.key[:11] + other.key[11:]
     answer = await guard.ask(key=forged)

@@ -1,4 +1,4 @@
-"""How far a newcomer must read: the files that one decision enters."""
+"""The files that one decision enters: a newcomer must read them."""
 
 from __future__ import annotations
 
