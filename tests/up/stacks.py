@@ -32,7 +32,7 @@ def until(is_met: Callable[[], object]) -> None:
 
 
 def answers(url: str) -> bool:
-    """Whether something serves there."""
+    """Return whether a server listens there."""
     try:
         return httpx.get(url).is_success
     except httpx.TransportError:
@@ -58,7 +58,7 @@ class Stack:
     """A command that runs another one, in surroundings of its own."""
     python: tuple[str, ...] = (sys.executable,)
     umask: int = -1
-    """What its commands withhold from new files; -1 keeps the tests' own."""
+    """The umask of its commands; -1 keeps the tests' own."""
 
     def run(self, command: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run a command on this state folder."""
@@ -69,7 +69,7 @@ class Stack:
         )
 
     def up(self, *arguments: str, **environ: str) -> dict[str, Any]:
-        """Bring it up, with the demo backend unless told of another; returns what it says of itself."""
+        """Bring it up, with the demo backend unless another is given; returns its facts."""
         backend = [] if "OLLAMA_BACKENDS" in environ else ["--demo"]
         port = ("--port", str(self.port))
         done = self.run("up", *port, "--detach", "--json", *backend, *arguments, **environ)
@@ -87,12 +87,12 @@ class Stack:
         return errors[0]
 
     def status(self) -> dict[str, Any]:
-        """What `status --json` says."""
+        """Return the facts of `status --json`."""
         said: dict[str, Any] = json.loads(self.run("status", "--json").stdout)
         return said
 
     def facts(self) -> dict[str, Any]:
-        """What the supervisor has written down."""
+        """Return the facts that the supervisor has recorded."""
         facts: dict[str, Any] = json.loads((self.state / "state.json").read_bytes())
         return facts
 
@@ -108,7 +108,7 @@ class Stack:
         return [int(path.parent.name) for path, line in lines if mine in line]
 
     def supervisor_log(self) -> str:
-        """What the detached supervisor has told."""
+        """Return the reports of the detached supervisor."""
         return (self.state / "logs" / "supervisor.log").read_text()
 
     def chat(self) -> httpx.Response:

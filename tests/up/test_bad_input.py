@@ -1,4 +1,4 @@
-"""What `up` cannot work with is told in one line that says what to do; nothing is left running."""
+"""Input that `up` cannot work with is refused in one line that says what to do; nothing is left running."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class _Refusing(BaseHTTPRequestHandler):
 
 
 def test_taken_port(stack: Stack) -> None:
-    """Where something else listens, clients would talk to that."""
+    """A port on which another program listens is refused: clients would talk to that."""
     with socket.create_server(("127.0.0.1", 0)) as other:
         stack.port = other.getsockname()[1]
 
@@ -90,7 +90,7 @@ def test_path_too_long_for_sockets(stack: Stack) -> None:
 
 @pytest.mark.parametrize("character", ['"', "*", "{"])
 def test_path_that_caddy_cannot_read(stack: Stack, character: str) -> None:
-    """What the Caddyfile gives a meaning can't be in a path that stands in it."""
+    """A path in the Caddyfile may not hold characters that have a meaning there."""
     stack.state = stack.state / character
 
     assert f"holds {character!r}, which Caddy can't read: choose another" in stack.refusal("--demo")
@@ -98,7 +98,7 @@ def test_path_that_caddy_cannot_read(stack: Stack, character: str) -> None:
 
 
 def test_state_folder_that_cannot_be_made(stack: Stack) -> None:
-    """Where nothing can be written, the sentence says why and which option helps."""
+    """If nothing can be written, the sentence says why and which option helps."""
     stack.state.write_text("a file")
     stack.state = stack.state / "s"
 
@@ -106,7 +106,7 @@ def test_state_folder_that_cannot_be_made(stack: Stack) -> None:
 
 
 def test_cache_that_cannot_be_made(stack: Stack) -> None:
-    """Where Caddy's build can't be kept, the sentence says which variable helps."""
+    """If Caddy's build can't be kept, the sentence says which variable helps."""
     stack.state.mkdir()
     cache = stack.state.with_name("cache")
     cache.write_text("a file")
@@ -117,7 +117,7 @@ def test_cache_that_cannot_be_made(stack: Stack) -> None:
 
 
 def test_root_without_capabilities(stack: Stack) -> None:
-    """Where root may not become another user, PostgreSQL can't run; a plain user needs no capability."""
+    """If root may not become another user, PostgreSQL can't run; a plain user needs no capability."""
     if os.geteuid() != 0:
         stack.within = ("setpriv", "--no-new-privs")
         assert stack.up()["url"]
@@ -142,7 +142,7 @@ def test_packages_that_are_not_installed(stack: Stack, tmp_path: Path) -> None:
 
 
 def test_caddy_that_refuses_its_settings(stack: Stack) -> None:
-    """What goes wrong behind the stores is told as plainly as what goes wrong before."""
+    """A failure behind the stores is reported as plainly as one before them."""
     refusal = stack.refusal("--demo", GATEWAY_MAX_BODY="much")
 
     assert "Caddy refuses its configuration" in refusal

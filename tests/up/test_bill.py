@@ -1,4 +1,4 @@
-"""What `status` reads of the bill is what metering tells Prometheus."""
+"""`status` reads of the bill what metering exposes to Prometheus."""
 
 from __future__ import annotations
 
@@ -50,5 +50,5 @@ async def test_what_was_not_looked_at_is_unknown() -> None:
 
 
 def test_without_metering_there_is_no_bill(tmp_path: Path) -> None:
-    """Where nothing listens, nothing is known."""
+    """If metering does not listen, nothing is known."""
     assert bill.ask(tmp_path / "metering.sock") is None

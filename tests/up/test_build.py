@@ -61,7 +61,7 @@ def test_other_content_is_built_beside(source: Path, environ: dict[str, str]) ->
 
 
 def test_sources_that_do_not_compile(source: Path, environ: dict[str, str]) -> None:
-    """What the compiler says is said, and no binary is left."""
+    """The compiler's message is reported, and no binary is left."""
     source.write_text("package main\n\nfunc main() { nonsense() }\n")
 
     with pytest.raises(CommandError, match="undefined: nonsense"):

@@ -118,7 +118,7 @@ def test_anthropic_client(url: str) -> None:
 
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/messages", "/api/show"])
 def test_body_that_is_no_request_is_refused(url: str, path: str) -> None:
-    """What is no JSON is a 400 with words."""
+    """A body that is not JSON is a 400 with words."""
     reply = httpx.post(url + path, content=b'{"model": ')
     assert 400 == reply.status_code
     assert "invalid request" in reply.text

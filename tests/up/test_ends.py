@@ -1,4 +1,4 @@
-"""How a stack ends and begins again: nothing is lost between two runs, and nothing is left behind."""
+"""A stack ends and begins again: nothing is lost between two runs, and nothing is left behind."""
 
 from __future__ import annotations
 

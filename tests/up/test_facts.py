@@ -17,7 +17,7 @@ from authz.stack.folder import StateFolder
 
 @pytest.fixture
 def sleeper() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that ends only when it is told to."""
+    """A process that ends only by a signal."""
     with subprocess.Popen(["sleep", "600"]) as process:
         yield process
         process.kill()
@@ -45,7 +45,7 @@ def test_other_process_with_the_same_number_is_spared(sleeper: subprocess.Popen[
 
 
 def test_process_that_does_not_listen_is_killed() -> None:
-    """Who ignores the polite signal is ended by force."""
+    """A process that ignores SIGTERM is killed."""
     argv = ["sh", "-c", "trap '' TERM; echo deaf; while :; do sleep 600; done"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, start_new_session=True) as deaf:
         assert deaf.stdout is not None
@@ -60,7 +60,7 @@ def test_process_that_does_not_listen_is_killed() -> None:
 
 
 def test_facts_are_read_as_written(tmp_path: Path) -> None:
-    """What one command writes down, the next one reads."""
+    """Facts that one command records, the next one reads."""
     folder = StateFolder(tmp_path)
     process = Process("caddy", 12, 34)
     written = Facts(url="http://x", supervisor=process, tenant="demo", processes=(process,))

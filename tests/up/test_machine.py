@@ -1,4 +1,4 @@
-"""What Linux gives a child: an owner that its program accepts, and eyes for closed folders."""
+"""A child gets from Linux an owner that its program accepts, and eyes for closed folders."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _withhold_setpcap() -> None:
 
 
 def test_folder_that_stays_closed_is_named(closed: Path, tmp_path: Path) -> None:
-    """Where a container withholds the means, one sentence names the folder and what to do."""
+    """If a container withholds the means, one sentence names the folder and what to do."""
     if os.geteuid() == 0:
         argv = _program(tmp_path / "log", str(closed)).command()
         done = subprocess.run(argv, capture_output=True, text=True, check=False, preexec_fn=_withhold_setpcap)

@@ -28,7 +28,7 @@ def test_first_death_costs_no_time() -> None:
 
 
 def test_old_deaths_are_forgotten() -> None:
-    """What dies once in a while is restarted for ever."""
+    """A program that dies once in a while is always restarted."""
     deaths = Deaths()
 
     assert {0.0} == {deaths.pause_s(now) for now in range(0, 1000, 31)}
@@ -92,7 +92,7 @@ def test_last_lines_say_something(tmp_path: Path) -> None:
 
 
 def test_news_pass_through_a_pipe() -> None:
-    """What a detached supervisor tells arrives as it was told, and it may talk to nobody."""
+    """The reports of a detached supervisor arrive unchanged, and it may report to a closed pipe."""
     told = [News(Stage.RUNNING, "Caddy", "3 packages"), News(Stage.READY, text="nz_key", elapsed_ms=7)]
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as heard, os.fdopen(writing, "wb", buffering=0) as mouth:

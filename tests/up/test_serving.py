@@ -11,7 +11,7 @@ from tests.backend.serving import served
 
 
 def test_a_failure_ends_the_backend() -> None:
-    """What fails while a backend is served is raised at once; a thread left behind would hang the process."""
+    """A failure while a backend is served is raised at once; a thread left behind would hang the process."""
     before = threading.active_count()
 
     with pytest.raises(RuntimeError, match="not admitted"), served(backend("demo")):
