@@ -81,7 +81,7 @@ class Broken:
 
     @property
     def url(self) -> str:
-        """Where it is."""
+        """Return its address."""
         return f"http://127.0.0.1:{self._server.server_port}"
 
     @property

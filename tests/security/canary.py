@@ -95,7 +95,7 @@ def _redis(url: str) -> Iterator[Sink]:
 
 
 def _sockets(state: Path) -> Iterator[Sink]:
-    """What is told over sockets that no client can reach."""
+    """Return what is readable on sockets that no client can reach."""
     for name, path in SOCKETS:
         transport = httpx.HTTPTransport(uds=str(state / "run" / f"{name}.sock"))
         with httpx.Client(transport=transport, base_url=f"http://{name}") as client:

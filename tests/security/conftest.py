@@ -13,7 +13,7 @@ from tests.security.observed import Witness
 
 @pytest.fixture(scope="session")
 def witness(gateway: Gateway) -> Iterator[Witness]:
-    """What the gateway's own parts say of it."""
+    """The view of the gateway's own parts."""
     with Witness.of(gateway) as witness:
         yield witness
 

@@ -1,4 +1,4 @@
-"""Who can tell what really happened: the backend, the journal and the ledger."""
+"""The witnesses of what happened: the backend, the journal and the ledger."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.gateway import Gateway
 
 SETTLED_WITHIN_S: Final = 20
 POLLED: Final = {"/api/version", "/api/tags", "/api/ps"}
-"""What authz and Caddy ask a backend by themselves, always by GET and without a query."""
+"""The requests of authz and Caddy themselves to a backend, always by GET and without a query."""
 
 ROWS: Final = "SELECT * FROM ledger WHERE request_id = ANY($1)"
 IS_READ: Final = "SELECT coalesce(bool_or(position >= $1), false) FROM journal_files WHERE NOT is_finished"
@@ -36,7 +36,7 @@ class Hit(msgspec.Struct):
 
     @property
     def is_poll(self) -> bool:
-        """Whether the gateway asked on its own behalf."""
+        """Return whether the gateway asked on its own behalf."""
         return self.method == "GET" and self.target in POLLED
 
     def names(self) -> set[str]:
@@ -46,7 +46,7 @@ class Hit(msgspec.Struct):
 
 @frozen
 class Row:
-    """What a request was billed."""
+    """The bill of a request."""
 
     outcome: str
     reason: str | None
@@ -59,7 +59,7 @@ class Row:
 
 @frozen
 class Witness:
-    """What a gateway's own parts say of it."""
+    """The view of a gateway's own parts."""
 
     _backend: httpx.Client
     _database_url: str
@@ -78,12 +78,12 @@ class Witness:
         self._backend.delete("/test/tally").raise_for_status()
 
     def hits(self) -> list[Hit]:
-        """What reached the backend through the gateway."""
+        """Return the requests that reached the backend through the gateway."""
         said = self._backend.get("/test/hits").raise_for_status()
         return [hit for hit in msgspec.json.decode(said.content, type=list[Hit]) if not hit.is_poll]
 
     def settled(self, ids: Iterable[str]) -> dict[str, Row]:
-        """What each request was billed, once metering has settled them all.
+        """Return the bill of each request, once metering has settled them all.
 
         A refusal that is only counted has no row in the ledger: its record says what it was, and it is free.
         """
@@ -112,7 +112,7 @@ class Witness:
 
 
 class _Record(msgspec.Struct):
-    """What a record says of a request."""
+    """The record of a request."""
 
     id: str = ""
     ip: str = ""
@@ -122,11 +122,11 @@ class _Record(msgspec.Struct):
 
     @property
     def is_billable(self) -> bool:
-        """Whether a row in the ledger is due, whoever asked."""
+        """Return whether a row in the ledger is due."""
         return self.reserved is not None or self.outcome not in {"denied", "refused", "authz_failed"}
 
     def row(self) -> Row:
-        """What a request that is only counted was billed: nothing."""
+        """Return the bill of a request that is only counted: nothing."""
         return Row(self.outcome, self.reason, None, None, self.ip, "none", 0)
 
 

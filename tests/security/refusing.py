@@ -1,4 +1,4 @@
-"""How a refusal reads, in each dialect."""
+"""The text of a refusal, in each dialect."""
 
 from __future__ import annotations
 

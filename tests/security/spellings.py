@@ -112,4 +112,4 @@ UNPARSABLE: Final = {
     "nothing": "",
     "longer than all headers may be": "/api/pull" + "a" * 70_000,
 }
-"""What is no request target at all: the HTTP server itself refuses it."""
+"""Malformed request targets: the HTTP server itself refuses them."""

@@ -75,7 +75,7 @@ class Fragile:
         return replies
 
     def nothing_arrived(self) -> bool:
-        """Whether no backend was asked since it was told to forget."""
+        """Return whether no backend was asked since its last reset."""
         return [] == self.witness.hits() and [] == self.broken.hits
 
     def heals(self) -> None:
@@ -222,7 +222,7 @@ def test_stopped_backend_is_unavailable(fragile: Fragile) -> None:
 
 
 def test_flood_of_wrong_keys_is_slowed_down(fragile: Fragile, stranger: str) -> None:
-    """L1: whoever guesses keys is told to wait, before Postgres is asked; who has a key goes on."""
+    """L1: a source that guesses keys must wait, before Postgres is asked; one with a key goes on."""
     fragile.warm(fragile.gateway.key)
     until(lambda: {429} == {fragile.chat(key=stranger) for _ in range(4)})
     fragile.refusals((*METERED, *READS), statuses={429}, key=stranger)

@@ -1,4 +1,4 @@
-"""Where one request ends and the next begins, and what a client may not slip in with its own.
+"""The boundary between two requests, and what a client may not slip in with its own.
 
 G1: no byte reaches a backend without a Grant of the same id, however requests are framed.
 """
@@ -230,7 +230,7 @@ NO_HTTP: Final = {
 @pytest.mark.usefixtures("untouched")
 @pytest.mark.parametrize("name", NO_HTTP)
 def test_broken_framing_ends_the_connection(gateway: Gateway, name: str) -> None:
-    """What is no HTTP is refused by the server itself, which reads nothing after it."""
+    """Bytes that are not HTTP are refused by the server itself, which reads nothing after it."""
     rest, status = NO_HTTP[name]
     head = f"POST /api/chat HTTP/1.1\r\n{HOST}Authorization: Bearer {gateway.key}\r\n".encode()
     with wire.line(gateway.url) as line:

@@ -42,7 +42,7 @@ def trials(gateway: Gateway, witness: Witness, secrets: dict[str, str]) -> dict[
 
 @pytest.fixture(scope="module")
 def rows(trials: dict[str, Trial], witness: Witness) -> dict[str, Row]:
-    """What the attacks were billed, by their names."""
+    """The bills of the attacks, by their names."""
     settled = witness.settled(trial.reply.request_id for trial in trials.values())
     return {name: settled[trial.reply.request_id] for name, trial in trials.items()}
 

@@ -30,7 +30,7 @@ class Reply:
 
     @property
     def is_last(self) -> bool:
-        """Whether the connection ends with this answer."""
+        """Return whether the connection ends with this answer."""
         return self.headers.get("connection") == "close"
 
     def json(self) -> dict[str, object]:
@@ -69,7 +69,7 @@ class Line:
         self._socket.shutdown(socket.SHUT_WR)
 
     def is_over(self) -> bool:
-        """Whether nothing more comes."""
+        """Return whether nothing more comes."""
         return not self._answers.readline()
 
     def _headers(self) -> Iterator[tuple[str, str]]:
