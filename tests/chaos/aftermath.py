@@ -33,7 +33,7 @@ _COUNTED = "SELECT coalesce(sum(refusals), 0)::bigint FROM refusals_per_minute"
 
 @define
 class Aftermath:
-    """What a run has left, and the table that judges it."""
+    """The traces of a run, and the table that judges them."""
 
     world: World
     limiter: Limiter

@@ -14,7 +14,7 @@ from tests.chaos.questions import UNREPORTED, Asked
 
 
 class Verdict(StrEnum):
-    """How a request stands on the bill; those that begin with `wrong` may not be."""
+    """The verdict on a request's bill; those that begin with `wrong` may not be."""
 
     EXACT = "billed as the backend counted"
     BOUNDED = "ended early: delivered <= billed <= the ceiling"

@@ -42,7 +42,7 @@ class Table:
 
     @property
     def is_right(self) -> bool:
-        """Whether every rule holds."""
+        """Return whether every rule holds."""
         return all(figure.is_right for figure in self.figures)
 
     def tell(self, name: str, value: object) -> None:

@@ -17,14 +17,14 @@ _ANYBODY = ("unshare", "--user", "--map-current-user", "--keep-caps", "--mount")
 
 @frozen
 class Disk:
-    """Where it is mounted, in the mount namespace of the processes that `within` starts."""
+    """The mount point, in the mount namespace of the processes that `within` starts."""
 
     folder: Path
     size: str = "256k"
 
     @property
     def within(self) -> tuple[str, ...]:
-        """What runs a command with the disk; its mount goes when its last process does."""
+        """Return the prefix that runs a command with the disk; its mount goes when its last process does."""
         can_mount = subprocess.run((*_ROOT, "true"), check=False, capture_output=True).returncode == 0
         return (*(_ROOT if can_mount else _ANYBODY), "sh", "-c", _MOUNT.format(self.size), str(self.folder))
 

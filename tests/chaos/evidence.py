@@ -1,4 +1,4 @@
-"""What is left behind when a run is over: in the journal, in Postgres, in Redis and in the backend."""
+"""The traces of a run that is over: in the journal, in Postgres, in Redis and in the backend."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Row:
 
 @frozen
 class Truth:
-    """What the backend itself says of one request."""
+    """The backend's own account of one request."""
 
     input_tokens: int
     output_tokens: int
@@ -157,7 +157,7 @@ async def windows(ledger: asyncpg.Connection) -> dict[UUID, list[Total]]:
 
 
 async def counters(limiter: Limiter, of: dict[UUID, list[Total]]) -> dict[UUID, list[Total]]:
-    """What Redis believes of these windows."""
+    """Return Redis's counters of these windows."""
     return {tenant: list(await limiter.totals(tenant, totals) or ()) for tenant, totals in of.items()}
 
 

@@ -61,7 +61,7 @@ class Load:
                     await asyncio.sleep(PAUSE_S)
 
     def refused(self, status: int) -> int:
-        """How many answers of this status there have been."""
+        """Return the number of answers with this status."""
         return sum(asked.status == status for asked in self.asked)
 
     async def _client(self, key: Key, chance: Random) -> None:
@@ -116,7 +116,7 @@ async def _read(asked: Asked, answer: httpx.Response) -> None:
 
 
 def _retry_ms(headers: httpx.Headers) -> int:
-    """How long a client waits: as it is told, longer if it is told not to come again."""
+    """Return a client's wait: as the answer asks, longer if it asks for no retry."""
     if headers.get("x-should-retry") == "false":
         return int(1000 * LONGEST_PAUSE_S)
     return int(headers.get("retry-after-ms") or 1000 * int(headers.get("retry-after", 0)))

@@ -1,4 +1,4 @@
-"""What breaks when: the same seed, the same plan."""
+"""The plan of what breaks at which time: the same seed, the same plan."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NEAR_S = 1.5
 
 
 class Blow(StrEnum):
-    """What is done to a running stack."""
+    """The blows to a running stack."""
 
     METERING = "metering killed"
     POSTGRES = "Postgres restarted"
@@ -35,7 +35,7 @@ FOLLOWED_BY = {
     Blow.HOLD: ((2.5, Blow.RELEASE),),
     Blow.FULL: ((2.5, Blow.CADDY), (5.0, Blow.FREE)),
 }
-"""What comes so many seconds after a blow: a Caddy dies, and its successor starts, on a full disk."""
+"""The sequels of a blow, in seconds after it: a Caddy dies, and its successor starts, on a full disk."""
 
 
 @frozen(order=True)

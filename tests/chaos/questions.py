@@ -1,4 +1,4 @@
-"""What the clients of a chaos run ask, and what each of them saw of its answer."""
+"""The questions of a chaos run's clients, and the part of the answer that each client saw."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LEAST_PROMPT_BYTES = 60
 
 
 class Manner(StrEnum):
-    """How a client behaves."""
+    """The behaviour of a client."""
 
     STREAM = "streams"
     SINGLE = "single answers"
@@ -71,7 +71,7 @@ class Question:
 
     @property
     def is_stream(self) -> bool:
-        """Whether the answer is to come in pieces."""
+        """Return whether the answer is to come in pieces."""
         return self.manner in {Manner.STREAM, Manner.HANG_UP}
 
     @property
@@ -87,7 +87,7 @@ class Question:
 
 @define
 class Asked:
-    """What became of a question, as its client saw it."""
+    """The outcome of a question, as its client saw it."""
 
     key: UUID | None
     question: Question
@@ -96,7 +96,7 @@ class Asked:
     request_id: UUID | None = None
     delivered_tokens: int = 0
     is_whole: bool = False
-    """Whether the whole answer arrived."""
+    """Return whether the whole answer arrived."""
     retry_ms: int = field(default=0)
 
 
@@ -117,7 +117,7 @@ def choose(chance: Random, tag: str, number: int) -> Question:
 
 
 def is_token(path: str, line: str) -> bool:
-    """Whether a line of a stream carries a word of the answer."""
+    """Return whether a line of a stream carries a word of the answer."""
     text = line.removeprefix("data: ")
     return text.startswith("{") and bool(_WORDS[path](json.loads(text)))
 
@@ -136,4 +136,4 @@ _WORDS: dict[str, Callable[[dict[str, Any]], object]] = {
     "/v1/responses": lambda said: said.get("type") == "response.output_text.delta",
     "/v1/messages": lambda said: said.get("type") == "content_block_delta",
 }
-"""What of a frame is there only if it carries a word."""
+"""The part of a frame that is there only if it carries a word."""

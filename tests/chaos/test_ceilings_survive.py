@@ -32,7 +32,7 @@ async def _flush(gateway: Gateway) -> None:
 
 
 async def _used(ledger: asyncpg.Connection, key: str) -> int:
-    """What the ledger has of a key, found by its public handle."""
+    """Return the ledger's sums of a key, found by its public handle."""
     used: int = await ledger.fetchval(
         """SELECT coalesce(sum(input_tokens + output_tokens), 0) FROM ledger
         WHERE key_id = (SELECT key_id FROM secrets WHERE lookup = $1)""",

@@ -63,7 +63,7 @@ class World:
         return answer
 
     async def tally(self, **query: str | int) -> list[dict[str, Any]]:
-        """What the backend was asked and what it produced."""
+        """Return the backend's requests and what it produced."""
         found = await self.client.get(f"{self.backend_url}/test/tally", params=query)
         entries: list[dict[str, Any]] = found.json()
         return entries

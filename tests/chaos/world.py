@@ -48,7 +48,7 @@ _KEYS = (
 
 @frozen
 class World:
-    """What a run breaks and what it is judged by."""
+    """The parts that a run breaks and those that judge it."""
 
     stack: Stack
     disk: Disk
@@ -57,7 +57,7 @@ class World:
 
     @property
     def url(self) -> str:
-        """Where clients reach the gateway."""
+        """Return the URL at which clients reach the gateway."""
         return f"http://127.0.0.1:{self.stack.port}"
 
 
