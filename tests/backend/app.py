@@ -24,7 +24,7 @@ class _Fault(Exception):
 
 
 WORDS: Final = ("Rayleigh", "scatter", "makes", "the", "atmosphere", "look", "blue")
-"""What an answer of so many tokens repeats."""
+"""The word that an answer repeats, once a token."""
 
 
 @define

@@ -11,7 +11,7 @@ _TOKENS: Final = 32
 
 @frozen
 class Knobs:
-    """How a prompt wants to be answered; a knob that is absent has its default."""
+    """The settings of an answer, read from its prompt; a knob that is absent has its default."""
 
     tokens: int
     """Words of the answer."""

@@ -58,7 +58,7 @@ MANY = Limits(
 
 @define
 class Pool:
-    """What the handler would do with redis-py as it comes; stands in for pipeline and link."""
+    """The handler's work with redis-py as it comes; stands in for pipeline and link."""
 
     client: Any
     run_id: str

@@ -1,4 +1,4 @@
-"""What the conformance tests ask of the gateway: every metered route in every shape."""
+"""The requests of the conformance tests: every metered route in every shape."""
 
 import json
 import re

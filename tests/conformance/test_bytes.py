@@ -1,4 +1,4 @@
-"""What the client gets is what the backend sent: the same bytes (C1), as they come (C2)."""
+"""The client gets what the backend sent: the same bytes (C1), as they come (C2)."""
 
 import httpx
 import pytest

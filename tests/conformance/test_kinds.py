@@ -29,7 +29,7 @@ READERS: Final = (
     ),
     ("messages", "anthropic/anthropic.go", r"switch block\.Type .*?\n\t\t\t}"),
 )
-"""Where Ollama's sources switch on a kind; a place that is not found any more fails as well."""
+"""The places where Ollama's sources switch on a kind; one that is not found any more fails as well."""
 
 OWN_REQUESTS: Final = (
     ("/v1/responses", {"input": [{"type": "compaction_trigger"}]}, "input.type"),

@@ -1,4 +1,4 @@
-"""What is reserved for a prompt is never less than what Ollama reports for it (L3)."""
+"""A prompt's reservation is never less than what Ollama reports for it (L3)."""
 
 from __future__ import annotations
 

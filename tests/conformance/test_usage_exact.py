@@ -1,4 +1,4 @@
-"""What is billed is what the backend produced (B1)."""
+"""The bill is what the backend produced (B1)."""
 
 import asyncio
 import json

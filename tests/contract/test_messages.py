@@ -36,7 +36,7 @@ def test_unknown_field_is_ignored() -> None:
 
 @pytest.mark.parametrize("text", [b"", b"{}", b"null", b'{"v":2}', b'{"v":1,"id":"x"}'])
 def test_other_ask_is_rejected(text: bytes) -> None:
-    """What is no Ask of our version is never half understood."""
+    """An Ask of another version is never half understood."""
     with pytest.raises(msgspec.DecodeError):
         messages.read_ask(text)
 

@@ -58,9 +58,9 @@ class Toy:
     """Of its weights, so that each has a digest of its own."""
     context_tokens: int = 32_768
     facts: Mapping[str, Value] = {}
-    """What its file says besides."""
+    """Further facts in its file."""
     layers: Mapping[str, str] = {}
-    """What its manifest names besides the file."""
+    """Further blobs that its manifest names."""
 
 
 _LAYERS: Final = {"license": "no rights reserved", "params": json.dumps({"stop": ["<|user|>"]})}

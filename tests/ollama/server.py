@@ -31,7 +31,7 @@ _ENDS_WITHIN_S: Final = 20
 
 
 class Truth(msgspec.Struct, frozen=True):
-    """What the runner says of one request; the input counts its cached part too."""
+    """The runner's account of one request; the input counts its cached part too."""
 
     tag: str
     route: str
