@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime  # noqa: TC003 (attrs reads it)
 from typing import TYPE_CHECKING, TypeVar
 
-from attrs import frozen
+from attrs import asdict, frozen
 
 import sql
 from authz.accounts import scope as scope_
@@ -53,15 +53,21 @@ def _unchanged(value: T) -> T:
 async def set_tenant_limits(
     session: Session, name: str, *, limits: Callable[[Limits], Limits], timezone: str | None = None
 ) -> None:
-    """Change a tenant's limits by a function; in force for the next request when this returns."""
+    """Change a tenant's limits by a function; in force for the next request when this returns.
+
+    No change is no event and no new version.
+    """
     async with session.store.connection() as connection, connection.transaction():
         tenant = await find_tenant(connection, name)
         old = scope_.limits_of(tenant)
         new = limits(old)
         zone = tenant["timezone"] if timezone is None else scope_.timezone(timezone)
+        before, after = asdict(old) | {"timezone": tenant["timezone"]}, asdict(new) | {"timezone": zone}
+        if before == after:
+            return
         columns = scope_.columns(new)
         await _queries.set_tenant_limits(connection, tenant=tenant["id"], timezone=zone, **columns)
-        await session.audit(connection, "limits_set", tenant=tenant["id"], old=old, new=new)
+        await session.audit(connection, "limits_set", tenant=tenant["id"], old=before, new=after)
     await session.publish()
 
 
@@ -78,7 +84,12 @@ async def set_key_limits(
         tenant = await find_tenant(connection, key["tenant"])
         old = scope_.limits_of(key)
         new = limits(old)
-        may = scope(scope_.scope_of(key))
+        allowed = scope_.scope_of(key)
+        may = scope(allowed)
+        above = scope_.above(new, scope_.limits_of(tenant))
+        before, after = asdict(old) | asdict(allowed), asdict(new) | asdict(may)
+        if before == after:
+            return above
         await _queries.set_key_limits(
             connection,
             key=key["id"],
@@ -88,9 +99,11 @@ async def set_key_limits(
             max_output=may.max_output,
             **scope_.columns(new),
         )
-        await session.audit(connection, "limits_set", tenant=tenant["id"], key=key["id"], old=old, new=new)
+        await session.audit(
+            connection, "limits_set", tenant=tenant["id"], key=key["id"], old=before, new=after
+        )
     await session.publish()
-    return scope_.above(new, scope_.limits_of(tenant))
+    return above
 
 
 async def show(session: Session, *, tenant: str | None, prefix: str | None, now: datetime) -> list[Row]:

@@ -12,6 +12,8 @@ from attrs import asdict
 
 from authz.__main__ import run
 from authz.accounts.keys import CreatedKey, create_key, rotate_key, set_key_state
+from authz.accounts.limits import set_key_limits, set_tenant_limits
+from authz.accounts.scope import Scope
 from authz.accounts.session import Session
 from authz.accounts.tenants import create_tenant
 from authz.admin.audit import audit
@@ -20,6 +22,7 @@ from metering.rows import Refused
 from tests.authz.billing import Book, denied, served
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
+LATER = datetime(2199, 1, 1, tzinfo=UTC)
 
 
 async def test_changes_are_told_with_old_and_new(session: Session, key: CreatedKey) -> None:
@@ -84,6 +87,28 @@ async def test_an_audit_can_be_of_one(session: Session, book: Book, owner: Ident
     mine = await audit(session, since=LONG_AGO, key=owner.lookup)
     assert ["key_created", "request_denied"] == sorted(event.action for event in mine)
     assert [] == await audit(session, since=datetime.now(UTC) + timedelta(hours=1))
+
+
+async def test_a_change_of_limits_is_whole(session: Session, key: CreatedKey) -> None:
+    """A limit, a restriction and a time zone are listed before and after; no change is no event."""
+    scope = Scope(models=("demo*",), cidrs=("127.0.0.0/8",), expires_at=LATER, max_output=50)
+    for _ in range(2):
+        await set_key_limits(session, key.prefix, scope=lambda _: scope)
+        await set_tenant_limits(session, "acme", limits=lambda old: old, timezone="Europe/Berlin")
+    events = [event for event in await audit(session, since=LONG_AGO) if event.action == "limits_set"]
+    assert [("first", "models"), (None, "timezone")] == [
+        (event.key, next(name for name in ("models", "timezone") if name in event.new)) for event in events
+    ]
+    of_key, of_tenant = events
+    assert (None, ["demo*"]) == (of_key.old["models"], of_key.new["models"])
+    assert (None, ["127.0.0.0/8"]) == (of_key.old["cidrs"], of_key.new["cidrs"])
+    assert (None, 50) == (of_key.old["max_output"], of_key.new["max_output"])
+    assert of_key.old["expires_at"] is None
+    assert LATER == datetime.fromisoformat(of_key.new["expires_at"])
+    assert ("UTC", "Europe/Berlin") == (of_tenant.old["timezone"], of_tenant.new["timezone"])
+    identity = await session.store.identity(key.prefix)
+    assert identity is not None
+    assert (2, 2) == (identity.tenant_version, identity.key_version)
 
 
 async def test_an_audit_has_no_secret(session: Session, key: CreatedKey) -> None:
