@@ -35,6 +35,8 @@ class Key:
     name: str
     state: str
     models: list[str] | None
+    cidrs: list[str] | None
+    max_output: int | None
     expires: datetime | None
     created: datetime
 
@@ -86,7 +88,16 @@ async def list_keys(session: Session, tenant: str) -> list[Key]:
     async with session.store.connection() as connection:
         owner = await find_tenant(connection, tenant)
         return [
-            Key(row["prefix"], row["name"], row["state"], row["models"], row["expires_at"], row["created_at"])
+            Key(
+                prefix=row["prefix"],
+                name=row["name"],
+                state=row["state"],
+                models=row["models"],
+                cidrs=row["cidrs"],
+                max_output=row["max_output"],
+                expires=row["expires_at"],
+                created=row["created_at"],
+            )
             async for row in _queries.list_keys(connection, tenant=owner["id"])
         ]
 

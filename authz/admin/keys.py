@@ -50,9 +50,8 @@ async def list_keys_command(*, tenant: TenantName, options: Options = Options())
         output.show_list(keys)
     else:
         empty = f"No key yet: create one with `neuronetz-gateway create-key --tenant {tenant} --name NAME`."
-        output.show_table(
-            keys, columns=("prefix", "name", "state", "models", "expires", "created"), empty=empty
-        )
+        columns = ("prefix", "name", "state", "models", "cidrs", "max_output", "expires", "created")
+        output.show_table(keys, columns=columns, empty=empty)
     return 0
 
 

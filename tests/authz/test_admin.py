@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import asyncpg
 import pytest
 
 from authz.accounts.keys import CreatedKey, create_key, list_keys, set_key_state
+from authz.accounts.scope import Scope
 from authz.accounts.session import Session
 from authz.accounts.tenants import create_tenant, list_tenants
 from authz.admin.usage import Usage, usage
@@ -86,3 +89,13 @@ async def test_usage_of_an_unused_key_is_zero(session: Session, key: CreatedKey)
     """A key that was never used is on the list all the same."""
     rows = await usage(session, tenant=None, key=None)
     assert [Usage("acme", key.prefix, "first", requests=0, input_tokens=0, output_tokens=0)] == rows
+
+
+async def test_the_restrictions_of_a_key_are_listed(session: Session, key: CreatedKey) -> None:
+    """Whatever restricts a key can be read again: models, networks, output cap and expiry."""
+    scope = Scope(("demo*",), ("127.0.0.0/8",), datetime(2199, 1, 1, tzinfo=UTC), 50)
+    await create_key(session, tenant="acme", name="bound", scope=scope)
+    first, bound = await list_keys(session, "acme")
+    assert (None, None, None, None) == (first.models, first.cidrs, first.expires, first.max_output)
+    assert (["demo*"], ["127.0.0.0/8"], 50) == (bound.models, bound.cidrs, bound.max_output)
+    assert scope.expires_at == bound.expires
