@@ -3,6 +3,7 @@
 GatewayError
 ├── SettingsError       a setting is missing or wrong; nothing was started
 ├── CommandError        a command can't do what was asked; nothing was written
+│   └── UsageError      the command line itself is wrong
 ├── StoreUnavailable    Postgres can't be asked right now
 └── LimiterUnavailable  Redis can't be asked right now, or must not be trusted
 """
@@ -19,9 +20,13 @@ class SettingsError(GatewayError):
 class CommandError(GatewayError):
     """A command refuses: the text says what to do instead, exit_code what the shell sees."""
 
-    def __init__(self, sentence: str, exit_code: int = 1) -> None:
-        super().__init__(sentence)
-        self.exit_code = exit_code
+    exit_code = 1
+
+
+class UsageError(CommandError):
+    """An option or argument has a value that no state of the stores could make valid."""
+
+    exit_code = 2
 
 
 class StoreUnavailable(GatewayError):

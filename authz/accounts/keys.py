@@ -14,7 +14,7 @@ import sql
 from authz.accounts import scope as scope_
 from authz.accounts.scope import Scope
 from authz.accounts.tenants import find_tenant
-from authz.errors import CommandError
+from authz.errors import CommandError, UsageError
 from authz.identity.secrets import Minted, Peppers, is_well_formed, mint
 from authz.types import Limits
 
@@ -56,9 +56,7 @@ async def create_key(
 ) -> CreatedKey:
     """Create a key with one secret."""
     if not _NAME.fullmatch(name) or is_well_formed(name):  # a pasted key is no name to store
-        raise CommandError(
-            f"The key name {name!r} can't be used: take letters, digits and . _ -, at most 63."
-        )
+        raise UsageError(f"The key name {name!r} can't be used: take letters, digits and . _ -, at most 63.")
     minted, key = _mint(session), uuid.uuid4()
     try:
         async with session.store.connection() as connection, connection.transaction():
@@ -137,7 +135,7 @@ async def find_key(connection: Any, prefix: str) -> asyncpg.Record:
     """Find and lock the key of a public handle. Raises CommandError if there is none."""
     if not _PREFIX.fullmatch(prefix):
         sentence = "A prefix is a key's first 11 characters (nz_xxxxxxxx): see `neuronetz-gateway list-keys`."
-        raise CommandError(sentence)
+        raise UsageError(sentence)
     row: asyncpg.Record | None = await _queries.find_key(connection, prefix=prefix)
     if row is None:
         raise CommandError(f"There is no key {prefix}: see `neuronetz-gateway list-keys --tenant NAME`.")

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from attrs import fields, frozen
 
-from authz.errors import CommandError
+from authz.errors import UsageError
 from authz.types import Limits
 
 if TYPE_CHECKING:
@@ -26,12 +26,12 @@ class Scope:
 
 
 def timezone(text: str) -> str:
-    """Return an IANA time zone's name. Raises CommandError if there is no such zone."""
+    """Return an IANA time zone's name. Raises UsageError if there is no such zone."""
     try:
         ZoneInfo(text)
     except (ZoneInfoNotFoundError, ValueError, OSError) as error:
         sentence = f"{text!r} is no IANA time zone: write one like Europe/Berlin or UTC."
-        raise CommandError(sentence) from error
+        raise UsageError(sentence) from error
     return text
 
 

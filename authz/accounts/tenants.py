@@ -12,7 +12,7 @@ from attrs import frozen
 
 import sql
 from authz.accounts import scope
-from authz.errors import CommandError
+from authz.errors import CommandError, UsageError
 from authz.types import Limits
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ async def create_tenant(
         sentence = (
             f"The tenant name {name!r} can't be used: take lower-case letters, digits and . _ -, at most 63."
         )
-        raise CommandError(sentence)
+        raise UsageError(sentence)
     tenant = uuid.uuid4()
     try:
         async with session.store.connection() as connection, connection.transaction():

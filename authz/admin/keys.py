@@ -16,7 +16,7 @@ from authz.admin import limit_options, output
 from authz.admin.limit_options import LimitOptions, ScopeOptions
 from authz.admin.options import Kill, Options
 from authz.admin.streams import kill_all
-from authz.errors import CommandError
+from authz.errors import UsageError
 from authz.types import Limits
 
 TenantName = Annotated[str, Parameter(help="The tenant's name.")]
@@ -34,9 +34,9 @@ async def create_key_command(
     """Create a key and print it, this once."""
     own, may = limits.applied(Limits()), scope.applied(Scope(), datetime.now(UTC))
     async with opened(options.state) as session:
+        created = await create_key(session, tenant=tenant, name=name, limits=own, scope=may)
         async with session.store.connection() as connection:
             whole = scope_.limits_of(await find_tenant(connection, tenant))
-        created = await create_key(session, tenant=tenant, name=name, limits=own, scope=may)
     _show(created, is_json=options.json)
     output.note_above(scope_.above(own, whole), is_json=options.json)
     return 0
@@ -65,7 +65,7 @@ async def rotate_key_command(
     now = datetime.now(UTC)
     grace_ends = limit_options.moment(grace, now, is_past=False)
     if grace_ends < now:
-        raise CommandError(f"--grace {grace} lies in the past: give a span like 24h, or 0m for none.")
+        raise UsageError(f"--grace {grace} lies in the past: give a span like 24h, or 0m for none.")
     async with opened(options.state) as session:
         created = await rotate_key(session, prefix, grace_ends=grace_ends)
     _show(created, is_json=options.json)

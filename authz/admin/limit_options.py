@@ -14,7 +14,7 @@ from attrs import evolve, frozen
 from cyclopts import Parameter
 
 from authz import models as models_
-from authz.errors import CommandError
+from authz.errors import UsageError
 from authz.types import GREATEST_COUNT
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class LimitOptions:
     tokens_total: str | None = None
 
     def applied(self, limits: Limits) -> Limits:
-        """Return the limits, changed as the command line says. Raises CommandError on a bad value."""
+        """Return the limits, changed as the command line says. Raises UsageError on a bad value."""
         given = {
             "requests_per_minute": ("rpm", self.rpm),
             "tokens_per_minute": ("tpm", self.tpm),
@@ -79,7 +79,7 @@ class ScopeOptions:
     max_output: str | None = None
 
     def applied(self, scope: Scope, now: datetime) -> Scope:
-        """Return the restrictions, changed as the command line says. Raises CommandError on a bad value."""
+        """Return the restrictions, changed as the command line says. Raises UsageError on a bad value."""
         changes: dict[str, Any] = {}
         if self.models is not None:
             changes["models"] = None if self.models == NONE else _models(self.models)
@@ -93,11 +93,11 @@ class ScopeOptions:
 
 
 def count(text: str, option: str) -> int | None:
-    """Parse a limit: a whole number above 0, or `none`. Raises CommandError."""
+    """Parse a limit: a whole number above 0, or `none`. Raises UsageError."""
     if text == NONE:
         return None
     if not re.fullmatch(r"[0-9]{1,16}", text, re.ASCII) or not 0 < int(text) <= GREATEST_COUNT:
-        raise CommandError(
+        raise UsageError(
             f"--{option} {text} is no limit: give a whole number above 0, or `none` for no limit."
         )
     return int(text)
@@ -112,7 +112,7 @@ def moment(text: str, now: datetime, *, is_past: bool) -> datetime:
     try:
         read = datetime.fromisoformat(text)
     except ValueError as error:
-        raise CommandError(f"{text!r} is no time: write 2026-12-31, 2026-12-31T12:00 or 7d.") from error
+        raise UsageError(f"{text!r} is no time: write 2026-12-31, 2026-12-31T12:00 or 7d.") from error
     return read if read.tzinfo else read.replace(tzinfo=UTC)
 
 
@@ -120,7 +120,7 @@ def _models(text: str) -> tuple[str, ...]:
     names = tuple(part.strip() for part in text.split(","))
     for name in names:
         if not models_.is_pattern(name):
-            raise CommandError(f"{name!r} is no model name or pattern: write --models llama3.2,qwen3:*")
+            raise UsageError(f"{name!r} is no model name or pattern: write --models llama3.2,qwen3:*")
     return names
 
 
@@ -131,9 +131,9 @@ def _cidrs(text: str) -> tuple[str, ...]:
             network = ip_network(part.strip())
         except ValueError as error:
             sentence = f"{part.strip()!r} is no network: write --cidr 10.0.0.0/8,2001:db8::/32"
-            raise CommandError(sentence) from error
+            raise UsageError(sentence) from error
         if "%" in part:  # Python accepts a zone; Postgres does not, nor has a client's address one
-            raise CommandError(f"{part.strip()!r} names an interface: leave out what begins at the %.")
+            raise UsageError(f"{part.strip()!r} names an interface: leave out what begins at the %.")
         networks.append(str(network))
     return tuple(networks)
 
@@ -141,5 +141,5 @@ def _cidrs(text: str) -> tuple[str, ...]:
 def _expiry(text: str, now: datetime) -> datetime:
     end = moment(text, now, is_past=False)
     if end <= now:
-        raise CommandError(f"--expires {text} lies in the past: give a time to come, or revoke the key.")
+        raise UsageError(f"--expires {text} lies in the past: give a time to come, or revoke the key.")
     return end

@@ -8,11 +8,13 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from authz.accounts.limits import Row, set_key_limits, set_tenant_limits, show
+from authz.accounts.scope import Scope
 from authz.accounts.session import opened
 from authz.admin import output
 from authz.admin.limit_options import LimitOptions, ScopeOptions
 from authz.admin.options import Options
-from authz.errors import CommandError
+from authz.errors import UsageError
+from authz.types import Limits
 
 TenantName = Annotated[str | None, Parameter(help="The tenant's name.")]
 Prefix = Annotated[str | None, Parameter(help="The key's first 11 characters.")]
@@ -30,12 +32,14 @@ async def set_limits_command(
     """Change the limits of a tenant or a key; the next request is held to them."""
     _one_of(tenant, prefix)
     if tenant and scope != ScopeOptions():
-        raise CommandError(
+        raise UsageError(
             "--models, --cidr, --expires and --max-output are set on a key: name it with --prefix."
         )
     if prefix and timezone:
-        raise CommandError("--timezone is set on a tenant: name it with --tenant.")
+        raise UsageError("--timezone is set on a tenant: name it with --tenant.")
     now = datetime.now(UTC)
+    limits.applied(Limits())  # a value that can't be meant is refused before the stores are asked
+    scope.applied(Scope(), now)
     unreachable: list[str] = []
     async with opened(options.state) as session:
         if tenant:
@@ -63,7 +67,7 @@ async def show_limits_command(
 
 def _one_of(tenant: str | None, prefix: str | None) -> None:
     if (tenant is None) == (prefix is None):
-        raise CommandError("Name either a tenant with --tenant or a key with --prefix.")
+        raise UsageError("Name either a tenant with --tenant or a key with --prefix.")
 
 
 def _print(rows: list[Row], *, is_json: bool) -> None:

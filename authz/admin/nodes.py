@@ -13,7 +13,7 @@ import sql
 from authz.accounts.session import opened
 from authz.admin import output
 from authz.admin.options import Options
-from authz.errors import CommandError
+from authz.errors import CommandError, UsageError
 
 _queries = sql.load("admin")
 
@@ -53,7 +53,7 @@ async def node_retire_command(
     try:
         node_id = UUID(node)
     except ValueError as error:
-        raise CommandError(f"{node!r} is no node id: see `neuronetz-gateway node list`.") from error
+        raise UsageError(f"{node!r} is no node id: see `neuronetz-gateway node list`.") from error
     async with (
         opened(options.state) as session,
         session.store.connection() as connection,

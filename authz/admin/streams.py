@@ -14,7 +14,7 @@ from cyclopts import Parameter
 from authz.accounts.session import opened
 from authz.admin import output
 from authz.admin.options import Options
-from authz.errors import CommandError
+from authz.errors import CommandError, UsageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,7 +119,7 @@ async def streams_kill_command(
     try:
         request_id = UUID(id_)
     except ValueError as error:
-        raise CommandError(f"{id_!r} is no request id: see `neuronetz-gateway streams list`.") from error
+        raise UsageError(f"{id_!r} is no request id: see `neuronetz-gateway streams list`.") from error
     async with opened(options.state) as session:
         killed = await kill(session.settings.control, id=request_id)
     if not killed:

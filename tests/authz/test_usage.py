@@ -165,7 +165,7 @@ def test_bars_are_drawn_on_a_terminal(
     ("arguments", "code", "sentence"),
     [
         (["--by", "year"], 2, "--by"),
-        (["--since", "yesterday"], 1, "'yesterday' is no time: write 2026-12-31, 2026-12-31T12:00 or 7d."),
+        (["--since", "yesterday"], 2, "'yesterday' is no time: write 2026-12-31, 2026-12-31T12:00 or 7d."),
         (["--tenant", "nobody"], 1, "There is no tenant 'nobody'"),
     ],
 )

@@ -1,0 +1,64 @@
+"""A command line that no state of the stores could make valid: exit 2, and one sentence."""
+
+from __future__ import annotations
+
+import pytest
+
+from authz.__main__ import run
+
+UUID = "01998b5e-0000-7000-8000-000000000000"
+
+
+@pytest.mark.usefixtures("outside")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["create-tenant", "--name", "Acme Ltd"],
+        ["create-tenant", "--name", "acme", "--timezone", "Mars/Olympus"],
+        ["create-tenant", "--name", "acme", "--rpm", "0"],
+        ["create-key", "--tenant", "acme", "--name", "a b"],
+        ["create-key", "--tenant", "acme", "--name", "a", "--expires", "soon"],
+        ["create-key", "--tenant", "acme", "--name", "a", "--cidr", "fe80::1%eth0"],
+        ["create-key", "--tenant", "acme", "--name", "a", "--models", "llama 3"],
+        ["rotate-key", "--prefix", "nz_aaaaaaaa", "--grace", "2020-01-01"],
+        ["revoke-key", "--prefix", "first"],
+        ["set-limits", "--rpm", "5"],
+        ["set-limits", "--tenant", "acme", "--prefix", "nz_aaaaaaaa", "--rpm", "5"],
+        ["set-limits", "--tenant", "acme", "--max-output", "5"],
+        ["set-limits", "--prefix", "nz_aaaaaaaa", "--timezone", "UTC"],
+        ["set-limits", "--prefix", "nz_aaaaaaaa", "--tokens-per-day", "lots"],
+        ["show-limits"],
+        ["streams", "kill", "one"],
+        ["node", "retire", "one"],
+        ["usage", "--since", "soon"],
+        ["usage", "--by", "colour"],
+        ["audit", "--since", "soon"],
+        ["list-keys"],
+        ["no-such-command"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A value that can't be meant is refused before anything is written, by exit code 2."""
+    assert 2 == run(arguments)
+    shown = capsys.readouterr()
+    assert not shown.out
+    assert 1 == shown.err.count("\n")
+    assert shown.err.startswith("error: ")
+
+
+@pytest.mark.usefixtures("outside")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["list-keys", "--tenant", "nothere"],
+        ["revoke-key", "--prefix", "nz_aaaaaaaa"],
+        ["node", "retire", UUID],
+        ["streams", "kill", UUID],
+    ],
+    ids=" ".join,
+)
+def test_a_refusal_exits_1(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A command that is well written but can't be done exits 1."""
+    assert 1 == run(arguments)
+    assert capsys.readouterr().err.startswith("error: ")
