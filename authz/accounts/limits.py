@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime  # noqa: TC003 (attrs reads it)
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import asdict, frozen
 
@@ -35,14 +35,17 @@ T = TypeVar("T")
 
 @frozen
 class Row:
-    """A limit of a tenant or key: what is used, held by running requests and left, and when it restarts."""
+    """A limit of a tenant or key: what is used, held by running requests and left, and when it restarts.
+
+    A restriction of a key has a value alone.
+    """
 
     scope: str
     limit: str
-    value: int
-    used: int
-    held: int
-    left: int
+    value: int | datetime | tuple[str, ...]
+    used: int | None
+    held: int | None
+    left: int | None
     reset: datetime | None
 
 
@@ -109,28 +112,47 @@ async def set_key_limits(
 async def show(session: Session, *, tenant: str | None, prefix: str | None, now: datetime) -> list[Row]:
     """Return every limit of a tenant and its keys, or of one key and its tenant, with its use."""
     async with session.store.connection() as connection:
-        key = await find_key(connection, prefix) if prefix else None
-        owner = await find_tenant(connection, key["tenant"] if key else tenant or "")
-        listed = [row async for row in _queries.list_keys(connection, tenant=owner["id"])]
-        prefixes = {row["id"]: row["prefix"] for row in reversed(listed)}
-        wanted = [prefix] if prefix else list(prefixes.values())
-        keys = [await find_key(connection, name) for name in wanted]
+        found = [row async for row in _queries.limits_now(connection, tenant=tenant, prefix=prefix)]
+        if not found:
+            await _complain(connection, tenant=tenant, prefix=prefix)
+    owner, *keys = found
     calendar = calendars.at(now, owner["timezone"])
-    standings = await session.limiter.standing(owner["id"], [row["id"] for row in keys], calendar.windows)
+    standings = await session.limiter.standing(
+        owner["tenant"], [row["key"] for row in keys], calendar.windows
+    )
     if standings is None:
         raise CommandError("The counters are being restored from Postgres: try again in a few seconds.")
-    names = [owner["name"], *wanted]
     return [
         row
-        for name, record, standing in zip(names, [owner, *keys], standings, strict=True)
-        for row in _rows(name, record, standing, calendar, now)
+        for record, standing in zip(found, standings, strict=True)
+        for row in (*_rows(record, standing, calendar), *_restrictions(record))
     ]
 
 
-def _rows(
-    scope: str, record: asyncpg.Record, standing: Standing, calendar: Calendar, now: datetime
-) -> list[Row]:
-    limits = scope_.limits_of(record)
+async def _complain(connection: Any, *, tenant: str | None, prefix: str | None) -> None:
+    """Raise the CommandError of a tenant or key that is not there."""
+    if prefix is not None:
+        await find_key(connection, prefix)
+    await find_tenant(connection, tenant or "")
+
+
+def _restrictions(record: asyncpg.Record) -> list[Row]:
+    scope = scope_.scope_of(record)
+    named = (
+        ("models", scope.models),
+        ("networks", scope.cidrs),
+        ("expires", scope.expires_at),
+        ("output of an answer", scope.max_output),
+    )
+    return [
+        Row(record["scope"], name, value, None, None, None, None)
+        for name, value in named
+        if value is not None
+    ]
+
+
+def _rows(record: asyncpg.Record, standing: Standing, calendar: Calendar) -> list[Row]:
+    scope, limits = record["scope"], scope_.limits_of(record)
     rows = []
     for name, limit, full_in_us in (
         ("requests per minute", limits.requests_per_minute, standing.requests_full_in_us),

@@ -77,6 +77,32 @@ FROM secrets AS s JOIN keys AS k ON k.id = s.key_id JOIN tenants AS t ON t.id = 
 WHERE s.lookup = :prefix
 FOR UPDATE OF k;
 
+-- name: limits_now(tenant, prefix)
+-- show-limits: a tenant, then each of its keys that is not revoked, or the one with this prefix; no row locks.
+WITH owner AS (
+    SELECT * FROM tenants
+    WHERE name = :tenant::text
+        OR id = (SELECT k.tenant_id FROM secrets AS s JOIN keys AS k ON k.id = s.key_id WHERE s.lookup = :prefix::text)
+), named AS (
+    SELECT DISTINCT ON (s.key_id) s.key_id, s.lookup
+    FROM secrets AS s JOIN keys AS k ON k.id = s.key_id JOIN owner AS o ON o.id = k.tenant_id
+    WHERE s.lookup = :prefix OR :prefix IS NULL AND k.state <> 'revoked'
+    ORDER BY s.key_id, s.created_at
+)
+SELECT
+    o.name AS scope, o.id AS tenant, NULL::uuid AS key, o.timezone,
+    o.requests_per_minute, o.tokens_per_minute, o.concurrency, o.tokens_per_day, o.tokens_per_month, o.tokens_total,
+    NULL::text[] AS models, NULL::text[] AS cidrs, NULL::timestamptz AS expires_at, NULL::bigint AS max_output,
+    NULL::timestamptz AS created_at
+FROM owner AS o
+UNION ALL
+SELECT
+    n.lookup, k.tenant_id, k.id, '',
+    k.requests_per_minute, k.tokens_per_minute, k.concurrency, k.tokens_per_day, k.tokens_per_month, k.tokens_total,
+    k.models, k.cidrs::text[], k.expires_at, k.max_output, k.created_at
+FROM named AS n JOIN keys AS k ON k.id = n.key_id
+ORDER BY created_at NULLS FIRST, scope;
+
 -- name: set_key_limits(key, models, cidrs, expires_at, max_output, rpm, tpm, concurrency, day, month, total)!
 -- set-limits --prefix.
 UPDATE keys SET
