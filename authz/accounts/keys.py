@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from datetime import datetime  # noqa: TC003 (attrs reads it)
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
@@ -13,7 +14,7 @@ from attrs import frozen
 import sql
 from authz.accounts import scope as scope_
 from authz.accounts.scope import Scope
-from authz.accounts.tenants import find_tenant
+from authz.accounts.tenants import find_tenant, no_tenant
 from authz.errors import CommandError, UsageError
 from authz.identity.secrets import Minted, Peppers, is_well_formed, mint
 from authz.types import Limits
@@ -25,6 +26,15 @@ _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _PREFIX: Final = re.compile(r"nz_[0-9A-Za-z]{8}", re.ASCII)
 
 _queries = sql.load("admin")
+
+
+class KeyState(StrEnum):
+    """The states of keys that a list can be of."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
+    REVOKED = "revoked"
+    ANY = "any"
 
 
 @frozen
@@ -81,10 +91,17 @@ async def create_key(
     return CreatedKey(minted.secret, minted.lookup, tenant, name)
 
 
-async def list_keys(session: Session, tenant: str) -> list[Key]:
-    """List the keys of a tenant, oldest first; a key with two secrets shows twice."""
+async def list_keys(
+    session: Session, tenant: str, *, state: KeyState | None = None, beginning: str = ""
+) -> list[Key]:
+    """List the keys of a tenant, oldest first; a key with two secrets shows twice.
+
+    Without a state, what has ended for good is left out: revoked keys and secrets of before a rotation.
+    """
     async with session.store.connection() as connection:
-        owner = await find_tenant(connection, tenant)
+        if not await _queries.is_tenant(connection, name=tenant):
+            raise no_tenant(tenant)
+        found = _queries.list_keys(connection, tenant=tenant, state=state or "", beginning=beginning)
         return [
             Key(
                 prefix=row["prefix"],
@@ -96,7 +113,7 @@ async def list_keys(session: Session, tenant: str) -> list[Key]:
                 expires=row["expires_at"],
                 created=row["created_at"],
             )
-            async for row in _queries.list_keys(connection, tenant=owner["id"])
+            async for row in found
         ]
 
 

@@ -60,8 +60,13 @@ async def find_tenant(connection: Any, name: str) -> asyncpg.Record:
     """Find and lock the tenant of a name. Raises CommandError if there is none."""
     row: asyncpg.Record | None = await _queries.find_tenant(connection, name=name)
     if row is None:
-        raise CommandError(f"There is no tenant {name!r}: see `neuronetz-gateway list-tenants`.")
+        raise no_tenant(name)
     return row
+
+
+def no_tenant(name: str) -> CommandError:
+    """Return the refusal of a name that is no tenant's."""
+    return CommandError(f"There is no tenant {name!r}: see `neuronetz-gateway list-tenants`.")
 
 
 async def list_tenants(session: Session) -> list[Tenant]:

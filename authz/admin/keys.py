@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from authz.accounts import scope as scope_
-from authz.accounts.keys import CreatedKey, create_key, list_keys, rotate_key, set_key_state
+from authz.accounts.keys import CreatedKey, KeyState, create_key, list_keys, rotate_key, set_key_state
 from authz.accounts.scope import Scope
 from authz.accounts.session import opened
 from authz.accounts.tenants import find_tenant
@@ -42,14 +42,22 @@ async def create_key_command(
     return 0
 
 
-async def list_keys_command(*, tenant: TenantName, options: Options = Options()) -> int:
+async def list_keys_command(
+    *,
+    tenant: TenantName,
+    state: Annotated[
+        KeyState | None, Parameter(help="Only keys in this state; default all but revoked.")
+    ] = None,
+    name: Annotated[str, Parameter(help="Only keys whose name begins like this.")] = "",
+    options: Options = Options(),
+) -> int:
     """List the keys of a tenant, without their secrets."""
     async with opened(options.state) as session:
-        keys = await list_keys(session, tenant)
+        keys = await list_keys(session, tenant, state=state, beginning=name)
     if options.json:
         output.show_list(keys)
     else:
-        empty = f"No key yet: create one with `neuronetz-gateway create-key --tenant {tenant} --name NAME`."
+        empty = f"No such key: create one with `neuronetz-gateway create-key --tenant {tenant} --name NAME`."
         columns = ("prefix", "name", "state", "models", "cidrs", "max_output", "expires", "created")
         output.show_table(keys, columns=columns, empty=empty)
     return 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from datetime import UTC, datetime
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Final
 
@@ -63,6 +64,8 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, int):
         return f"{value:,}"
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"
     if isinstance(value, (list, tuple)):
         return escape(_CONTROL.sub("?", ", ".join(map(str, value))))
     return escape(_CONTROL.sub("?", str(value)))

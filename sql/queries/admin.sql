@@ -57,13 +57,23 @@ INSERT INTO secrets (lookup, key_id, tag, pepper_id, hash) VALUES (:lookup, :key
 -- rotate-key: the older secrets of a key end when the grace period does.
 UPDATE secrets SET expires_at = least(expires_at, :at) WHERE key_id = :key AND lookup <> :spared;
 
--- name: list_keys(tenant)
--- list-keys: a key once per secret.
+-- name: is_tenant(name)$
+-- list-keys: an empty list and no tenant are two things.
+SELECT EXISTS (SELECT FROM tenants WHERE name = :name);
+
+-- name: list_keys(tenant, state, beginning)
+-- list-keys: a key once per secret. Without a state: neither revoked keys nor secrets that a rotation has ended.
 SELECT
     s.lookup AS prefix, k.id, k.name, k.state, k.models, k.cidrs::text[] AS cidrs, k.max_output,
     least(k.expires_at, s.expires_at) AS expires_at, k.created_at
-FROM keys AS k JOIN secrets AS s ON s.key_id = k.id
-WHERE k.tenant_id = :tenant
+FROM tenants AS t JOIN keys AS k ON k.tenant_id = t.id JOIN secrets AS s ON s.key_id = k.id
+WHERE t.name = :tenant
+    AND CASE :state::text
+        WHEN 'any' THEN true
+        WHEN '' THEN k.state <> 'revoked' AND (s.expires_at IS NULL OR s.expires_at > now())
+        ELSE k.state = :state
+    END
+    AND starts_with(k.name, :beginning::text)
 ORDER BY k.created_at, s.created_at;
 
 -- name: find_key(prefix)^

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 import asyncpg
 import pytest
 
-from authz.accounts.keys import CreatedKey, create_key, list_keys, set_key_state
+from authz.__main__ import run
+from authz.accounts.keys import CreatedKey, KeyState, create_key, list_keys, rotate_key, set_key_state
 from authz.accounts.scope import Scope
 from authz.accounts.session import Session
 from authz.accounts.tenants import create_tenant, list_tenants
@@ -99,3 +101,31 @@ async def test_the_restrictions_of_a_key_are_listed(session: Session, key: Creat
     assert (None, None, None, None) == (first.models, first.cidrs, first.expires, first.max_output)
     assert (["demo*"], ["127.0.0.0/8"], 50) == (bound.models, bound.cidrs, bound.max_output)
     assert scope.expires_at == bound.expires
+
+
+async def test_keys_that_have_ended_are_listed_on_request(session: Session, key: CreatedKey) -> None:
+    """Neither a revoked key nor a secret of before a rotation is listed, unless it is asked for."""
+    newer = await rotate_key(session, key.prefix, grace_ends=datetime(2020, 1, 1, tzinfo=UTC))
+    paused, revoked = [await create_key(session, tenant="acme", name=name) for name in ("paused", "ended")]
+    await set_key_state(session, paused.prefix, "disabled")
+    await set_key_state(session, revoked.prefix, "revoked")
+    for state, expected in (
+        (None, [newer, paused]),
+        (KeyState.ACTIVE, [key, newer]),
+        (KeyState.DISABLED, [paused]),
+        (KeyState.REVOKED, [revoked]),
+        (KeyState.ANY, [key, newer, paused, revoked]),
+    ):
+        listed = await list_keys(session, "acme", state=state)
+        assert [one.prefix for one in expected] == [one.prefix for one in listed]
+    assert ["paused"] == [one.name for one in await list_keys(session, "acme", beginning="pau")]
+
+
+@pytest.mark.usefixtures("outside")
+@pytest.mark.parametrize("command", ["list-tenants", "list-keys --tenant acme"])
+def test_a_table_shows_seconds(key: CreatedKey, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A moment in a table is of UTC, to the second."""
+    assert 0 == run(command.split())
+    moments = re.findall(r"\d{4}-\d\d-\d\d \S+", capsys.readouterr().out)
+    assert moments
+    assert [] == [text for text in moments if not re.fullmatch(r"\S+ \d\d:\d\d:\d\dZ", text)]
