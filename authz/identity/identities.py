@@ -31,6 +31,8 @@ LOADING: Final = 2
 """Unknown secrets looked up at a time: half of the connections stay free for reloads and rebuilds."""
 PROVING: Final = 2
 """Argon2id runs at a time: it is bound by memory bandwidth, more are not faster."""
+PROOFS: Final = 1024
+"""Keys that may wait for their proof, about 30 s of work; beyond that a key is not cached yet."""
 
 
 class Identities:
@@ -43,10 +45,15 @@ class Identities:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._loading = asyncio.Semaphore(LOADING)
         self._proving = asyncio.Semaphore(PROVING)
-        self._proofs: set[asyncio.Task[None]] = set()
+        self._proofs: dict[bytes, asyncio.Task[None]] = {}
 
     def __len__(self) -> int:
         return len(self._known)
+
+    @property
+    def proving(self) -> int:
+        """Return how many keys run through their proof or wait for it."""
+        return len(self._proofs)
 
     def known(self, secret: str) -> Identity | None:
         """Return the identity of a secret, if this process has it cached."""
@@ -60,10 +67,7 @@ class Identities:
     @asynccontextmanager
     async def turn(self, secret: str) -> AsyncIterator[None]:
         """Wait for the turn to load a secret; look first if an earlier turn has made it known."""
-        lock = self._turns.get(secret)
-        if lock is None:
-            lock = self._turns[secret] = asyncio.Lock()
-        async with lock, self._loading:
+        async with self._lock(secret), self._loading:
             yield
 
     async def load(self, secret: str) -> Identity | None:
@@ -80,27 +84,40 @@ class Identities:
             return identity
         if not secrets.is_same(identity.tag, pepper.tag(secret)):
             return None
+        if identity.tag not in self._proofs:
+            if len(self._proofs) >= PROOFS:
+                return identity
+            self._proofs[identity.tag] = asyncio.create_task(self._prove(identity, secret))
         self._keep(identity)
-        proof = asyncio.create_task(self._prove(identity, secret))
-        self._proofs.add(proof)
-        proof.add_done_callback(self._proofs.discard)
         return identity
 
     async def reload(self, identity: Identity) -> Identity | None:
-        """Ask Postgres again about a cached identity whose versions have moved."""
-        fresh = await self._store.identity(identity.lookup)
-        self._known.pop(identity.tag, None)
-        if fresh is None or fresh.hash != identity.hash:
-            return None
-        fresh = evolve(fresh, tag=identity.tag)
-        self._keep(fresh)
-        return fresh
+        """Ask Postgres again about an identity whose versions have moved, once for all its requests."""
+        async with self._lock(identity.lookup):
+            newer = self._known.get(identity.tag)
+            if newer is not None and newer is not identity:
+                return newer
+            fresh = await self._store.identity(identity.lookup)
+            self._known.pop(identity.tag, None)
+            if fresh is None or fresh.hash != identity.hash:
+                return None
+            fresh = evolve(fresh, tag=identity.tag)
+            self._keep(fresh)
+            return fresh
 
     async def close(self) -> None:
         """Stop the proofs that still run."""
-        for proof in self._proofs:
+        proofs = tuple(self._proofs.values())
+        for proof in proofs:
             proof.cancel()
-        await asyncio.gather(*self._proofs, return_exceptions=True)
+        await asyncio.gather(*proofs, return_exceptions=True)
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        """Return the lock of a secret or handle: one look-up of each at a time, the others wait for it."""
+        lock = self._turns.get(name)
+        if lock is None:
+            lock = self._turns[name] = asyncio.Lock()
+        return lock
 
     def _keep(self, identity: Identity) -> None:
         self._known[identity.tag] = identity
@@ -108,13 +125,19 @@ class Identities:
             self._known.popitem(last=False)
 
     async def _is_proven(self, identity: Identity, secret: str) -> bool:
-        async with self._proving:
-            return await asyncio.to_thread(secrets.is_proven, identity.hash, secret)
+        return await asyncio.to_thread(secrets.is_proven, identity.hash, secret)
 
     async def _prove(self, identity: Identity, secret: str) -> None:
         """Evict, disable and alarm if tag and hash disagree: the table was written to from outside."""
-        if await self._is_proven(identity, secret):
-            return
-        self._known.pop(identity.tag, None)
-        log.error("authz.key_forged", lookup=identity.lookup, tenant=str(identity.tenant))
-        await self._store.disable(identity.lookup)
+        is_proven = False
+        try:
+            async with self._proving:
+                is_proven = await self._is_proven(identity, secret)
+            if not is_proven:
+                self._known.pop(identity.tag, None)
+                log.error("authz.key_forged", lookup=identity.lookup, tenant=str(identity.tenant))
+                await self._store.disable(identity.lookup)
+        finally:
+            del self._proofs[identity.tag]
+            if not is_proven:  # a request may have looked it up again since it was evicted
+                self._known.pop(identity.tag, None)
