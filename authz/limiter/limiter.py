@@ -146,7 +146,7 @@ class Limiter:
         return tuple(evolve(total, used=int(u or 0), version=int(w or -1)) for total, u, w in pairs)
 
     async def overdue(self, tenant: UUID, before: datetime) -> tuple[OpenRequest, ...]:
-        """Return the unsettled reservations whose deadline passed 60 s before this moment."""
+        """Return the unsettled reservations with a deadline more than 60 s before this moment."""
         link = self._pipeline.link
         found = await answer(
             link.send("ZRANGEBYSCORE", keyspace.opened(tenant), "-inf", f"({wire.us(before)}", "WITHSCORES")
@@ -194,7 +194,7 @@ class Limiter:
         return Lost(mark[0].decode(), wire.moment(mark[1])) if mark else None
 
     async def rebuild(self, reading: Reading) -> bool:
-        """Write what Postgres holds of a lost tenant; False if the mark is gone or the reading old."""
+        """Write what Postgres holds of a lost tenant; False if the mark is another or the reading old."""
         link, tenant = self._pipeline.link, reading.tenant
         owners = dict.fromkeys((*reading.key_versions, *(row.key for row in reading.open_requests)))
         shared = keyspace.of_settlement(tenant)
