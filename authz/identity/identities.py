@@ -92,7 +92,7 @@ class Identities:
         return identity
 
     async def reload(self, identity: Identity) -> Identity | None:
-        """Ask Postgres again about an identity whose versions have moved, once for all its requests."""
+        """Read an identity again after its versions have moved, once for all its requests."""
         async with self._lock(identity.lookup):
             newer = self._known.get(identity.tag)
             if newer is not None and newer is not identity:
