@@ -29,7 +29,7 @@ PROBLEMS: Final = {
 }
 
 KEY_STATES: Final = {"disabled": Reason.KEY_DISABLED, "revoked": Reason.KEY_REVOKED}
-"""Why a key is refused by its state; `active` is not."""
+"""Reasons to refuse a key by its state; `active` is none."""
 
 
 def route_of(ask: Ask, now: datetime) -> routes.Route | Refusal:
@@ -50,7 +50,7 @@ def route_of(ask: Ask, now: datetime) -> routes.Route | Refusal:
 
 
 def unusable(identity: Identity, now: datetime) -> Refusal | None:
-    """Refuse a key whose secret is right, but which may not be used right now."""
+    """Refuse a key that may not be used right now, though its secret is right."""
     if identity.tenant_state != "active":
         return Refusal(Reason.TENANT_DISABLED, identity)
     if identity.key_state != "active":

@@ -73,7 +73,9 @@ class _Watch(Collector):
             "gateway_limiter_up", "1 if Redis can be asked.", value=_is_up(verifier.limiter)
         )
         yield GaugeMetricFamily(
-            "gateway_identities_cached", "Secrets known by heart.", value=len(verifier.identities)
+            "gateway_identities_cached",
+            "Secrets that this process has cached.",
+            value=len(verifier.identities),
         )
         yield CounterMetricFamily(
             "gateway_rebuilds", "Tenants rebuilt after a loss of Redis.", value=verifier.rebuilder.rebuilt

@@ -33,7 +33,7 @@ RETRY_SENTENCE: Final = "The gateway can't check this request right now: try aga
 
 
 class Reason(StrEnum):
-    """Why a request is refused; caddy/testdata/contract/reasons.json binds these words to the guard's."""
+    """The reason of a refusal; caddy/testdata/contract/reasons.json binds these words to the guard's."""
 
     TARGET_INVALID = "target_invalid"
     PATH_MUTATION = "path_mutation"

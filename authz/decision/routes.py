@@ -83,7 +83,7 @@ ROUTES: Final = (
 )
 
 EXACT: Final = {route.path: route for route in ROUTES if route.path != MODEL_PATH}
-"""Every route but the one whose path ends with a model's name."""
+"""Every route but the one with a model's name at the end of its path."""
 
 _OF_A_MODEL: Final = next(route for route in ROUTES if route.path == MODEL_PATH)
 

@@ -56,7 +56,7 @@ NOT_DECIDED: Final = {
     "closed": Reason.REQUEST_CLOSED,
     "calendar": Reason.REQUEST_CLOSED,
 }
-"""Why the client of a request that the script could not judge is refused."""
+"""Reasons to refuse a request that the script could not judge."""
 
 
 @frozen
