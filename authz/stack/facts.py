@@ -74,12 +74,12 @@ def end(processes: Iterable[Process], *, timeout_s: float) -> None:
     """End these processes, by force after the time out; others with their numbers are spared."""
     left = [process for process in processes if is_alive(process)]
     _signal(left, signal.SIGTERM)
-    if not wait_gone(left, timeout_s=timeout_s):
+    if not wait_ended(left, timeout_s=timeout_s):
         _signal(left, signal.SIGKILL)
-        wait_gone(left, timeout_s=timeout_s)
+        wait_ended(left, timeout_s=timeout_s)
 
 
-def wait_gone(processes: Iterable[Process], *, timeout_s: float) -> bool:
+def wait_ended(processes: Iterable[Process], *, timeout_s: float) -> bool:
     """Return whether all of these have ended by then."""
     left = list(processes)
     give_up = time.monotonic() + timeout_s

@@ -39,16 +39,16 @@ class _Generate(Voice):
         }
 
     def _shape(self, text: str) -> Shape:
-        return {"model": self.call.model, "created_at": self.now, **self._said(text)}
+        return {"model": self.call.model, "created_at": self.now, **self._content(text)}
 
-    def _said(self, text: str) -> Shape:
+    def _content(self, text: str) -> Shape:
         return {"response": text}
 
 
 class _Chat(_Generate):
     """A reply of `/api/chat`: the same around a message."""
 
-    def _said(self, text: str) -> Shape:
+    def _content(self, text: str) -> Shape:
         return {"message": {"role": "assistant", "content": text}}
 
 
