@@ -70,7 +70,7 @@ def no_tenant(name: str) -> CommandError:
 
 
 async def list_tenants(session: Session) -> list[Tenant]:
-    """Every tenant, by name."""
+    """List every tenant, by name."""
     async with session.store.connection() as connection:
         return [
             Tenant(row["name"], row["state"], row["timezone"], row["keys"], row["created_at"])

@@ -43,7 +43,7 @@ class Event:
     @property
     def change(self) -> str:
         """Old and new in one line, without what is null."""
-        return " -> ".join(_said(value) for value in (self.old, self.new) if value is not None)
+        return " -> ".join(_in_words(value) for value in (self.old, self.new) if value is not None)
 
 
 async def audit(
@@ -62,7 +62,7 @@ def _event(row: Any) -> Event:
     return Event(row["at"], row["actor"], row["action"], row["tenant"], row["key"], old, new)
 
 
-def _said(value: Any) -> str:
+def _in_words(value: Any) -> str:
     if not isinstance(value, dict):
         return str(value)
     return " ".join(f"{name}={part}" for name, part in value.items() if part is not None)

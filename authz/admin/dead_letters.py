@@ -32,7 +32,7 @@ _queries = sql.load("admin")
 
 
 @frozen
-class Letter:
+class DeadLetter:
     """A line that was not understood, and whether it has been since."""
 
     id: int
@@ -54,11 +54,11 @@ class Replay:
     waiting: int
 
 
-async def letters(session: Session) -> list[Letter]:
-    """Every dead letter, oldest first."""
+async def letters(session: Session) -> list[DeadLetter]:
+    """List every dead letter, oldest first."""
     async with session.store.connection() as connection:
         return [
-            Letter(
+            DeadLetter(
                 row["id"],
                 row["at"],
                 row["node"],
@@ -73,7 +73,7 @@ async def letters(session: Session) -> list[Letter]:
 
 
 async def want(session: Session, ids: Sequence[int] | None) -> list[int]:
-    """Have letters read again; None means all that were not. Those not kept whole can't be."""
+    """Have dead letters read again; None means all that were not. Those not kept whole can't be."""
     async with session.store.connection() as connection, connection.transaction():
         chosen = None if ids is None else list(ids)
         wanted = sorted([row["id"] async for row in _queries.want_replay(connection, ids=chosen)])
@@ -137,9 +137,9 @@ def _sentence(done: Replay) -> str:
     if not done.wanted:
         return "No dead letter waits to be replayed."
     left = done.wanted - done.replayed - done.waiting
-    said = [f"{done.replayed} of {done.wanted} replayed."]
+    sentences = [f"{done.replayed} of {done.wanted} replayed."]
     if left:
-        said.append(f"{left} not understood by this version either: see `dead-letters list`.")
+        sentences.append(f"{left} not understood by this version either: see `dead-letters list`.")
     if done.waiting:
-        said.append(f"{done.waiting} wait for metering: is it running? It reads them when it does.")
-    return " ".join(said)
+        sentences.append(f"{done.waiting} wait for metering: is it running? It reads them when it does.")
+    return " ".join(sentences)
