@@ -1,7 +1,7 @@
 """The messages between Caddy's modules and authz: Ask in, Grant or Denial out.
 
 They travel as JSON in headers, so they are ASCII only. Readers ignore unknown fields; null means
-"not said", never 0. caddy/testdata/contract holds golden samples that both sides read.
+"not given", never 0. caddy/testdata/contract holds golden samples that both sides read.
 """
 
 from __future__ import annotations

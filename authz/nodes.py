@@ -1,4 +1,4 @@
-"""Know the nodes whose journal metering reads, and whether it keeps up."""
+"""Know the nodes that metering reads a journal of, and how far it is behind."""
 
 from __future__ import annotations
 

@@ -115,12 +115,12 @@ class Store:
         return None if row is None else _identity(row)
 
     async def nodes(self) -> frozenset[UUID]:
-        """Return the nodes whose journal metering reads."""
+        """Return the nodes that metering reads a journal of."""
         async with self.connection() as connection:
             return frozenset([row["node"] async for row in _queries.known_nodes(connection)])
 
     async def tenants(self) -> tuple[UUID, ...]:
-        """Every tenant."""
+        """Return every tenant."""
         async with self.connection() as connection:
             return tuple([row["id"] async for row in _queries.tenant_ids(connection)])
 
@@ -143,12 +143,12 @@ class Store:
             return await _reading(connection, tenant, version, lost=lost, read_at=read_at)
 
     async def disable(self, lookup: str) -> None:
-        """Disable the key of a secret whose stored hash does not fit its stored tag."""
+        """Disable the key of a secret, since its stored hash does not fit its stored tag."""
         async with self.connection() as connection:
             await _queries.disable_key(connection, lookup=lookup)
 
     async def unpublished_versions(self) -> tuple[tuple[UUID, UUID | None, int], ...]:
-        """Versions of tenants (key None) and keys that Redis may not know yet."""
+        """Return the versions of tenants (key None) and keys that Redis may not know yet."""
         async with self.connection() as connection:
             rows = [row async for row in _queries.unpublished_versions(connection)]
         return tuple((row["tenant_id"], row["key_id"], row["version"]) for row in rows)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Dialect(StrEnum):
-    """The API whose errors and headers a path's clients expect."""
+    """The API that a path's clients expect errors and headers of."""
 
     OLLAMA = "ollama"
     OPENAI = "openai"
@@ -117,7 +117,7 @@ class Total:
 
 @frozen
 class OpenRequest:
-    """A request whose open line is committed and whose record is not."""
+    """A request with a committed open line, and no committed record yet."""
 
     request_id: UUID
     key: UUID
