@@ -1,19 +1,36 @@
-"""Where the models are: `OLLAMA_BACKENDS` is the source of truth, `OLLAMA_URL` its short form."""
+"""Where the models are: `OLLAMA_BACKENDS` is the source of truth, `OLLAMA_URL` its short form.
+
+The list is a value: every function here takes one and returns another.
+"""
 
 from __future__ import annotations
 
 import re
-from typing import Final
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Final
 
 import cattrs
 import msgspec
-from attrs import evolve, field, frozen
+from attrs import evolve, field, fields, frozen
 
+from authz.backends import address
 from authz.errors import SettingsError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from authz.backends.address import Address
+
 DEFAULT_NAME: Final = "default"
+VARIABLE: Final = "OLLAMA_BACKENDS"
+HIDDEN: Final = "***"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
+_HEADER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
+_SCHEME = re.compile(r"[A-Za-z0-9._~+/-]{0,32}", re.ASCII)
+_TOKEN = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,8190}[\x21-\x7e])?", re.ASCII)
+_TAKEN_HEADERS: Final = frozenset(
+    {"connection", "content-length", "content-type", "host", "te", "trailer", "transfer-encoding", "upgrade"}
+)
+"""Headers that Caddy or the client must set themselves; X-Nz-* is the gateway's own."""
 
 
 @frozen
@@ -26,6 +43,11 @@ class Backend:
     header: str = "Authorization"
     scheme: str = "Bearer"
 
+    @property
+    def address(self) -> Address:
+        """Return the parts of its URL."""
+        return address.read(self.url, f"backend {self.name}")
+
     def credentials(self) -> dict[str, str]:
         """Return the header that this backend requires, if any."""
         if self.token is None:
@@ -33,51 +55,99 @@ class Backend:
         return {self.header: f"{self.scheme} {self.token}".strip()}
 
 
+def checked(backend: Backend) -> Backend:
+    """Return a backend with its URL in the one form that is compared. Raises SettingsError."""
+    if not _NAME.fullmatch(backend.name):
+        raise SettingsError(
+            f"The backend name {backend.name!r} can't be used: "
+            "take lower-case letters, digits and '-', at most 32."
+        )
+    where = f"backend {backend.name}"
+    header = backend.header.lower()
+    if not _HEADER.fullmatch(header) or header in _TAKEN_HEADERS or header.startswith("x-nz-"):
+        raise SettingsError(f"{where}: a token can't be sent in the header {backend.header!r}: name another.")
+    if not _SCHEME.fullmatch(backend.scheme):
+        raise SettingsError(f"{where}: the scheme {backend.scheme!r} can't be used: write it like Bearer.")
+    if backend.token is not None and not _TOKEN.fullmatch(backend.token):
+        raise SettingsError(f"{where}: the token is empty or holds what no header can: give it as issued.")
+    return evolve(backend, url=address.read(backend.url, where).text)
+
+
 def parse(backends: str | None, url: str | None) -> tuple[Backend, ...]:
     """Parse both variables; return nothing if neither is set. Raises SettingsError with what to write."""
     if not backends:
-        return (Backend(DEFAULT_NAME, _url(url, "OLLAMA_URL")),) if url else ()
+        return (Backend(DEFAULT_NAME, address.read(url, "OLLAMA_URL").text),) if url else ()
     try:
         entries = _converter.structure(
             msgspec.json.decode(backends, type=list[dict[str, object]]), list[Backend]
         )
     except (msgspec.DecodeError, cattrs.BaseValidationError) as error:
         reasons = [str(error)] if isinstance(error, msgspec.DecodeError) else cattrs.transform_error(error)
-        sentence = f'OLLAMA_BACKENDS is not a list of {{"name", "url"}}: {"; ".join(reasons)}.'
+        sentence = f'{VARIABLE} is not a list of {{"name", "url"}}: {"; ".join(reasons)}.'
         raise SettingsError(sentence) from error
-    parsed = tuple(
-        evolve(entry, name=_name(entry.name), url=_url(entry.url, f"backend {entry.name}"))
-        for entry in entries
-    )
+    parsed = tuple(map(checked, entries))
     if len({backend.name for backend in parsed}) != len(parsed):
-        raise SettingsError("OLLAMA_BACKENDS names a backend twice: give each a name of its own.")
+        raise SettingsError(f"{VARIABLE} names a backend twice: give each a name of its own.")
     return parsed
 
 
-def _text(value: object, _: type) -> str:
+def serialise(backends: Sequence[Backend]) -> str:
+    """Write the list as `parse` reads it, in ASCII and without an apostrophe; tokens stand in it."""
+    return _text([_entry(backend) for backend in backends])
+
+
+def redacted(backends: Sequence[Backend]) -> str:
+    """Write the list for people, with `***` in place of every token."""
+    hidden = (evolve(backend, token=backend.token and HIDDEN) for backend in backends)
+    return _text([_entry(backend) for backend in hidden])
+
+
+def added(backends: Sequence[Backend], new: Backend, *, is_replacement: bool) -> tuple[Backend, ...]:
+    """Return the list with one more at its end; a replacement takes the place of its name.
+
+    Raises SettingsError for a name that is there without `is_replacement`.
+    """
+    if new.name not in {backend.name for backend in backends}:
+        return (*backends, new)
+    if not is_replacement:
+        raise SettingsError(f"There is a backend {new.name} already: change it with --replace.")
+    return tuple(new if backend.name == new.name else backend for backend in backends)
+
+
+def removed(backends: Sequence[Backend], name: str) -> tuple[Backend, ...]:
+    """Return the list without this backend. Raises SettingsError if there is none of the name."""
+    found(backends, name)
+    return tuple(backend for backend in backends if backend.name != name)
+
+
+def found(backends: Sequence[Backend], name: str) -> Backend:
+    """Return the backend of this name. Raises SettingsError with the names that there are."""
+    for backend in backends:
+        if backend.name == name:
+            return backend
+    names = ", ".join(backend.name for backend in backends) or "none at all"
+    raise SettingsError(f"There is no backend {name!r}: there is {names}.")
+
+
+def _entry(backend: Backend) -> dict[str, object]:
+    """Return the fields that differ from their defaults, in the order of their declaration."""
+    return {
+        of.name: getattr(backend, of.name)
+        for of in fields(Backend)
+        if of.name in {"name", "url"} or getattr(backend, of.name) != of.default
+    }
+
+
+def _text(entries: list[dict[str, object]]) -> str:
+    # Every value is ASCII already; an apostrophe would end the quotes of an env file.
+    return msgspec.json.encode(entries).decode().replace("'", r"\u0027")
+
+
+def _string(value: object, _: type) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is no text")
     return value
 
 
 _converter = cattrs.Converter(forbid_extra_keys=True)
-_converter.register_structure_hook(str, _text)
-
-
-def _name(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise SettingsError(
-            f"The backend name {name!r} can't be used: take lower-case letters, digits and '-', at most 32."
-        )
-    return name
-
-
-def _url(text: str, where: str) -> str:
-    parts = urlsplit(text if "//" in text else f"http://{text}")
-    try:
-        is_usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:
-        is_usable = False
-    if not is_usable or parts.path.strip("/") or parts.query or parts.fragment or "@" in parts.netloc:
-        raise SettingsError(f"{where}: {text!r} is not a base URL: write it like http://127.0.0.1:11434.")
-    return f"{parts.scheme}://{parts.netloc}"
+_converter.register_structure_hook(str, _string)
