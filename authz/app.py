@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-import httpx
 import msgspec
 import structlog
 from attrs import evolve
@@ -27,6 +26,7 @@ from authz import log as logging
 from authz import messages, prometheus
 from authz import settings as settings_
 from authz.backends.inventory import Inventory
+from authz.backends.rendered import Rendered
 from authz.backends.vocabularies import Vocabularies
 from authz.decision import metrics, refusals, routes
 from authz.decision.refusals import Answer, Refusal
@@ -56,6 +56,9 @@ AnyRequest = Request[Any, Any, State]
 ASK_HEADER: Final = messages.ASK_HEADER.lower().encode()
 GRANT: Final = messages.GRANT_HEADER.lower()
 DENIAL: Final = messages.DENIAL_HEADER.lower()
+
+FIRST_LOOK_S: Final = 1.0
+"""How long a new process waits for the backends' first answers before it serves."""
 
 READ_PATHS: Final = tuple(
     known.path.replace("{id}", "{model:path}") for known in routes.ROUTES if known.class_ is routes.Class.READ
@@ -94,6 +97,7 @@ class Gate:
     def __init__(self, settings: Settings, *, sources_s: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self._sources_s = sources_s
+        self._rendered = Rendered(settings.snippets)
         self._verifier: Verifier | None = None
         self._metrics = metrics.Metrics(CollectorRegistry())
 
@@ -104,37 +108,40 @@ class Gate:
         store = Store(settings.database_url, role=AUTHZ_ROLE)
         limiter = Limiter(settings.redis_url)
         await limiter.start()
-        async with httpx.AsyncClient(trust_env=False) as client:
-            inventory = Inventory(settings.backends, client, poll_s=settings.poll_s)
-            identities = Identities(store, Peppers.read(settings.pepper_file))
-            rebuilder = Rebuilder(store, limiter)
-            nodes = Nodes(store, limiter, now_s=time.monotonic)
-            self._verifier = Verifier(
-                settings=settings,
-                store=store,
-                limiter=limiter,
-                inventory=inventory,
-                identities=identities,
-                rebuilder=rebuilder,
-                nodes=nodes,
-                queue=Queue(wait_s=settings.queue_ms / 1000, now_s=time.monotonic),
-                sources=Sources(now_s=self._sources_s),
-                now=lambda: datetime.now(UTC),
-            )
-            self._metrics.watch(self._verifier)
-            vocabularies = Vocabularies(inventory, client, settings.tables, poll_s=settings.poll_s)
-            polling = [asyncio.create_task(poll.run()) for poll in (inventory, vocabularies, nodes)]
-            try:
-                await _notice_losses(rebuilder)
-                yield
-            finally:
-                for task in polling:
-                    task.cancel()
-                await asyncio.gather(*polling, return_exceptions=True)
-                await identities.close()
-                await rebuilder.close()
-                await limiter.close()
-                await store.close()
+        since = self._rendered.stamp()
+        # OLLAMA_BACKENDS of the environment is as old as this process: a list rendered later replaces it.
+        inventory = Inventory(settings.backends or self._rendered.load(), poll_s=settings.poll_s)
+        identities = Identities(store, Peppers.read(settings.pepper_file))
+        rebuilder = Rebuilder(store, limiter)
+        nodes = Nodes(store, limiter, now_s=time.monotonic)
+        self._verifier = Verifier(
+            settings=settings,
+            store=store,
+            limiter=limiter,
+            inventory=inventory,
+            identities=identities,
+            rebuilder=rebuilder,
+            nodes=nodes,
+            queue=Queue(wait_s=settings.queue_ms / 1000, now_s=time.monotonic),
+            sources=Sources(now_s=self._sources_s),
+            now=lambda: datetime.now(UTC),
+        )
+        self._metrics.watch(self._verifier)
+        vocabularies = Vocabularies(inventory, settings.tables, poll_s=settings.poll_s)
+        polling = [asyncio.create_task(poll.run()) for poll in (inventory, vocabularies, nodes)]
+        polling.append(asyncio.create_task(self._rendered.follow(inventory.use, since=since)))
+        try:
+            await inventory.looked(within_s=FIRST_LOOK_S)
+            await _notice_losses(rebuilder)
+            yield
+        finally:
+            for task in polling:
+                task.cancel()
+            await asyncio.gather(*polling, return_exceptions=True)
+            await identities.close()
+            await rebuilder.close()
+            await limiter.close()
+            await store.close()
 
     @property
     def verifier(self) -> Verifier:
@@ -205,6 +212,9 @@ class Gate:
             missing.append(str(error))
         if not verifier.inventory.is_live:
             missing.append("No backend answers: check OLLAMA_URL or OLLAMA_BACKENDS and that Ollama runs.")
+        difference = self._rendered.difference(verifier.inventory.backends)
+        if difference is not None:
+            missing.append(difference)
         if not verifier.rebuilder.is_idle:
             missing.append("Counters are being restored from Postgres: wait a few seconds.")
         return missing

@@ -52,6 +52,7 @@ class Settings:
     database_url: str = _setting("DATABASE_URL", "PostgreSQL >= 15.", "")
     redis_url: str = _setting("REDIS_URL", "Redis >= 6.2 or Valkey, noeviction.", "")
     backends: tuple[Backend, ...] = _setting("OLLAMA_BACKENDS", "JSON list of backends.", ())
+    snippets: Path = _setting("GATEWAY_BACKENDS", "Caddy's snippets of them.", _inside("backends.d"))
     pepper_file: Path = _setting(
         "GATEWAY_PEPPER_FILE", "Key of the key tags, one hex line each.", _inside("pepper")
     )
@@ -96,12 +97,12 @@ class _Stores(msgspec.Struct, frozen=True):
     redis_url: str
 
 
-def load(environ: Mapping[str, str], *, state: Path | None = None) -> Settings:
+def load(environ: Mapping[str, str], *, state: Path | None = None, needs_stores: bool = True) -> Settings:
     """Read the settings; `state` (a command's --state) wins over GATEWAY_STATE. Raises SettingsError."""
     given = {setting.name: _read(setting, environ) for setting in fields(Settings)}
     known: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     known["state"] = (state or known.get("state", DEFAULT_STATE)).absolute()
-    if not {"database_url", "redis_url"} <= known.keys():
+    if needs_stores and not {"database_url", "redis_url"} <= known.keys():
         stores = _stores(known["state"])
         known = {"database_url": stores.database_url, "redis_url": stores.redis_url} | known
     known["backends"] = backend.parse(environ.get("OLLAMA_BACKENDS"), environ.get("OLLAMA_URL"))

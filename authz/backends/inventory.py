@@ -1,29 +1,36 @@
 """Which backend has which model, as the backends themselves say it every few seconds.
 
-Bodies are kept as the bytes Ollama sent, so that the read routes repeat them to the letter.
+Each backend is polled by a task of its own: one that hangs keeps nobody waiting, neither a decision nor
+the other backends. Bodies are kept as the bytes Ollama sent, so that the read routes repeat them exactly.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-import httpx
 import msgspec
 import structlog
-from attrs import evolve, frozen
+from attrs import Factory, define, evolve, field, frozen
 
+from authz.backends import probe
+from authz.backends.probe import Unanswered
 from authz.models import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    import httpx
+
     from authz.backends.backend import Backend
 
 log = structlog.get_logger()
 
-PROBE_TIMEOUT_S = 3.0
+LOADED_S: Final = 0.4
+"""How often a backend is asked what it has loaded: a load is known within half a second."""
+LOOK_AGAIN_S: Final = 1.0
+"""A model or backend that is not there is looked for again, but not more often than this."""
 
 
 @frozen
@@ -37,6 +44,14 @@ class Model:
     digest: str = ""
 
 
+def _by_name(seen: Seen) -> dict[str, Model]:
+    return {canonical(model.name): model for model in reversed(seen.models)}
+
+
+def _loaded_names(seen: Seen) -> frozenset[str]:
+    return frozenset(canonical(model.name) for model in seen.loaded)
+
+
 @frozen
 class Seen:
     """The last answers of a backend; `is_live` is whether it answered last time."""
@@ -46,26 +61,29 @@ class Seen:
     version: str = ""
     models: tuple[Model, ...] = ()
     loaded: tuple[Model, ...] = ()
-
-    def has(self, name: str) -> bool:
-        """Return whether this backend has a model of this canonical name."""
-        return any(canonical(model.name) == name for model in self.models)
+    by_name: dict[str, Model] = field(
+        init=False, repr=False, eq=False, default=Factory(_by_name, takes_self=True)
+    )
+    """Its models by canonical name."""
+    loaded_names: frozenset[str] = field(
+        init=False, repr=False, eq=False, default=Factory(_loaded_names, takes_self=True)
+    )
 
     def context_tokens(self, model: str) -> int:
         """Return the most tokens a prompt can have: of the model as it is loaded, else as it is made.
 
         0 if this backend does not report it.
         """
-        found = (_named(model, self.loaded), _named(model, self.models))
+        found = (_named(model, self.loaded), self.by_name.get(canonical(model)))
         return next((known.context_length for known in found if known and known.context_length), 0)
 
     def has_loaded(self, model: str) -> bool:
         """Return whether a model was in memory when this backend was asked last."""
-        return _named(model, self.loaded) is not None
+        return canonical(model) in self.loaded_names
 
     def digest(self, model: str) -> str | None:
         """Return what a model of this name is here, if this backend reports it."""
-        known = _named(model, self.models)
+        known = self.by_name.get(canonical(model))
         return known.digest or None if known else None
 
 
@@ -91,96 +109,152 @@ class _Version(msgspec.Struct):
 
 
 class Inventory:
-    """Polls every backend; answers from memory."""
+    """Polls every backend; answers from memory, in constant time."""
 
     def __init__(
-        self,
-        backends: Sequence[Backend],
-        client: httpx.AsyncClient,
-        *,
-        poll_s: float,
-        now_s: Callable[[], float] = time.monotonic,
+        self, backends: Sequence[Backend], *, poll_s: float, now_s: Callable[[], float] = time.monotonic
     ) -> None:
-        self._seen = {backend.name: Seen(backend) for backend in backends}
-        self._client = client
         self._poll_s = poll_s
         self._now_s = now_s
-        self._asked_at_s = float("-inf")
-        self._refreshing: asyncio.Task[None] | None = None
+        self._pollers: dict[str, _Poller] = {}
+        self._having: dict[str, tuple[Seen, ...]] = {}
+        self.backends: tuple[Backend, ...] = ()
+        self.use(backends)
 
     @property
     def seen(self) -> tuple[Seen, ...]:
         """Return the last answers of every backend, in the operator's order."""
-        return tuple(self._seen.values())
+        return tuple(poller.seen for poller in self._pollers.values())
 
     @property
     def is_live(self) -> bool:
         """Return whether any backend answers."""
-        return any(seen.is_live for seen in self.seen)
+        return any(poller.seen.is_live for poller in self._pollers.values())
 
     def backends_of(self, model: str) -> tuple[Seen, ...]:
-        """Return the backends that have a model: those that answered last time first."""
-        name = canonical(model)
-        having = [seen for seen in self.seen if seen.has(name)]
-        return tuple(sorted(having, key=lambda seen: not seen.is_live))
+        """Return the backends that have a model: live ones first, then where it is loaded."""
+        return self._having.get(canonical(model), ())
 
-    async def refresh(self, *, max_age_s: float = 0) -> None:
-        """Ask every backend unless that was done within `max_age_s`; callers share a round that runs."""
-        if self._refreshing is None or self._refreshing.done():
-            if self._now_s() - self._asked_at_s < max_age_s:
-                return
-            self._refreshing = asyncio.create_task(self._ask_all())
-        await asyncio.shield(self._refreshing)
+    def use(self, backends: Sequence[Backend]) -> None:
+        """Poll exactly these from now on; what is known of one stays while its URL does."""
+        before, self._pollers = self._pollers, {}
+        known = {poller.seen.backend.url: poller.seen for poller in before.values()}
+        for backend in backends:
+            old = before.get(backend.name)
+            if old is not None and old.seen.backend == backend:
+                self._pollers[backend.name] = before.pop(backend.name)
+                continue
+            seen = evolve(known.get(backend.url, Seen(backend)), backend=backend)
+            self._pollers[backend.name] = _Poller(seen, self._index, self._poll_s, self._now_s)
+        for old in before.values():
+            old.task.cancel()
+        self.backends = tuple(backends)
+        self._index()
+
+    def look_again(self) -> None:
+        """Ask every backend soon, without waiting for it."""
+        for poller in self._pollers.values():
+            poller.look_again()
+
+    async def looked(self, *, within_s: float) -> None:
+        """Wait until every backend was asked once, but not for one that hangs."""
+        waits = [asyncio.create_task(poller.looked.wait()) for poller in self._pollers.values()]
+        if waits:
+            _, late = await asyncio.wait(waits, timeout=within_s)
+            for wait in late:
+                wait.cancel()
 
     async def run(self) -> None:
         """Poll until cancelled."""
-        while True:
-            await self.refresh()
-            await asyncio.sleep(self._poll_s)
-
-    async def _ask_all(self) -> None:
-        for seen in await asyncio.gather(*map(self._ask, self.seen)):
-            before = self._seen[seen.backend.name]
-            if before.is_live != seen.is_live:
-                log.info("authz.backend_changed", backend=seen.backend.name, is_live=seen.is_live)
-            self._seen[seen.backend.name] = seen
-        self._asked_at_s = self._now_s()
-
-    async def _ask(self, seen: Seen) -> Seen:
-        """Ask one backend; what it said before stays valid while it does not answer."""
         try:
-            version, tags, loaded = [
-                await self._get(seen.backend, path) for path in ("/api/version", "/api/tags", "/api/ps")
-            ]
-            return Seen(
-                backend=seen.backend,
-                is_live=True,
-                version=msgspec.json.decode(version, type=_Version).version,
-                models=_models(tags),
-                loaded=_models(loaded),
-            )
-        except (httpx.HTTPError, httpx.InvalidURL, msgspec.DecodeError) as error:
-            log.debug("authz.backend_unanswered", backend=seen.backend.name, error=type(error).__name__)
-            return evolve(seen, is_live=False)
-
-    async def _get(self, backend: Backend, path: str) -> bytes:
-        answer = await self._client.get(
-            backend.url + path, headers=backend.credentials(), timeout=PROBE_TIMEOUT_S
-        )
-        return answer.raise_for_status().content
+            await asyncio.Event().wait()
+        finally:
+            for poller in self._pollers.values():
+                poller.task.cancel()
+            await asyncio.gather(*(poller.task for poller in self._pollers.values()), return_exceptions=True)
 
     async def show(self, seen: Seen, model: str) -> bytes | None:
-        """Ollama's own description of a model; None if the backend does not answer."""
+        """Return Ollama's own description of a model; None if the backend does not answer."""
         try:
-            answer = await self._client.post(
-                f"{seen.backend.url}/api/show",
-                json={"model": model},
-                headers=seen.backend.credentials(),
-                timeout=PROBE_TIMEOUT_S,
-            )
-            return answer.raise_for_status().content
-        except httpx.HTTPError:
+            async with probe.client(seen.backend) as client:
+                return await probe.fetch(client, "/api/show", model=model)
+        except Unanswered:
             return None
+
+    def _index(self) -> None:
+        """Sort the backends of every model anew, after one of them has changed."""
+        having: dict[str, list[Seen]] = {}
+        for seen in self.seen:
+            for name in seen.by_name:
+                having.setdefault(name, []).append(seen)
+        self._having = {name: _sorted(name, found) for name, found in having.items()}
+
+
+@define(eq=False)
+class _Poller:
+    """Asks one backend, again and again."""
+
+    seen: Seen
+    _changed: Callable[[], None]
+    _poll_s: float
+    _now_s: Callable[[], float]
+    looked: asyncio.Event = field(init=False, factory=asyncio.Event)
+    _woken: asyncio.Event = field(init=False, factory=asyncio.Event)
+    _looked_at_s: float = field(init=False, default=float("-inf"))
+    task: asyncio.Task[None] = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.task = asyncio.create_task(self._run())
+
+    def look_again(self) -> None:
+        """Ask soon, unless that was done just now."""
+        if self._now_s() - self._looked_at_s >= LOOK_AGAIN_S:
+            self._woken.set()
+
+    async def _run(self) -> None:
+        async with probe.client(self.seen.backend) as client:
+            while True:
+                self._woken.clear()
+                await self._look(client, is_whole=True)
+                self._looked_at_s = self._now_s()
+                self.looked.set()
+                while (left_s := self._looked_at_s + self._poll_s - self._now_s()) > 0:
+                    if await self._woken_within(min(left_s, LOADED_S)):
+                        break
+                    if self.seen.is_live:
+                        await self._look(client, is_whole=False)
+
+    async def _woken_within(self, wait_s: float) -> bool:
+        try:
+            async with asyncio.timeout(wait_s):
+                return await self._woken.wait()
+        except TimeoutError:
+            return False
+
+    async def _look(self, client: httpx.AsyncClient, *, is_whole: bool) -> None:
+        """Ask; what a backend said before stays valid while it does not answer."""
+        try:
+            found = evolve(self.seen, is_live=True, loaded=_models(await probe.fetch(client, "/api/ps")))
+            if is_whole:
+                version = await probe.fetch(client, "/api/version")
+                found = evolve(
+                    found,
+                    version=msgspec.json.decode(version, type=_Version).version,
+                    models=_models(await probe.fetch(client, "/api/tags")),
+                )
+        except (Unanswered, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            log.debug("authz.backend_unanswered", backend=self.seen.backend.name, error=str(error))
+            found = evolve(self.seen, is_live=False)
+        if found == self.seen:
+            return
+        if found.is_live != self.seen.is_live:
+            log.info("authz.backend_changed", backend=found.backend.name, is_live=found.is_live)
+        self.seen = found
+        self._changed()
+
+
+def _sorted(name: str, found: list[Seen]) -> tuple[Seen, ...]:
+    return tuple(sorted(found, key=lambda seen: (not seen.is_live, name not in seen.loaded_names)))
 
 
 def _models(body: bytes) -> tuple[Model, ...]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import httpx
 import structlog
 
+from authz.backends import probe
 from authz.backends.tables import DIGEST, Tables
 from authz.models import canonical
 
@@ -39,14 +40,12 @@ class Vocabularies:
     def __init__(
         self,
         inventory: Inventory,
-        client: httpx.AsyncClient,
         folder: Path,
         *,
         poll_s: float,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._inventory = inventory
-        self._client = client
         self._tables = Tables(folder)
         self._poll_s = poll_s
         self._now_s = now_s
@@ -57,7 +56,6 @@ class Vocabularies:
         """Keep the folder up to date until cancelled; what fails is tried again."""
         try:
             while True:
-                await self._inventory.refresh(max_age_s=self._poll_s)
                 try:
                     await self.update()
                 except OSError as error:
@@ -117,14 +115,12 @@ class Vocabularies:
         log.info("authz.model_described", model=model, backend=seen.backend.name)
 
     async def _download(self, path: Path, seen: Seen, model: str) -> None:
-        answer = self._client.stream(
-            "POST",
-            f"{seen.backend.url}/api/show",
-            json={"model": model, "verbose": True},
-            headers=seen.backend.credentials(),
-            timeout=TIMEOUT_S,
-        )
-        async with asyncio.timeout(TIMEOUT_S), answer as response:
+        sent = {"model": model, "verbose": True}
+        async with (
+            asyncio.timeout(TIMEOUT_S),
+            probe.client(seen.backend) as client,
+            client.stream("POST", "/api/show", json=sent, timeout=TIMEOUT_S) as response,
+        ):
             response.raise_for_status()
             size = 0
             with path.open("wb") as file:

@@ -47,9 +47,6 @@ T = TypeVar("T")
 DEADLINE_S: Final = 1.5
 """Over all waits of one decision; Caddy gives up after 2 s."""
 
-INVENTORY_AGE_S: Final = 1.0
-"""A model or backend that is not there is looked for again, but not more often than this."""
-
 NOT_DECIDED: Final = {
     "lost": Reason.REBUILDING,
     "late": Reason.ASK_LATE,
@@ -187,7 +184,7 @@ class Verifier:
             or checks.not_metered(route, identity)
             or checks.not_for_this_key(ask, identity)
         )
-        backends = await self._backends(ask.model or "") if refusal is None else ()
+        backends = self._backends(ask.model or "") if refusal is None else ()
         refusal = refusal or await self._unserved(ask, identity, backends)
         if refusal is not None:
             return refusal if is_fresh or await self._is_current(identity) else Stale()
@@ -219,13 +216,12 @@ class Verifier:
             await self.limiter.raise_versions(fresh.tenant, versions)
         return fresh
 
-    async def _backends(self, model: str) -> tuple[Seen, ...]:
-        """Return the backends to name in the Grant; look again before there is none."""
-        live = [seen for seen in self.inventory.backends_of(model) if seen.is_live]
+    def _backends(self, model: str) -> tuple[Seen, ...]:
+        """Return the backends to name in the Grant; where there is none, they are asked again soon."""
+        live = tuple(seen for seen in self.inventory.backends_of(model) if seen.is_live)
         if not live:
-            await self.inventory.refresh(max_age_s=INVENTORY_AGE_S)
-            live = [seen for seen in self.inventory.backends_of(model) if seen.is_live]
-        return tuple(live)
+            self.inventory.look_again()
+        return live
 
     async def _admit(self, terms: Terms, disconnected: Disconnected) -> Grant | Refusal | Stale:
         identity = terms.identity

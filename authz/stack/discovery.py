@@ -6,9 +6,7 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING, Final
 
-import httpx
-import msgspec
-
+from authz.backends import probe
 from authz.backends.backend import DEFAULT_NAME, Backend
 from authz.errors import CommandError, LimiterUnavailable, SettingsError
 from authz.limiter.limiter import Limiter
@@ -18,15 +16,6 @@ if TYPE_CHECKING:
 
 LOCAL_OLLAMA: Final = Backend(DEFAULT_NAME, "http://127.0.0.1:11434")
 DEMO_NAME: Final = "demo"
-_PROBE_TIMEOUT_S: Final = 3.0
-
-
-class _Model(msgspec.Struct):
-    name: str
-
-
-class _Tags(msgspec.Struct):
-    models: list[_Model]
 
 
 async def discover(configured: Sequence[Backend], *, is_demo_wanted: bool) -> tuple[Backend, ...]:
@@ -48,29 +37,14 @@ async def discover(configured: Sequence[Backend], *, is_demo_wanted: bool) -> tu
 
 async def failure(backend: Backend) -> str | None:
     """Return why a backend can't serve as an Ollama, or None when it can."""
-    url = f"{backend.url}/api/version"
-    async with httpx.AsyncClient(timeout=_PROBE_TIMEOUT_S, trust_env=False) as client:
-        try:
-            response = await client.get(url, headers=backend.credentials())
-        except httpx.TransportError as error:
-            return f"does not answer ({str(error) or type(error).__name__})"
-    if not response.is_success:
-        return f"answers {response.status_code} to GET /api/version"
-    return None
+    return (await probe.probe(backend)).problem
 
 
 async def some_model(found: Sequence[Backend]) -> str | None:
     """Return the name of a model that a first request may ask for, if there is any."""
-    async with httpx.AsyncClient(timeout=_PROBE_TIMEOUT_S, trust_env=False) as client:
-        for backend in found:
-            url = f"{backend.url}/api/tags"
-            try:
-                answer = await client.get(url, headers=backend.credentials())
-                tags = msgspec.json.decode(answer.content, type=_Tags)
-            except (httpx.TransportError, msgspec.DecodeError):
-                continue
-            if tags.models:
-                return tags.models[0].name
+    for backend in found:
+        for model in (await probe.probe(backend)).models:
+            return model
     return None
 
 

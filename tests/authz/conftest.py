@@ -76,6 +76,8 @@ async def authz_url(
     await owner_of_tables.execute(query, NODE, BOOT)
     listener = socket.create_server(("127.0.0.1", 0))
     backends = (Backend("default", backend_url),)
+    settings.snippets.mkdir()
+    (settings.snippets / "default.caddy").touch()
     # The clock of wrong keys stands still: on a slow machine a source would be forgotten between two.
     app = build(evolve(settings, backends=backends), sources_s=lambda: 0.0)
     server = uvicorn.Server(uvicorn.Config(app, http="httptools", ws="none", log_level="warning"))

@@ -15,7 +15,7 @@ from authz.identity import identities as identities_
 from authz.identity.identities import Identities
 from authz.identity.secrets import Peppers
 from authz.settings import Settings
-from authz.store import Store
+from authz.store import AUTHZ_ROLE, Store
 from authz.types import Identity
 
 AT_ONCE = 64
@@ -35,7 +35,7 @@ class Counting(Store):
 @pytest.fixture
 async def counting(database: str) -> AsyncIterator[Counting]:
     """A counting store."""
-    opened = Counting(database)
+    opened = Counting(database, role=AUTHZ_ROLE)
     yield opened
     await opened.close()
 

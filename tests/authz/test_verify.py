@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import time
 import uuid
 from typing import Any
@@ -302,3 +303,29 @@ async def test_ready_says_what_is_missing(guard: Guard) -> None:
             "and that the journal is at its path."
         )
     ] == answer.json()["missing"]
+
+
+async def test_ready_compares_backends_with_snippets(guard: Guard, settings: Settings) -> None:
+    """`/readyz` is 503 while authz would name backends that Caddy does not know, or the other way round."""
+    (settings.snippets / "default.caddy").rename(settings.snippets / "other.caddy")
+    missing = (await guard._client.get("/readyz")).json()["missing"]
+    assert (
+        f"OLLAMA_BACKENDS names default, but Caddy's snippets in {settings.snippets} other: "
+        "run `neuronetz-gateway render`."
+    ) in missing
+    shutil.rmtree(settings.snippets)
+    assert "snippets" in str((await guard._client.get("/readyz")).json()["missing"])
+
+
+async def test_rendered_list_is_followed(guard: Guard, settings: Settings, backend_url: str) -> None:
+    """A list that is rendered while authz runs is used without a restart, a broken one is not."""
+
+    def render(text: str) -> None:
+        (settings.snippets / "new").write_text(text)
+        (settings.snippets / "new").rename(settings.snippets / "backends.json")
+
+    render('[{"name":"default"')
+    render(json.dumps([{"name": "renamed", "url": backend_url}]))
+    async with asyncio.timeout(10):
+        while grant(await guard.ask())["backends"] != ["renamed"]:
+            await asyncio.sleep(0.01)

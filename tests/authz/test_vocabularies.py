@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 import msgspec
 import pytest
 from attrs import define, field
@@ -62,7 +61,10 @@ class World:
     async def look(self, after_s: float = 0) -> dict[str, list[str]]:
         """Ask the backend, update the folder, and return the models of its index."""
         self.now_s[0] += after_s
-        await self.inventory.refresh()
+        backends = self.inventory.backends
+        self.inventory.use(())  # what it knows is forgotten
+        self.inventory.use(backends)
+        await self.inventory.looked(within_s=10)
         await self.vocabularies.update()
         index = self.folder / "index.json"
         return msgspec.json.decode(index.read_bytes())["models"] if index.exists() else {}
@@ -85,24 +87,23 @@ def url(models: Models) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
-async def client() -> AsyncIterator[httpx.AsyncClient]:
-    """An HTTP client."""
-    async with httpx.AsyncClient(trust_env=False) as client:
-        yield client
-
-
-def _world(url: str, client: httpx.AsyncClient, folder: Path) -> World:
+def _world(inventory: Inventory, folder: Path) -> World:
     now_s = [0.0]
-    inventory = Inventory((Backend("default", url),), client, poll_s=1)
-    made = Vocabularies(inventory, client, folder, poll_s=1, now_s=lambda: now_s[0])
-    return World(inventory, made, folder, now_s)
+    return World(inventory, Vocabularies(inventory, folder, poll_s=1, now_s=lambda: now_s[0]), folder, now_s)
 
 
 @pytest.fixture
-def world(url: str, client: httpx.AsyncClient, tmp_path: Path) -> World:
+async def inventory(url: str) -> AsyncIterator[Inventory]:
+    """The inventory of that backend."""
+    made = Inventory((Backend("default", url),), poll_s=3600)
+    yield made
+    made.use(())
+
+
+@pytest.fixture
+def world(inventory: Inventory, tmp_path: Path) -> World:
     """A process of authz that has a folder to itself."""
-    return _world(url, client, tmp_path / "tables")
+    return _world(inventory, tmp_path / "tables")
 
 
 async def test_a_model_is_described_once(world: World, models: Models) -> None:
@@ -114,11 +115,11 @@ async def test_a_model_is_described_once(world: World, models: Models) -> None:
     assert models.show == Tables(world.folder).show(TOY).read_bytes()
 
 
-async def test_one_process_asks(world: World, models: Models, url: str, client: httpx.AsyncClient) -> None:
+async def test_one_process_asks(world: World, models: Models, inventory: Inventory) -> None:
     """Of two processes on a folder only the first asks."""
     await world.look()
     models.digests["other"] = OTHER
-    await _world(url, client, world.folder).look()
+    await _world(inventory, world.folder).look()
     assert 1 == len(models.shown)
 
 

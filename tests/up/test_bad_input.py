@@ -58,7 +58,7 @@ def test_backend_that_refuses_us(stack: Stack) -> None:
         Thread(target=server.handle_request).start()
         refusal = stack.refusal(OLLAMA_URL=f"http://127.0.0.1:{server.server_port}")
 
-    assert "answers 401 to GET /api/version" in refusal
+    assert "refuses the token, or wants one (401 to GET /api/tags)" in refusal
 
 
 def test_state_folder_of_another_version(stack: Stack) -> None:
