@@ -163,21 +163,23 @@ class _Stack:
         if not found:
             found = (discovery.demo_backend(),)
             await supervisor.start(plan.demo_program(self.folder, found[0], self.wish.environ))
-        snippets.write(self.folder, found)
         return found
 
     async def _start_services(self, supervisor: Supervisor, found: tuple[Backend, ...]) -> None:
-        environ = plan.service_environ(self.folder, self.wish.environ, found)
+        change = snippets.plan_change(self.folder.backends, found)
+        caddy = plan.caddy_environ(self.folder, self.wish.port, self.chosen, self.wish.environ)
+        with step("Caddyfile", self.report), snippets.staged(change) as staged:
+            await plan.validate_caddy(self.binary, {**caddy, "GATEWAY_BACKENDS": str(staged)})
+        change.write_snippets()
+        change.write_list()
+        environ = plan.service_environ(self.folder, self.wish.environ)
         for index in range(self.chosen.authz_processes):
             await supervisor.start(plan.authz_program(self.folder, index, environ))
         await supervisor.start(plan.metering_program(self.folder, environ))
         if not self.found:
             # Caddy's first health check must find it, the next is 10 s later.
             await until(lambda: is_live(found[0]), what="the demo backend")
-        environ = plan.caddy_environ(self.folder, self.wish.port, self.chosen, self.wish.environ)
-        with step("Caddyfile", self.report):
-            await plan.validate_caddy(self.binary, environ)
-        await supervisor.start(plan.caddy_program(self.folder, self.binary, environ))
+        await supervisor.start(plan.caddy_program(self.folder, self.binary, caddy))
 
     async def _is_ready(self, waiting: Step) -> bool:
         async with httpx.AsyncClient(trust_env=False, timeout=2.0) as client:

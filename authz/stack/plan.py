@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-import msgspec
-from attrs import asdict
-
 from authz.errors import CommandError
 from authz.stack.build import SOURCE
 from authz.stack.program import Layer, Program
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from authz.backends.backend import Backend
     from authz.settings import Settings
@@ -33,15 +30,17 @@ _UVICORN: Final = (
     # Longer than Caddy keeps an idle connection, so that Caddy never writes into a closed one.
     *("--timeout-keep-alive", "75"),
 )
+_LISTS: Final = frozenset({"OLLAMA_BACKENDS", "OLLAMA_URL"})
 _PASSED_TO_CADDY: Final = frozenset({"HOME", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TZ"})
 
 
-def service_environ(
-    folder: StateFolder, environ: Mapping[str, str], found: Sequence[Backend]
-) -> dict[str, str]:
-    """Return the environment of authz and metering: the caller's settings, this folder, these backends."""
-    backends = msgspec.json.encode([asdict(backend) for backend in found]).decode()
-    return {**environ, "GATEWAY_STATE": str(folder.path), "OLLAMA_BACKENDS": backends}
+def service_environ(folder: StateFolder, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of authz and metering: the caller's settings, and this folder.
+
+    Which backends there are is read from the folder, where it may change while they run.
+    """
+    ours = {"GATEWAY_STATE": str(folder.path), "GATEWAY_BACKENDS": str(folder.backends)}
+    return {name: value for name, value in environ.items() if name not in _LISTS} | ours
 
 
 def authz_program(folder: StateFolder, index: int, environ: Mapping[str, str]) -> Program:

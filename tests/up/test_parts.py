@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from authz import settings
-from authz.backends.backend import Backend
 from authz.schema import dbmate_url
-from authz.stack import embedded, plan, snippets
+from authz.stack import embedded, plan
 from authz.stack.checklist import Checklist, News, Stage, pipe_report, read_news, step
-from authz.stack.folder import StateFolder, make_folder
+from authz.stack.folder import StateFolder
 from authz.stack.program import last_lines
 from authz.stack.supervisor import Deaths
 
@@ -32,28 +30,6 @@ def test_old_deaths_are_forgotten() -> None:
     deaths = Deaths()
 
     assert {0.0} == {deaths.pause_s(now) for now in range(0, 1000, 31)}
-
-
-def test_snippet_without_a_token() -> None:
-    """A backend that wants no credential gets none, whatever the client sent."""
-    snippet = snippets.snippet(Backend("local", "http://127.0.0.1:11434"), Path("/s/local.credential"))
-
-    assert "import gateway_backend_open local http://127.0.0.1:11434\n" == snippet
-
-
-def test_snippet_keeps_the_token_out(tmp_path: Path) -> None:
-    """A token lies in a file for nobody else's eyes, not in the snippet that people edit and show."""
-    folder = make_folder(tmp_path / "s")
-    (folder.backends / "old.caddy").touch()
-
-    snippets.write(folder, [Backend("gpu", "https://gpu", "t0ken", "X-Key", "")])
-
-    credential = folder.backends / "gpu.credential"
-    assert ["gpu.caddy", "gpu.credential"] == sorted(path.name for path in folder.backends.iterdir())
-    assert "t0ken" == credential.read_text()
-    assert 0o600 == stat.S_IMODE(credential.stat().st_mode)
-    expected = f'import gateway_backend gpu https://gpu X-Key "{{file.{credential}}}"\n'
-    assert expected == (folder.backends / "gpu.caddy").read_text()
 
 
 def test_caddy_is_told_no_secret(tmp_path: Path) -> None:
