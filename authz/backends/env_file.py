@@ -6,15 +6,17 @@ which neither Compose, `just` nor a shell gives anything a meaning.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import stat
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from authz.errors import CommandError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 NEW_MODE: Final = 0o600
@@ -93,38 +95,46 @@ def write(path: Path, text: str, *, expected: str) -> None:
     refuse_unwritable(path)
     attempt = path.with_name(f".{path.name}.new")
     try:
-        old = path.stat() if path.exists() else None
-        attempt.unlink(missing_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-        with os.fdopen(os.open(attempt, flags, NEW_MODE), "w", encoding="utf-8", newline="") as file:
-            if old is not None:
-                _keep_owner(file.fileno(), old)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        if read(path) != expected:
-            raise CommandError(f"{path} was changed meanwhile: run the command again, nothing was written.")
-        attempt.replace(path)
-        _sync_folder(path.parent)
+        with _locked(path.parent) as folder:
+            if read(path) != expected:
+                raise CommandError(f"{path} was changed meanwhile: run it again, nothing was written.")
+            try:
+                _fill(attempt, text, path.stat() if path.exists() else None)
+                attempt.replace(path)
+            finally:
+                attempt.unlink(missing_ok=True)
+            with suppress(OSError):  # some file systems can't
+                os.fsync(folder)
     except OSError as error:
         raise _unusable(path, error) from error
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[int]:
+    """Let one command at a time write in a folder."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield descriptor
     finally:
-        attempt.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _fill(attempt: Path, text: str, old: os.stat_result | None) -> None:
+    attempt.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    with os.fdopen(os.open(attempt, flags, NEW_MODE), "w", encoding="utf-8", newline="") as file:
+        if old is not None:
+            _keep_owner(file.fileno(), old)
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _keep_owner(descriptor: int, old: os.stat_result) -> None:
     if (os.geteuid(), os.getegid()) != (old.st_uid, old.st_gid):
         os.fchown(descriptor, old.st_uid, old.st_gid)
     os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        with suppress(OSError):  # some file systems can't
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _refuse_missing_folder(path: Path) -> None:

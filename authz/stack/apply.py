@@ -45,10 +45,13 @@ class Running:
     binary: Path
     environ: Mapping[str, str]
 
-    async def apply(self, change: Change) -> None:
-        """Validate a change, put it in place and wait for Caddy to confirm it; else put all back."""
+    async def validate(self, change: Change) -> None:
+        """Let Caddy read a change before anything is written. Raises CommandError."""
         with snippets.staged(change) as staged:
             await plan.validate_caddy(self.binary, {**self.environ, "GATEWAY_BACKENDS": str(staged)})
+
+    async def apply(self, change: Change) -> None:
+        """Put a change in place and wait for Caddy to confirm it; else put everything back."""
         try:
             if change.removes:
                 change.write_list()
