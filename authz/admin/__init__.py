@@ -17,6 +17,7 @@ COMMANDS: Final = {
     "remove-backend": "authz.admin.backends:remove_backend_command",
     "list-backends": "authz.admin.backends:list_backends_command",
     "probe-ollama": "authz.admin.backends:probe_ollama_command",
+    "wire-multi-backend": "authz.admin.wire:wire_multi_backend_command",
     "render": "authz.admin.backends:render_command",
     "create-tenant": "authz.admin.tenants:create_tenant_command",
     "list-tenants": "authz.admin.tenants:list_tenants_command",

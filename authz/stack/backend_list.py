@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from authz.backends.backend import Backend
 
-_URL: str = "OLLAMA_URL"
+URL: Final = "OLLAMA_URL"
 
 
 @frozen
@@ -40,12 +40,17 @@ class EnvFile:
 
     def values(self) -> dict[str, str]:
         """Return the two variables of backends, as far as the file sets them."""
-        found = {name: env_file.value_of(self.text, name) for name in (VARIABLE, _URL)}
+        found = {name: env_file.value_of(self.text, name) for name in (VARIABLE, URL)}
         return {name: value for name, value in found.items() if value}
 
     def holding(self, backends: Sequence[Backend]) -> EnvFile:
         """Return the file as it will be with this list: here tokens leave the program."""
         return EnvFile(self.path, env_file.rewritten(self.text, VARIABLE, backend_.serialise(backends)))
+
+
+def parse(source: Mapping[str, str]) -> tuple[Backend, ...]:
+    """Parse the list of an environment or env file. Raises SettingsError."""
+    return backend_.parse(source.get(VARIABLE), source.get(URL))
 
 
 def line(backends: Sequence[Backend], *, is_redacted: bool) -> str:
@@ -60,7 +65,7 @@ def current(environ: Mapping[str, str], state: Path, file: EnvFile | None = None
     In each, OLLAMA_BACKENDS counts before OLLAMA_URL. Raises SettingsError with what can't be read.
     """
     for source in (file.values() if file else {}, environ):
-        if found := backend_.parse(source.get(VARIABLE), source.get(_URL)):
+        if found := parse(source):
             return found
         if source.get(VARIABLE):
             return ()
@@ -91,9 +96,9 @@ async def use(backends: Sequence[Backend], state: Path, file: EnvFile) -> bool:
 
 async def render(environ: Mapping[str, str], state: Path, *, is_forced: bool) -> tuple[Path, bool]:
     """Make the snippets of the environment's list; return their folder, and whether a stack took them."""
-    backends = backend_.parse(environ.get(VARIABLE), environ.get(_URL))
+    backends = parse(environ)
     if not backends:
-        raise SettingsError(f"There is nothing to render: set {VARIABLE}, or {_URL} for one backend.")
+        raise SettingsError(f"There is nothing to render: set {VARIABLE}, or {URL} for one backend.")
     running = apply.running(state)
     if running is not None:
         change = snippets.plan_change(running.folder.backends, backends, is_forced=is_forced)
