@@ -26,7 +26,7 @@ async def wire_multi_backend_command(
     attached to `proxy`. Whatever fails before the env file is written leaves it as it was.
     """
     docker, file = wiring.read(os.environ, env)
-    found = wiring.find(docker)
+    gateway, found = wiring.find(docker)
     _note_lost(file, {backend.name for backend in found.backends})
     output.say(backend_list.line(found.backends, is_redacted=True))
     if dry_run:
@@ -36,7 +36,7 @@ async def wire_multi_backend_command(
         return 0
     wiring.attach(docker, found)
     env_file.write(file.path, file.holding(found.backends).text, expected=file.text)
-    await wiring.restart(docker, url.rstrip("/"))
+    await wiring.restart(docker, gateway, url.rstrip("/"))
     wiring.show(docker)
     return 0
 

@@ -79,9 +79,13 @@ class Docker:
         ids = self.run("ps", "--quiet", "--no-trunc").decode().split()
         return containers.parse(self.run("inspect", *ids)) if ids else ()
 
+    def edges(self) -> list[str]:
+        """Return the ids of the running containers of the gateway that reach the backends."""
+        return self.compose("ps", "--quiet", "--no-trunc", EDGE).decode().split()
+
     def gateway(self, running: tuple[Container, ...]) -> Container:
         """Return the gateway's container that reaches the backends."""
-        ids = self.compose("ps", "--quiet", "--no-trunc", EDGE).decode().split()
+        ids = self.edges()
         for container in running:
             if container.id in ids:
                 return container
@@ -98,10 +102,11 @@ def read(environ: Mapping[str, str], env: Path) -> tuple[Docker, EnvFile]:
     return docker, EnvFile.read(env)
 
 
-def find(docker: Docker) -> Wiring:
-    """Find the backends. Raises CommandError with what to do where there is none to be used."""
+def find(docker: Docker) -> tuple[Container, Wiring]:
+    """Find the gateway and the backends. Raises CommandError with what to do where one is missing."""
     running = docker.running()
-    return containers.wire(running, docker.gateway(running))
+    gateway = docker.gateway(running)
+    return gateway, containers.wire(running, gateway)
 
 
 def attach(docker: Docker, wiring: Wiring) -> None:
@@ -110,9 +115,15 @@ def attach(docker: Docker, wiring: Wiring) -> None:
         docker.run("network", "connect", PROXY, name)
 
 
-async def restart(docker: Docker, url: str) -> None:
-    """Recreate what the env file changes, and wait until the gateway answers."""
+async def restart(docker: Docker, gateway: Container, url: str) -> None:
+    """Recreate what the env file changes, and wait until the gateway answers.
+
+    Caddy goes on with its streams and reads its snippets again; one that was recreated has read them, and
+    would be ended by the signal before it expects it.
+    """
     docker.compose("up", "--detach")
+    if gateway.id in docker.edges():
+        docker.compose("kill", "--signal", "SIGUSR1", EDGE)
     give_up = time.monotonic() + _HEALTHY_S
     async with httpx.AsyncClient(trust_env=False, timeout=2.0) as client:
         while time.monotonic() < give_up:

@@ -81,6 +81,8 @@ def test_every_container_is_wired(host: Host) -> None:
     assert [
         ["network", "connect", "proxy", "far"],
         [*project, "up", "--detach"],
+        [*project, "ps", "--quiet", "--no-trunc", "caddy"],
+        [*project, "kill", "--signal", "SIGUSR1", "caddy"],
         [*project, "exec", "--no-TTY", "authz-0", "neuronetz-gateway", "probe-ollama"],
         [*project, "exec", "--no-TTY", "authz-0", "neuronetz-gateway", "list-backends"],
     ] == host.docker.calls()[3:]
