@@ -172,9 +172,31 @@ func TestTargets(t *testing.T) {
 	} {
 		equal(t, false, isTarget(path), path)
 	}
-	for _, path := range []string{"/API/chat", "/api/chat/", "/v1/models/", "/v1/models/a/b", "/v1/responses/compact"} {
+	for _, path := range []string{"/API/chat", "/api/chat/", "/v1/models/", "/v1/models/a/", "/v1/models//a", "/v1/responses/compact"} {
 		equal(t, unknown, findRoute("GET", path).class, path)
 		equal(t, unknown, findRoute("POST", path).class, path)
+	}
+}
+
+// TestModelPaths: a model's name may have slashes, and the escapes that SDKs put into it; no
+// escape leads to another path.
+func TestModelPaths(t *testing.T) {
+	for path, plain := range map[string]string{
+		"/v1/models/hf.co/x/y:Q4_K":                     "/v1/models/hf.co/x/y:Q4_K",
+		"/v1/models/hf.co%2Fx%2fy%3AQ4%3a1":             "/v1/models/hf.co/x/y:Q4:1",
+		"/v1/models/" + strings.Repeat("a", maxModelID): "/v1/models/" + strings.Repeat("a", maxModelID),
+	} {
+		equal(t, plain, plainModelPath(path), path)
+		equal(t, true, isTarget(plain), plain)
+		equal(t, read, findRoute("GET", plain).class, plain)
+		equal(t, unknown, findRoute("POST", plain).class, plain)
+	}
+	for _, path := range []string{
+		"/v1/models/..%2f..%2fapi%2fpull", "/v1/models/a%2F", "/v1/models/%2Fa", "/v1/models/a%252Fb",
+		"/v1/models/a%2F%2Fb", "/v1/models%2Fa", "/v1/models/" + strings.Repeat("a", maxModelID+1), "/api%2Fpull",
+	} {
+		plain := plainModelPath(path)
+		equal(t, false, isTarget(plain) && findRoute("GET", plain).class == read, path)
 	}
 }
 

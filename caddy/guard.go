@@ -67,6 +67,7 @@ func (g *Guard) Provision(ctx caddy.Context) error {
 // sure that it is answered and recorded whatever they do.
 func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	path, _, _ := strings.Cut(r.RequestURI, "?")
+	path = plainModelPath(path)
 	x := newExchange(r, path)
 	gw := &guardWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, x: x}
 	ctx, isWhole := r.Context(), false

@@ -150,7 +150,10 @@ func TestReads(t *testing.T) {
 		equal(t, outcomeCompleted, e.Outcome, path)
 		equal(t, testTenant, *e.Tenant, path)
 	}
-	a := s.send(t, "POST", "/api/show", `{"model":"toy","verbose":true}`, key...)
+	a := s.send(t, "GET", "/v1/models/hf.co%2Fx%2Fy%3Atag", "", key...)
+	equal(t, 200, a.status, "an escaped name")
+	equal(t, "/v1/models/hf.co/x/y:tag", s.authz.last(t).Path, "its path")
+	a = s.send(t, "POST", "/api/show", `{"model":"toy","verbose":true}`, key...)
 	equal(t, 200, a.status, "show")
 	equal(t, "toy", *s.authz.last(t).Model, "model of show")
 	s.send(t, "POST", "/api/show", `{"name":"old"}`, key...)

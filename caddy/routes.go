@@ -99,17 +99,33 @@ func dialectOf(path string) dialect {
 	return ollama
 }
 
-// isModelID reports whether s is a model's name that needs no escaping in a path.
+// maxModelID is the longest model's name in a path, in bytes.
+const maxModelID = 160
+
+// isModelID reports whether s is a model's name that needs no escaping in a path; it may
+// have a host and a namespace before it (hf.co/x/y:tag).
 func isModelID(s string) bool {
-	if s == "" || len(s) > 128 {
+	if s == "" || len(s) > maxModelID || s[0] == '/' || s[len(s)-1] == '/' || strings.Contains(s, "//") {
 		return false
 	}
 	for i := range len(s) {
-		if !isAlphanumeric(s[i]) && strings.IndexByte("._:-", s[i]) < 0 {
+		if !isAlphanumeric(s[i]) && strings.IndexByte("._:/-", s[i]) < 0 {
 			return false
 		}
 	}
 	return true
+}
+
+// modelEscapes are the escapes that SDKs put into a model's name in a path.
+var modelEscapes = strings.NewReplacer("%2F", "/", "%2f", "/", "%3A", ":", "%3a", ":")
+
+// plainModelPath undoes the escapes of a model's name. It does so for no other path: this one
+// is answered by authz and never reaches a backend, whose router would read it differently.
+func plainModelPath(path string) string {
+	if id, ok := strings.CutPrefix(path, modelsPrefix); ok {
+		return modelsPrefix + modelEscapes.Replace(id)
+	}
+	return path
 }
 
 // isTarget reports whether a request target is in origin form (RFC 9112, 3.2.1) and has a

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 OLLAMA_JSON = {"content-type": "application/json; charset=utf-8"}
 OPENAI_JSON = {"content-type": "application/json"}
+_MODEL_PREFIX = "/v1/models/"
 
 
 async def answer(inventory: Inventory, identity: Identity, path: str, model: str | None) -> Answer | Refusal:
@@ -30,15 +31,15 @@ async def answer(inventory: Inventory, identity: Identity, path: str, model: str
     if path == "/api/show":
         return await _show(inventory, identity, model)
     loaded = path == "/api/ps"
+    if path.startswith(_MODEL_PREFIX):
+        return _one(inventory, identity, path.removeprefix(_MODEL_PREFIX))
     models = _union(
         identity, (seen.loaded if loaded else seen.models for seen in inventory.seen if seen.is_live)
     )
     if path in {"/api/tags", "/api/ps"}:
         return Answer(200, OLLAMA_JSON, b'{"models":[' + b",".join(model.raw for model in models) + b"]}")
-    if path == "/v1/models":
-        entries = [_entry(model, model.name) for model in models]
-        return Answer(200, OPENAI_JSON, msgspec.json.encode({"object": "list", "data": entries}))
-    return _one(models, path.removeprefix("/v1/models/"), identity)
+    entries = [_entry(model, model.name) for model in models]
+    return Answer(200, OPENAI_JSON, msgspec.json.encode({"object": "list", "data": entries}))
 
 
 def _union(identity: Identity, groups: Iterable[Iterable[Model]]) -> tuple[Model, ...]:
@@ -51,12 +52,13 @@ def _union(identity: Identity, groups: Iterable[Iterable[Model]]) -> tuple[Model
     return tuple(found.values())
 
 
-def _one(models: Iterable[Model], name: str, identity: Identity) -> Answer | Refusal:
-    wanted = canonical(name)
-    for model in models:
-        if canonical(model.name) == wanted:
-            return Answer(200, OPENAI_JSON, msgspec.json.encode(_entry(model, name)))
-    return Refusal(Reason.MODEL_UNKNOWN, identity, words={"model": name})
+def _one(inventory: Inventory, identity: Identity, name: str) -> Answer | Refusal:
+    """Describe one model; a key learns as little of one that it may not use as of one that is not there."""
+    having = [seen for seen in inventory.backends_of(name) if seen.is_live]
+    if not having or not is_allowed(name, identity.models):
+        return Refusal(Reason.MODEL_UNKNOWN, identity, words={"model": name})
+    model = having[0].by_name[canonical(name)]
+    return Answer(200, OPENAI_JSON, msgspec.json.encode(_entry(model, name)))
 
 
 def _entry(model: Model, id_: str) -> dict[str, str | int]:

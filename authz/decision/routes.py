@@ -43,7 +43,8 @@ class Unknown:
 
 
 MODEL_PATH: Final = "/v1/models/{id}"
-_MODEL_PATH = re.compile(r"/v1/models/[A-Za-z0-9._:-]{1,128}", re.ASCII)
+MODEL_ID: Final = r"(?=.{1,160}\Z)[A-Za-z0-9._:-]+(?:/[A-Za-z0-9._:-]+)*"
+_MODEL_PATH = re.compile(f"/v1/models/{MODEL_ID}", re.ASCII)
 
 MUTATIONS: Final = (
     "/api/pull",

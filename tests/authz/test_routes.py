@@ -26,10 +26,12 @@ from authz.types import Dialect
         "/api\\chat",
         "/api/chat ",
         "/v1/models/",
-        "/v1/models/a/b",
+        "/v1/models/a/",
+        "/v1/models//a",
+        "/v1/models/a%2Fb",
         "/v1/models/{id}",
         "/v1/models/a\n",
-        "/v1/models/" + "a" * 129,
+        "/v1/models/" + "a" * 161,
         "",
         "*",
         "/debug/pprof/",
@@ -70,9 +72,9 @@ def test_default_deny(path: str) -> None:
     assert isinstance(routes.find(path), Unknown) or path in known
 
 
-@pytest.mark.parametrize("model", ["llama3.2", "a:b", "A_b-1.2:latest"])
+@pytest.mark.parametrize("model", ["llama3.2", "a:b", "A_b-1.2:latest", "hf.co/x/y:Q4_K", "a" * 160])
 def test_model_path(model: str) -> None:
-    """The one prefix route takes a plain model name."""
+    """The one prefix route takes a model's name, with its host and namespace if it has them."""
     route = routes.find(f"/v1/models/{model}")
     assert isinstance(route, Route)
     assert Class.READ == route.class_

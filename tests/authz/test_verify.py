@@ -273,6 +273,9 @@ async def test_reads_are_answered_from_the_inventory(guard: Guard, backend_url: 
     assert 200 == (await guard.read("/api/version")).status_code
     assert "demo" == (await guard.read("/v1/models/demo")).json()["id"]
     assert 404 == (await guard.read("/v1/models/none")).status_code
+    named = await guard.read("/v1/models/registry.ollama.ai/library/demo:latest")
+    assert "registry.ollama.ai/library/demo:latest" == named.json()["id"]
+    assert 404 == (await guard.read("/v1/models/hf.co/x/y:Q4")).status_code
     assert 200 == (await guard.read("/api/show", method="POST", model="demo")).status_code
     assert "model_missing" == reason(await guard.read("/api/show", method="POST"))
     assert {"models": []} == (await guard.read("/api/ps")).json() or (await guard.read("/api/ps")).json()[

@@ -76,6 +76,7 @@ def test_routes_are_the_guards() -> None:
     }
     assert theirs == ours
     assert tuple(contract["mutations"]) == routes.MUTATIONS
+    assert contract["model_id"] == routes.MODEL_ID
 
 
 def test_bounds_are_the_guards() -> None:
