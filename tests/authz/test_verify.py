@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import time
 import uuid
 from typing import Any
@@ -262,73 +261,3 @@ async def test_every_ask_frees_what_has_ended(guard: Guard, session: Session, ke
     done = [{"id": first["id"], "tenant": first["tenant"], "key": first["key"]}]
     assert 200 == (await guard.read("/api/tags", done=done)).status_code
     assert 204 == (await guard.ask()).status_code
-
-
-async def test_reads_are_answered_from_the_inventory(guard: Guard, backend_url: str) -> None:
-    """C1: a read route repeats what the backend says of the models a key may use."""
-    tags = await guard.read("/api/tags")
-    assert ["demo:latest", "demo-embed:latest"] == [model["name"] for model in tags.json()["models"]]
-    models = await guard.read("/v1/models")
-    assert ["demo:latest", "demo-embed:latest"] == [model["id"] for model in models.json()["data"]]
-    assert 200 == (await guard.read("/api/version")).status_code
-    assert "demo" == (await guard.read("/v1/models/demo")).json()["id"]
-    assert 404 == (await guard.read("/v1/models/none")).status_code
-    named = await guard.read("/v1/models/registry.ollama.ai/library/demo:latest")
-    assert "registry.ollama.ai/library/demo:latest" == named.json()["id"]
-    assert 404 == (await guard.read("/v1/models/hf.co/x/y:Q4")).status_code
-    assert 200 == (await guard.read("/api/show", method="POST", model="demo")).status_code
-    assert "model_missing" == reason(await guard.read("/api/show", method="POST"))
-    assert {"models": []} == (await guard.read("/api/ps")).json() or (await guard.read("/api/ps")).json()[
-        "models"
-    ]
-    head = await guard.read("/api/tags", method="HEAD")
-    assert (200, b"") == (head.status_code, head.content)
-
-
-async def test_reads_show_what_the_key_may_use(guard: Guard, session: Session) -> None:
-    """A key does not learn of models it may not use."""
-    listed = await create_key(session, tenant="acme", name="listed", scope=Scope(models=("demo-embed",)))
-    guard.key = listed.key
-    assert ["demo-embed:latest"] == [
-        model["name"] for model in (await guard.read("/api/tags")).json()["models"]
-    ]
-    assert 404 == (await guard.read("/v1/models/demo")).status_code
-    assert "model_not_allowed" == reason(await guard.read("/api/show", method="POST", model="demo"))
-
-
-async def test_ready_says_what_is_missing(guard: Guard) -> None:
-    """`/readyz` is 503 as long as no metering vouches for a journal."""
-    answer = await guard._client.get("/readyz")
-    assert 503 == answer.status_code
-    assert [
-        (
-            "No metering vouches for a journal: check that metering and Caddy run and keep up, "
-            "and that the journal is at its path."
-        )
-    ] == answer.json()["missing"]
-
-
-async def test_ready_compares_backends_with_snippets(guard: Guard, settings: Settings) -> None:
-    """`/readyz` is 503 while authz would name backends that Caddy does not know, or the other way round."""
-    (settings.snippets / "default.caddy").rename(settings.snippets / "other.caddy")
-    missing = (await guard._client.get("/readyz")).json()["missing"]
-    assert (
-        f"OLLAMA_BACKENDS names default, but Caddy's snippets in {settings.snippets} other: "
-        "run `neuronetz-gateway render`."
-    ) in missing
-    shutil.rmtree(settings.snippets)
-    assert "snippets" in str((await guard._client.get("/readyz")).json()["missing"])
-
-
-async def test_rendered_list_is_followed(guard: Guard, settings: Settings, backend_url: str) -> None:
-    """A list that is rendered while authz runs is used without a restart, a broken one is not."""
-
-    def render(text: str) -> None:
-        (settings.snippets / "new").write_text(text)
-        (settings.snippets / "new").rename(settings.snippets / "backends.json")
-
-    render('[{"name":"default"')
-    render(json.dumps([{"name": "renamed", "url": backend_url}]))
-    async with asyncio.timeout(10):
-        while grant(await guard.ask())["backends"] != ["renamed"]:
-            await asyncio.sleep(0.01)

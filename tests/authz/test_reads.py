@@ -1,0 +1,110 @@
+"""Read routes, readiness and decisions follow what the backends say and what was rendered."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import time
+
+from authz.accounts.keys import create_key
+from authz.accounts.scope import Scope
+from authz.accounts.session import Session
+from authz.settings import Settings
+from tests.authz.asking import Guard, grant, reason
+from tests.authz.backend_kinds import Scripted
+from tests.backend.serving import served
+
+
+async def test_reads_are_answered_from_the_inventory(guard: Guard, backend_url: str) -> None:
+    """C1: a read route repeats what the backend says of the models a key may use."""
+    tags = await guard.read("/api/tags")
+    assert ["demo:latest", "demo-embed:latest"] == [model["name"] for model in tags.json()["models"]]
+    models = await guard.read("/v1/models")
+    assert ["demo:latest", "demo-embed:latest"] == [model["id"] for model in models.json()["data"]]
+    assert 200 == (await guard.read("/api/version")).status_code
+    assert "demo" == (await guard.read("/v1/models/demo")).json()["id"]
+    assert 404 == (await guard.read("/v1/models/none")).status_code
+    named = await guard.read("/v1/models/registry.ollama.ai/library/demo:latest")
+    assert "registry.ollama.ai/library/demo:latest" == named.json()["id"]
+    assert 404 == (await guard.read("/v1/models/hf.co/x/y:Q4")).status_code
+    assert 200 == (await guard.read("/api/show", method="POST", model="demo")).status_code
+    assert "model_missing" == reason(await guard.read("/api/show", method="POST"))
+    assert {"models": []} == (await guard.read("/api/ps")).json() or (await guard.read("/api/ps")).json()[
+        "models"
+    ]
+    head = await guard.read("/api/tags", method="HEAD")
+    assert (200, b"") == (head.status_code, head.content)
+
+
+async def test_reads_show_what_the_key_may_use(guard: Guard, session: Session) -> None:
+    """A key does not learn of models it may not use."""
+    listed = await create_key(session, tenant="acme", name="listed", scope=Scope(models=("demo-embed",)))
+    guard.key = listed.key
+    assert ["demo-embed:latest"] == [
+        model["name"] for model in (await guard.read("/api/tags")).json()["models"]
+    ]
+    assert 404 == (await guard.read("/v1/models/demo")).status_code
+    assert "model_not_allowed" == reason(await guard.read("/api/show", method="POST", model="demo"))
+
+
+async def test_ready_says_what_is_missing(guard: Guard) -> None:
+    """`/readyz` is 503 as long as no metering vouches for a journal."""
+    answer = await guard._client.get("/readyz")
+    assert 503 == answer.status_code
+    assert [
+        (
+            "No metering vouches for a journal: check that metering and Caddy run and keep up, "
+            "and that the journal is at its path."
+        )
+    ] == answer.json()["missing"]
+
+
+async def test_ready_compares_backends_with_snippets(guard: Guard, settings: Settings) -> None:
+    """`/readyz` is 503 while authz would name backends that Caddy does not know, or the other way round."""
+    (settings.snippets / "default.caddy").rename(settings.snippets / "other.caddy")
+    missing = (await guard._client.get("/readyz")).json()["missing"]
+    assert (
+        f"OLLAMA_BACKENDS names default, but Caddy's snippets in {settings.snippets} other: "
+        "run `neuronetz-gateway render`."
+    ) in missing
+    shutil.rmtree(settings.snippets)
+    assert "snippets" in str((await guard._client.get("/readyz")).json()["missing"])
+
+
+def render(settings: Settings, text: str) -> None:
+    """Replace the list that authz follows, as `render` does."""
+    (settings.snippets / "new").write_text(text)
+    (settings.snippets / "new").rename(settings.snippets / "backends.json")
+
+
+async def test_rendered_list_is_followed(guard: Guard, settings: Settings, backend_url: str) -> None:
+    """A list that is rendered while authz runs is used without a restart, a broken one is not."""
+    render(settings, '[{"name":"default"')
+    render(settings, json.dumps([{"name": "renamed", "url": backend_url}]))
+    async with asyncio.timeout(10):
+        while grant(await guard.ask())["backends"] != ["renamed"]:
+            await asyncio.sleep(0.01)
+
+
+async def test_hanging_backend_delays_no_decision(guard: Guard, settings: Settings, backend_url: str) -> None:
+    """One of two backends never answers: an unknown model is 404 at once, a known one is granted."""
+    with served(Scripted(lambda _: None)) as hanging:
+        both = [{"name": "default", "url": backend_url}, {"name": "hanging", "url": hanging}]
+        render(settings, json.dumps(both))
+        async with asyncio.timeout(10):
+            while "hanging" not in str((await guard._client.get("/readyz")).json()["missing"]):
+                await asyncio.sleep(0.01)
+
+        took_s: list[float] = []
+        for _ in range(5):
+            began = time.monotonic()
+            answer = await guard.ask(model="none")
+            took_s.append(time.monotonic() - began)
+            assert (404, "model_unknown") == (answer.status_code, reason(answer))
+            assert ["default"] == grant(await guard.ask())["backends"]
+        assert max(took_s) < 0.5
+        render(settings, json.dumps(both[:1]))
+        async with asyncio.timeout(10):
+            while "hanging" in str((await guard._client.get("/readyz")).json()["missing"]):
+                await asyncio.sleep(0.01)
