@@ -21,6 +21,15 @@ _FIRST_LINE: Final = re.compile(
 )
 
 
+def credential_name(backend: Backend) -> str:
+    """Return the name of the file with a backend's credential.
+
+    It stays when the token changes. It is another for another server or header, which must never be sent
+    the credential of the one before while Caddy still has the old configuration.
+    """
+    return f"{backend.name}.{_digest(f'{backend.url} {backend.header}')}{CREDENTIAL_SUFFIX}"
+
+
 def render(backend: Backend, credential: Path) -> str:
     """Write the snippet of a backend; `credential` is the file of its header's value."""
     body = _body(backend, credential)

@@ -59,6 +59,7 @@ class Running:
             change.write_snippets()
             if change.needs_reload:
                 await self._reload()
+            change.tidy()
             change.write_list()
         except CommandError:
             change.undo()

@@ -108,5 +108,6 @@ async def render(environ: Mapping[str, str], state: Path, *, is_forced: bool) ->
     folder = settings.load(environ, state=state, needs_stores=False).snippets
     change = snippets.plan_change(folder, backends, is_forced=is_forced)
     change.write_snippets()
+    change.tidy()
     change.write_list()
     return folder, False

@@ -171,6 +171,7 @@ class _Stack:
         with step("Caddyfile", self.report), snippets.staged(change) as staged:
             await plan.validate_caddy(self.binary, {**caddy, "GATEWAY_BACKENDS": str(staged)})
         change.write_snippets()
+        change.tidy()
         change.write_list()
         environ = plan.service_environ(self.folder, self.wish.environ)
         for index in range(self.chosen.authz_processes):

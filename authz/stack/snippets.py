@@ -21,7 +21,7 @@ from authz.errors import CommandError
 from authz.stack.folder import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from authz.backends.backend import Backend
 
@@ -52,11 +52,17 @@ class Change:
 
     def write_snippets(self) -> None:
         """Put the snippets and tokens in place; what they name is there before them."""
-        _replace(self.folder, self.before, self.after)
+        _write(self.folder, self.before, self.after)
+        _remove(self.folder, _snippets(self.before).keys() - self.after.keys())
+
+    def tidy(self) -> None:
+        """Remove the tokens that Caddy no longer reads, once it has the new configuration."""
+        _remove(self.folder, self.before.keys() - self.after.keys() - {LIST})
 
     def undo(self) -> None:
         """Put everything back."""
-        _replace(self.folder, self.after, self.before)
+        _write(self.folder, self.after, self.before)
+        _remove(self.folder, self.after.keys() - self.before.keys() - {LIST})
         if LIST in self.before:
             write_atomically(self.folder / LIST, self.before[LIST])
         else:
@@ -72,7 +78,7 @@ def plan_change(folder: Path, backends: Sequence[Backend], *, is_forced: bool = 
     before = _read(folder)
     after: dict[str, bytes] = {LIST: backend_.serialise(backends).encode()}
     for backend in backends:
-        credential = folder / f"{backend.name}{CREDENTIAL_SUFFIX}"
+        credential = folder / snippets.credential_name(backend)
         rendered = snippets.render(backend, credential)
         name = f"{backend.name}{SUFFIX}"
         old = "" if is_forced else before.get(name, b"").decode(errors="replace")
@@ -119,18 +125,26 @@ def _snippets(files: dict[str, bytes]) -> dict[str, bytes]:
     return {name: content for name, content in files.items() if name.endswith(SUFFIX)}
 
 
-def _replace(folder: Path, before: dict[str, bytes], after: dict[str, bytes]) -> None:
-    """Write tokens, then snippets; then remove what is left over, snippets first."""
+def _write(folder: Path, old: dict[str, bytes], new: dict[str, bytes]) -> None:
+    """Write tokens, then the snippets that name them; `old` is what need not be written again."""
     try:
-        for suffix in reversed(_OURS):
-            for name, content in after.items():
-                if name.endswith(suffix) and before.get(name) != content:
+        for suffix in (CREDENTIAL_SUFFIX, SUFFIX):
+            for name, content in new.items():
+                if name.endswith(suffix) and old.get(name) != content:
                     write_atomically(folder / name, content)
-        for suffix in _OURS:
-            for name in before.keys() - after.keys():
-                if name.endswith(suffix):
-                    (folder / name).unlink(missing_ok=True)
     except OSError as error:
-        raise CommandError(
-            f"Caddy's snippets in {folder} can't be written ({error.strerror}): give this user the folder."
-        ) from error
+        raise _unwritable(folder, error) from error
+
+
+def _remove(folder: Path, names: Iterable[str]) -> None:
+    try:
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> CommandError:
+    return CommandError(
+        f"Caddy's snippets in {folder} can't be written ({error.strerror}): give this user the folder."
+    )

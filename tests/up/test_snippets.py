@@ -37,6 +37,7 @@ def render(folder: StateFolder, *backends: Backend, is_forced: bool = False) -> 
     """Put the snippets of a list in place."""
     change = snippets.plan_change(folder.backends, backends, is_forced=is_forced)
     change.write_snippets()
+    change.tidy()
     change.write_list()
 
 
@@ -51,9 +52,9 @@ def test_folder_holds_what_the_list_names(folder: StateFolder) -> None:
     render(folder, OPEN, GPU)
 
     found = contents(folder)
-    credential = folder.backends / "gpu.credential"
-    assert {"backends.json", "gpu.caddy", "gpu.credential", "local.caddy"} == found.keys()
-    assert "t0ken" == found["gpu.credential"]
+    (credential,) = folder.backends.glob("*.credential")
+    assert {"backends.json", "gpu.caddy", credential.name, "local.caddy"} == found.keys()
+    assert "t0ken" == found[credential.name]
     assert 0o600 == stat.S_IMODE(credential.stat().st_mode)
     assert found["gpu.caddy"].endswith(
         f'import gateway_backend gpu https://gpu X-Key "{{file.{credential}}}"\n'
@@ -124,3 +125,22 @@ def test_change_says_what_it_needs(folder: StateFolder) -> None:
     assert before != contents(folder)
     change.undo()
     assert before == contents(folder)
+
+
+def test_another_server_is_never_sent_the_new_token(folder: StateFolder) -> None:
+    """C3: until Caddy has the new configuration, the old one finds its own token unchanged."""
+    old = Backend("gpu", "https://old", "OLD")
+    render(folder, old)
+    (credential,) = folder.backends.glob("*.credential")
+    for new in (
+        Backend("gpu", "https://new", "NEW"),
+        Backend("gpu", "https://old", "NEW", "X-Key"),
+        Backend("gpu", "https://old"),
+    ):
+        change = snippets.plan_change(folder.backends, [new])
+        assert change.needs_reload
+        change.write_snippets()
+        assert "Bearer OLD" == credential.read_text()
+        change.tidy()
+        assert not credential.exists()
+        render(folder, old)
