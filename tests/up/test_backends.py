@@ -11,6 +11,10 @@ import httpx
 import pytest
 from attrs import define, field
 
+from authz.backends import backend as backend_
+from authz.backends.backend import Backend
+from authz.errors import CommandError
+from authz.stack import apply, snippets
 from authz.stack.demo.exchange import Receive, Scope, Send
 from tests.backend.app import backend
 from tests.backend.serving import App, served
@@ -196,3 +200,35 @@ def test_what_caddy_refuses_changes_nothing(stack: Stack, second_url: str, tmp_p
         assert 0 == forced.returncode, forced.stderr
         assert "nonsense" not in snippet.read_text()
         assert 200 == Client(stack).status("demo")
+
+
+BROKEN = "reverse_proxy https://h {\n\ttransport http {\n\t\ttls_trust_pool file /nowhere.pem\n\t}\n}\n"
+"""A snippet that can be read and not be loaded."""
+
+
+async def test_failed_reload_is_undone(stack: Stack, second_url: str) -> None:
+    """What Caddy validated and then can't load is put back, and what ran goes on."""
+    stack.up()
+    running = apply.running(stack.state)
+    assert running is not None
+    folder = running.folder.backends
+
+    def contents() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    before = contents()
+    change = snippets.plan_change(folder, [Backend("second", second_url, "t")])
+    await running.validate(change)
+    (folder / "zz.caddy").write_text(BROKEN)
+
+    with pytest.raises(CommandError, match="old snippets are back"):
+        await running.apply(change)
+
+    (folder / "zz.caddy").unlink()
+    assert before == contents()
+    assert 200 == stack.chat().status_code
+    demo = backend_.parse(before["backends.json"].decode(), None)
+    change = snippets.plan_change(folder, [*demo, Backend("second", second_url)])
+    await running.apply(change)
+    until(lambda: httpx.get(f"http://127.0.0.1:{stack.port}/readyz").is_success)
+    assert {"demo.caddy", "second.caddy"} <= contents().keys()
