@@ -120,7 +120,7 @@ func isModelID(s string) bool {
 var modelEscapes = strings.NewReplacer("%2F", "/", "%2f", "/", "%3A", ":", "%3a", ":")
 
 // plainModelPath undoes the escapes of a model's name. It does so for no other path: this one
-// is answered by authz and never reaches a backend, whose router would read it differently.
+// is answered by authz and never reaches a backend, where a router would read it differently.
 func plainModelPath(path string) string {
 	if id, ok := strings.CutPrefix(path, modelsPrefix); ok {
 		return modelsPrefix + modelEscapes.Replace(id)

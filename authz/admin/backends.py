@@ -154,7 +154,7 @@ async def _finish(after: tuple[Backend, ...], state: Path, file: EnvFile | None,
             else f"{file.path} is written: `neuronetz-gateway render` or the next start puts it to use."
         )
     elif any(backend.token for backend in after):
-        _note("The line holds tokens: paste it where nobody else reads, or use --write-env.")
+        _note("The line holds tokens: paste it where only you read it, or use --write-env.")
     return 0
 
 

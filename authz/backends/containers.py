@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 EMBEDDED: Final = "embedded"
-"""The name of the backend on a network whose name matches `*internal*`."""
+"""The name of the backend on a network that is called `*internal*`."""
 PROXY: Final = "proxy"
 """The network that a backend is attached to where it shares none with the gateway."""
 _INTERNAL: Final = "*internal*"

@@ -1,6 +1,6 @@
 """Which backend has which model, as the backends themselves say it every few seconds.
 
-Each backend is polled by a task of its own: one that hangs keeps nobody waiting, neither a decision nor
+Each backend is polled by a task of its own: one that hangs delays neither a decision nor
 the other backends. Bodies are kept as the bytes Ollama sent, so that the read routes repeat them exactly.
 """
 
@@ -232,7 +232,7 @@ class _Poller:
             return False
 
     async def _look(self, client: httpx.AsyncClient, *, is_whole: bool) -> None:
-        """Ask; what a backend said before stays valid while it does not answer."""
+        """Ask; what a backend answered before stays valid while it does not answer."""
         try:
             found = evolve(self.seen, is_live=True, loaded=_models(await probe.fetch(client, "/api/ps")))
             if is_whole:

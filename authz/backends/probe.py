@@ -28,7 +28,7 @@ class Unanswered(Exception):
 
 @frozen
 class Probed:
-    """What a backend said of itself; `problem` is why it can't serve, None when it can."""
+    """What a backend answered; `problem` is why it can't serve, None when it can."""
 
     name: str
     url: str

@@ -29,7 +29,7 @@ Stamp: TypeAlias = "tuple[int, int, int] | None"
 
 @frozen
 class Rendered:
-    """The folder of the snippets, as whoever can read it sees it."""
+    """The folder of the snippets, as this process can read it."""
 
     folder: Path
 

@@ -220,7 +220,7 @@ def test_token_is_in_no_process_list(app: Scripted, url: str, tmp_path: Path) ->
         go_on.wait(20)
         return real(path)
 
-    def lines(*arguments: str, said: str | None = None) -> tuple[bytes, str]:
+    def lines(*arguments: str, typed: str | None = None) -> tuple[bytes, str]:
         app.answer = hold
         asked.clear()
         go_on.clear()
@@ -232,8 +232,8 @@ def test_token_is_in_no_process_list(app: Scripted, url: str, tmp_path: Path) ->
             text=True,
             env={"GATEWAY_STATE": str(tmp_path / "none"), "PATH": ""},
         ) as process:
-            if said is not None and process.stdin:
-                process.stdin.write(said)
+            if typed is not None and process.stdin:
+                process.stdin.write(typed)
                 process.stdin.close()
                 process.stdin = None
             assert asked.wait(20)
@@ -245,7 +245,7 @@ def test_token_is_in_no_process_list(app: Scripted, url: str, tmp_path: Path) ->
     assert b"S3CRET-TOKEN" not in shown
     assert b"add-backend" in shown
     assert "S3CRET-TOKEN" == entries(out)[0]["token"]
-    shown, out = lines("--token-file", "-", said="S3CRET-TOKEN\n")
+    shown, out = lines("--token-file", "-", typed="S3CRET-TOKEN\n")
     assert b"S3CRET-TOKEN" not in shown
     assert "S3CRET-TOKEN" == entries(out)[0]["token"]
 

@@ -172,5 +172,5 @@ def test_bad_fields_are_refused(change: dict[str, str]) -> None:
     ],
 )
 def test_addresses_of_clouds_are_known(host: str, *, is_private: bool) -> None:
-    """Link-local and metadata addresses are told from those of a network of one's own."""
+    """Link-local and metadata addresses are distinguished from those of a network of one's own."""
     assert is_private == address.is_link_local(host)

@@ -104,15 +104,15 @@ def test_same_again_is_the_same_line(host: Host) -> None:
 
 def test_dry_run_changes_nothing(host: Host) -> None:
     """--dry-run shows the line and what would be attached, and names what leaves the list."""
-    host.env.write_text("OLLAMA_URL=http://gone:1\n")
+    host.env.write_text("OLLAMA_URL=http://old:1\n")
 
     code, out, err = host.wire("--dry-run")
 
     assert 0 == code
     assert out.startswith("OLLAMA_BACKENDS='[")
-    assert "default at http://gone:1 is no container" in err
+    assert "default at http://old:1 is no container" in err
     assert "far would be attached" in err
-    assert "OLLAMA_URL=http://gone:1\n" == host.env.read_text()
+    assert "OLLAMA_URL=http://old:1\n" == host.env.read_text()
     assert {"ps", "inspect", "compose"} == {call[0] for call in host.docker.calls()}
     assert not [call for call in host.docker.calls() if "up" in call]
 

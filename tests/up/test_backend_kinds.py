@@ -80,8 +80,8 @@ def fronts() -> Iterator[Fronts]:
 def test_every_kind_of_address_serves(stack: Stack, fronts: Fronts) -> None:
     """authz, Caddy and the commands reach each kind alike, with its token; paths are Ollama's own."""
     backends = [{"name": name, "url": url, "token": f"t-{name}"} for name, url in fronts.urls.items()]
-    told = {"OLLAMA_BACKENDS": json.dumps(backends), "SSL_CERT_FILE": str(fronts.authority)}
-    stack.up(**told)
+    given = {"OLLAMA_BACKENDS": json.dumps(backends), "SSL_CERT_FILE": str(fronts.authority)}
+    stack.up(**given)
 
     for model in MODELS:
         answer = httpx.post(
@@ -98,7 +98,7 @@ def test_every_kind_of_address_serves(stack: Stack, fronts: Fronts) -> None:
         assert f"Bearer t-{model}" == headers["authorization"]
         # Its health checks, too, reach the backend.
         assert {"/api/version"} <= {hit["target"] for hit in hits}
-    probed = stack.run("probe-ollama", "--json", **told)
+    probed = stack.run("probe-ollama", "--json", **given)
     assert [None] * 3 == [row["problem"] for row in json.loads(probed.stdout)]
-    untrusted = stack.run("probe-ollama", "tls", "--json", OLLAMA_BACKENDS=told["OLLAMA_BACKENDS"])
+    untrusted = stack.run("probe-ollama", "tls", "--json", OLLAMA_BACKENDS=given["OLLAMA_BACKENDS"])
     assert "name its authority in SSL_CERT_FILE" in json.loads(untrusted.stdout)[0]["problem"]
