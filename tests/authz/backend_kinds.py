@@ -20,6 +20,8 @@ class Scripted:
     """An application whose answers can be changed while it is served; it keeps each request's headers."""
 
     answer: Answer
+    accepted: bytes | None = None
+    """The Authorization without which it answers 401; None asks for none."""
     asked: list[str] = field(factory=list)
     headers: list[list[tuple[bytes, bytes]]] = field(factory=list)
 
@@ -32,7 +34,9 @@ class Scripted:
             while (await receive())["type"] != "http.disconnect":
                 pass
             return
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        is_accepted = self.accepted in {None, dict(scope["headers"]).get(b"authorization")}
+        status = 200 if is_accepted else 401
+        await send({"type": "http.response.start", "status": status, "headers": []})
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
 

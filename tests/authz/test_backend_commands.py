@@ -180,6 +180,17 @@ def test_other_servers_are_refused(shell: Shell, app: Scripted, url: str, body: 
     assert 0 == shell("add-backend", "a", url, "--no-validate")[0]
 
 
+def test_token_that_is_wrong_or_missing(shell: Shell, app: Scripted, url: str) -> None:
+    """A backend that answers 401 is added only with the token that it wants."""
+    app.accepted = b"Bearer RIGHT"
+    for token in ((), ("--token", "WRONG")):
+        refusal = shell.refusal("add-backend", "a", url, *token, "--write-env", str(shell.env))
+        assert "refuses the token, or wants one (401 to GET /api/tags)" in refusal
+        assert "WRONG" not in refusal
+    assert BEFORE == shell.env.read_text()
+    assert 0 == shell("add-backend", "a", url, "--token", "RIGHT", "--write-env", str(shell.env))[0]
+
+
 @pytest.mark.parametrize(
     "text",
     [
