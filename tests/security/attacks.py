@@ -239,7 +239,7 @@ TARGETS: Final = (
             "POST /api/chat/",
             "POST /API/CHAT",
             "GET /v1/models/",
-            f"GET /v1/models/{'m' * 129}",
+            f"GET /v1/models/{'m' * 161}",
             "POST /v1/nope",
             "POST /v1/audio/transcriptions",
             "POST /v1/messages/count_tokens",
