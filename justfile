@@ -80,6 +80,14 @@ bench-verify *arguments:
 bench-metering *arguments:
     python -m tests.bench.bench_metering "$@"
 
+# Measure how near the bounds of honest prompts are to their tokens, by published vocabularies, and MB/s
+bench-bound:
+    uv run --quiet --with tokenizers==0.23.3 --with jinja2==3.1.6 python -m tests.bound.bench
+
+# Look for texts with more tokens than their bound, in published vocabularies; arguments: how many, a seed
+bound-search *arguments:
+    uv run --quiet --with tokenizers==0.23.3 python -m tests.bound.search "$@"
+
 # Check style, types, imports, known dangers, pins and the wheel
 check: check-python check-go check-words check-lock check-platforms check-wheel check-audit check-vuln
 

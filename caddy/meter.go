@@ -2,6 +2,8 @@ package gateway
 
 import (
 	"bytes"
+	"encoding/json"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 
@@ -58,15 +60,16 @@ func (m *meter) result(tools int) map[string]int64 {
 
 func clampCount(n int) int64 { return min(int64(n), greatestCount) }
 
-// twice counts again what a function counts, but for its bytes.
-func (m *meter) twice(count func()) {
-	texts, fixed, objects := m.texts, m.fixed, m.objects
+// system counts what a function counts as often as each model's template prints the text of
+// the system; any model's may print it twice.
+func (m *meter) system(count func()) {
+	texts, fixed := m.texts, m.fixed
 	count()
 	for i := range m.texts {
-		m.texts[i] += m.texts[i] - texts[i]
+		if i == maxModels || i < len(m.models) && m.models[i].Framing.SystemText > 1 {
+			m.texts[i] += m.texts[i] - texts[i] + m.fixed - fixed
+		}
 	}
-	m.fixed += m.fixed - fixed
-	m.objects += m.objects - objects
 }
 
 // How a text is written into the prompt.
@@ -74,6 +77,7 @@ const (
 	asText     = iota
 	asJSON     // anew, with escapes
 	asReadJSON // after it was read as JSON
+	asTool     // either way
 )
 
 // text prices a string, given as it stands between its quotes.
@@ -84,19 +88,53 @@ func (m *meter) text(s []byte, how int) {
 		text = m.scratch
 	}
 	m.textBytes += len(text)
-	if how != asText {
+	switch how {
+	case asReadJSON:
+		m.fixed += 1 + escapes(text) + exponentInText*exponents(text)
+	case asJSON:
 		m.fixed += 1 + escapes(text)
-	}
-	if how == asReadJSON {
-		m.fixed += exponentInText * exponents(text)
+	case asTool:
+		m.tool(text)
+		return
 	}
 	m.texts[maxModels] += wordtable.Plain(text)
 	for i, model := range m.models {
-		if m.texts[i] < scannedTokens {
-			m.texts[i] += model.Bound(text)
-		} else {
-			m.texts[i] += wordtable.Plain(text)
+		m.texts[i] += m.bound(i, model, text)
+	}
+}
+
+// bound bounds a text for one model.
+func (m *meter) bound(i int, model modelTable, text []byte) int {
+	if m.texts[i] < scannedTokens {
+		return model.Bound(text)
+	}
+	return wordtable.Plain(text)
+}
+
+// tool prices a string of the tools, which one renderer writes as it is, line by line, another
+// as JSON, and Ollama's own encoder as JSON that escapes <, > and & too.
+func (m *meter) tool(text []byte) {
+	m.fixed += 1 + lineTokens*bytes.Count(text, []byte{'\n'})
+	m.texts[maxModels] += wordtable.Plain(text) + escapes(text)
+	if len(m.models) == 0 {
+		return
+	}
+	var written bytes.Buffer
+	encoder := json.NewEncoder(&written)
+	spellings := [][]byte{text}
+	for _, escapesHTML := range []bool{true, false} {
+		start := written.Len()
+		encoder.SetEscapeHTML(escapesHTML)
+		if err := encoder.Encode(string(text)); err == nil {
+			spellings = append(spellings, slices.Clone(written.Bytes()[start:]))
 		}
+	}
+	for i, model := range m.models {
+		most := 0
+		for _, spelling := range spellings {
+			most = max(most, m.bound(i, model, spelling))
+		}
+		m.texts[i] += most
 	}
 }
 
@@ -128,10 +166,14 @@ func exponents(text []byte) (found int) {
 // json prices the value at v[i] as a template writes it anew, and returns the place behind it;
 // each name of a member costs so much besides its text.
 func (m *meter) json(v []byte, i, perName int) (end int) {
+	how := asJSON
+	if perName == nameTokens {
+		how = asTool
+	}
 	switch v[i] {
 	case '"':
 		end, _ = jsonstream.SkipString(v, i)
-		m.text(v[i+1:end-1], asJSON)
+		m.text(v[i+1:end-1], how)
 		return end
 	case '[':
 		m.fixed += 2
@@ -145,7 +187,7 @@ func (m *meter) json(v []byte, i, perName int) (end int) {
 		for i = jsonstream.SkipSpace(v, i+1); v[i] != '}'; i = skipComma(v, i) {
 			name, at, _ := jsonstream.ScanName(v, i)
 			m.fixed += perName
-			m.text(name, asJSON)
+			m.text(name, how)
 			i = m.json(v, at, perName)
 		}
 		return i + 1

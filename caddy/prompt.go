@@ -24,6 +24,7 @@ const (
 	toolTokens      = 64
 	nameTokens      = 9  // of the name of a member that is written as JSON or in tags
 	argumentTokens  = 20 // of an argument of a call, besides
+	lineTokens      = 3  // of each line of a tool's description, which may stand in a comment
 	exponentTokens  = 25 // of a number that is written anew, with all its digits
 	exponentInText  = 22 // of such a number in a text that is read as JSON
 	unknownIDTokens = 1024
@@ -64,7 +65,7 @@ func (p *pricer) member(v []byte, name string) {
 		p.list(v)
 	case "system", "instructions": // a template may repeat it
 		p.messages++
-		p.twice(func() { p.message(v, 0) })
+		p.system(func() { p.message(v, 0) })
 	case "images":
 		p.images += elements(v)
 	case "context":
@@ -97,13 +98,13 @@ func (p *pricer) each(v []byte, visit func(v []byte)) {
 	}
 }
 
-// list prices messages, input items or prompts; those of the system twice, since a template
+// list prices messages, input items or prompts; those of the system apart, since a template
 // may repeat them.
 func (p *pricer) list(v []byte) {
 	p.each(v, func(v []byte) {
 		switch {
 		case isSystem(v):
-			p.twice(func() { p.message(v, 0) })
+			p.system(func() { p.message(v, 0) })
 		case p.isEmbedding && v[0] == '"':
 			p.fixed += inputTokens
 			p.text(v[1:len(v)-1], asText)

@@ -134,7 +134,7 @@ func TestExpansions(t *testing.T) {
 func TestModelsFraming(t *testing.T) {
 	table := testTable(t)
 	plain := boundsOf(t, `{"messages":[{},{}],"tools":[{}]}`, apiChat, modelTable{table, "d"})["d"]
-	table.Framing = wordtable.Framing{Base: 100, Tools: 10, PerMessage: objectTokens + 1}
+	table.Framing = wordtable.Framing{Base: 100, Tools: 10, PerMessage: objectTokens + 1, SystemText: 1}
 	framed := boundsOf(t, `{"messages":[{},{}],"tools":[{}]}`, apiChat, modelTable{table, "d"})["d"]
 	equal(t, plain+100+10+2, framed, "framing")
 }

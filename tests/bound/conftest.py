@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,27 +10,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from authz.stack.build import SOURCE, go_environ
-from authz.stack.embedded import wheel_folder
+from tests.bound.build import built
 
 Bounds = Callable[[dict[str, Any], list[str]], list[int]]
 
 
-@pytest.fixture(scope="session")
-def bounds(tmp_path_factory: pytest.TempPathFactory) -> Bounds:
+@pytest.fixture
+def bounds(tmp_path: Path) -> Bounds:
     """A function that gives the gateway's bounds of texts by a vocabulary."""
-    folder = tmp_path_factory.mktemp("bound")
-    binary = folder / "wordbound"
-    build = [str(wheel_folder("go") / "bin" / "go"), "build", "-o", str(binary)]
-    subprocess.run(
-        [*build, "./internal/wordtable/wordbound"], cwd=SOURCE, env=go_environ(os.environ), check=True
-    )
 
     def run(info: dict[str, Any], texts: list[str]) -> list[int]:
-        show: Path = folder / "show.json"
+        show = tmp_path / "show.json"
         show.write_bytes(msgspec.json.encode({"model_info": info}))
         lines = b"".join(msgspec.json.encode(text) + b"\n" for text in texts)
-        done = subprocess.run([str(binary), str(show)], input=lines, capture_output=True, check=True)
+        done = subprocess.run([str(built()), str(show)], input=lines, capture_output=True, check=True)
         assert b"no words" not in done.stderr
         return [int(line) for line in done.stdout.split()]
 

@@ -36,7 +36,7 @@ func (t *Table) Save(path string) error {
 // putFraming writes the framing into the header.
 func (t *Table) putFraming() {
 	at := len(magic) + 4*4
-	for i, tokens := range [...]int{t.Framing.Base, t.Framing.Tools, t.Framing.PerMessage} {
+	for i, tokens := range [...]int{t.Framing.Base, t.Framing.Tools, t.Framing.PerMessage, t.Framing.SystemText} {
 		binary.LittleEndian.PutUint32(t.data[at+4*i:], uint32(tokens)) //nolint:gosec // setFraming clamps them
 	}
 }

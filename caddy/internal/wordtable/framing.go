@@ -11,25 +11,27 @@ const (
 	messageTokens    = 40 // a message of the Modelfile, as one of a request
 )
 
-// setFraming prices what the model itself adds to a prompt: its system text, which a template
-// may print twice, its messages, and the template's own text. A renderer of Ollama's is used
+// setFraming prices what the model itself adds to a prompt: its system text, which some
+// templates print twice, its messages, and the template's own text. A renderer of Ollama's is used
 // in the template's place; what those print is in the prices of every prompt.
 func (t *Table) setFraming(s *Show) {
-	var f Framing
+	f := Framing{SystemText: 1}
+	if s.Renderer == "" && s.Template != "" {
+		f = plus(f, t.template(s.Vocabulary.withoutMarks(s.Template)))
+	}
 	if s.System != "" {
-		f.Base = 2 * t.Bound([]byte(s.System))
+		f.Base += f.SystemText * t.Bound([]byte(s.System))
 	}
 	for _, m := range s.Messages {
 		f.Base += messageTokens + t.Bound([]byte(m.Content))
 	}
-	if s.Renderer == "" && s.Template != "" {
-		f = plus(f, t.template(s.Vocabulary.withoutMarks(s.Template)))
+	t.Framing = Framing{
+		min(f.Base, maxFraming), min(f.Tools, maxFraming), min(f.PerMessage, maxFraming), f.SystemText,
 	}
-	t.Framing = Framing{min(f.Base, maxFraming), min(f.Tools, maxFraming), min(f.PerMessage, maxFraming)}
 	t.putFraming()
 }
 
-// withoutMarks replaces the control tokens in a template, each of which is one token there, by
+// withoutMarks replaces the marks in a template, each of which is one token there, by
 // a byte of that price. SPM minds that they end in a bracket.
 func (v *Vocabulary) withoutMarks(template string) string {
 	short, marks := "\x00", []string{}
@@ -37,7 +39,7 @@ func (v *Vocabulary) withoutMarks(template string) string {
 		short = "\x00>"
 	}
 	for i, token := range v.Tokens {
-		if v.Types != nil && len(v.Types) == len(v.Tokens) && v.Types[i] == tokenControl && len(token) > len(short) {
+		if len(v.Types) == len(v.Tokens) && !v.isType(i, tokenNormal) && len(token) > len(short) {
 			marks = append(marks, token, short)
 		}
 	}
@@ -52,19 +54,24 @@ func (t *Table) template(text string) Framing {
 		w := walker{table: t, list: statements(text)}
 		f, end := w.block(place{})
 		if end.kind == atEnd && !w.isBroken && w.hasMessages {
+			if w.hasSystem && w.printsAll {
+				f.SystemText = 1
+			}
 			return f
 		}
 	}
 	all := t.Bound([]byte(text))
-	return Framing{all, 0, all}
+	return Framing{all, 0, all, 1}
 }
 
 func plus(a, b Framing) Framing {
-	return Framing{a.Base + b.Base, a.Tools + b.Tools, a.PerMessage + b.PerMessage}
+	return Framing{
+		a.Base + b.Base, a.Tools + b.Tools, a.PerMessage + b.PerMessage, a.SystemText + b.SystemText,
+	}
 }
 
 func greatest(a, b Framing) Framing {
-	return Framing{max(a.Base, b.Base), max(a.Tools, b.Tools), max(a.PerMessage, b.PerMessage)}
+	return Framing{max(a.Base, b.Base), max(a.Tools, b.Tools), max(a.PerMessage, b.PerMessage), 0}
 }
 
 // Kinds of statements.
@@ -153,6 +160,7 @@ func kindOf(word, rest string) int {
 type place struct {
 	inMessages, inTools bool
 	inCalls             bool // each call of a tool has a price of its own
+	ofRole              bool // for messages of a role that is not the system's
 }
 
 // walker reads the statements of a template.
@@ -161,6 +169,8 @@ type walker struct {
 	list        []statement // what has not been read
 	hasMessages bool        // there is a loop over the messages
 	isBroken    bool        // a block does not end
+	hasSystem   bool        // Go's templates have the system's text apart from the messages
+	printsAll   bool        // and may print it as one of them, too
 }
 
 // block prices all until the end of a block or a branch of it, and returns what ended it.
@@ -176,6 +186,8 @@ func (w *walker) block(p place) (sum Framing, end statement) {
 		case isElse, isClose:
 			return sum, s
 		default:
+			w.hasSystem = w.hasSystem || strings.Contains(s.text, ".System")
+			w.printsAll = w.printsAll || p.inMessages && !p.ofRole && strings.Contains(s.text, ".Content")
 			for _, quoted := range literals.FindAllString(unprinted.ReplaceAllString(s.text, ""), -1) {
 				sum = plus(sum, w.price(p, strings.ReplaceAll(quoted[1:len(quoted)-1], `\n`, "\n")))
 			}
@@ -199,6 +211,7 @@ func (w *walker) branches(s statement, p place) (most Framing) {
 
 var (
 	ofTools    = regexp.MustCompile(`\btools\b|\.Tools\b`)
+	ofRole     = regexp.MustCompile(`eq \.Role "(user|assistant|tool)"`)
 	ofCalls    = regexp.MustCompile(`tool_calls|\.ToolCalls`)
 	ofMessages = regexp.MustCompile(`essages\b`)
 	// ofOne are conditions that hold for one message of all, ofMany such that may hold for
@@ -209,6 +222,7 @@ var (
 
 // inside returns the place within a branch.
 func (w *walker) inside(s statement, p place) place {
+	p.ofRole = p.ofRole || ofRole.MatchString(s.text) && !ofMany.MatchString(s.text)
 	p.inTools = p.inTools || ofTools.MatchString(s.text) || s.word == "macro"
 	switch isLoop := s.word == "range" || s.word == "for"; {
 	case isLoop && ofMessages.MatchString(s.text):

@@ -55,6 +55,7 @@ type Framing struct {
 	Base       int // of a prompt
 	Tools      int // of a prompt with tools, besides
 	PerMessage int
+	SystemText int // how often the text of the system is printed, 1 or 2
 }
 
 // Table is the vocabulary of a model, as far as bounds need it. It is immutable.
@@ -94,7 +95,7 @@ func view(data []byte) *Table {
 	t := &Table{data: data}
 	t.flags = uint32(next()) //nolint:gosec // it was one
 	tokens, slots, blob := next(), next(), next()
-	t.Framing = Framing{next(), next(), next()}
+	t.Framing = Framing{next(), next(), next(), next()}
 	at = headerBytes
 	part := func(size int) []byte {
 		at += size

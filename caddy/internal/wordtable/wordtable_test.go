@@ -155,7 +155,7 @@ func TestFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	equal(t, table.Framing, again.Framing, "framing")
-	equal(t, 6, again.Framing.Base, "the system's text, twice")
+	equal(t, 3, again.Framing.Base, "the system's text")
 	for _, text := range []string{"hello hello", " x", "", "\n"} {
 		equal(t, table.Bound([]byte(text)), again.Bound([]byte(text)), text)
 	}
@@ -187,25 +187,28 @@ func TestFile(t *testing.T) {
 func TestFraming(t *testing.T) {
 	const marked = 1 + 6 // a text of six bytes
 	for template, want := range map[string]Framing{
-		"": {},
-		`{{ range .Messages }}abcdef{{ .Content }}{{ end }}`:                                 {0, 0, marked},
-		`abcdef{{ range .Messages }}{{ .Content }}{{ end }}`:                                 {marked, 0, 0},
-		`{{ if .Tools }}abcdef{{ end }}{{ range .Messages }}{{ end }}`:                       {0, marked, 0},
-		`{{ range .Messages }}{{ if eq .Role "user" }}abcdef{{ else }}abc{{ end }}{{ end }}`: {0, 0, marked},
-		`{{ range .Messages }}{{ if and $.Tools $last }}abcdef{{ end }}{{ end }}`:            {0, marked, 0},
-		`{{ range .Messages }}{{ range .ToolCalls }}abcdef{{ end }}{{ end }}`:                {0, 0, 0},
-		`{{ .System }}abcdef{{ .Prompt }}`:                                                   {33, 0, 33},
-		`{{ range .Messages }}abcdef`:                                                        {28, 0, 28},
-		"{% for m in messages %}\n  {{- 'abcdef' + m['role'] }}\n{% endfor %}":               {0, 0, marked},
-		"{% if tools %}{{ 'abcdef' }}{% endif %}{% for m in messages %}{% endfor %}":         {0, marked, 0},
-		"{% for m in messages %}{{ raise_exception('abcdef') }}{% endfor %}":                 {0, 0, 0},
-		"{# abcdef #}{% for m in messages %}{% if loop.last %}abcdef{% endif %}{% endfor %}": {marked, 0, 0},
+		"": {SystemText: 1},
+		`{{ range .Messages }}abcdef{{ .Content }}{{ end }}`:                                                   {0, 0, marked, 1},
+		`abcdef{{ range .Messages }}{{ .Content }}{{ end }}`:                                                   {marked, 0, 0, 1},
+		`{{ if .Tools }}abcdef{{ end }}{{ range .Messages }}{{ end }}`:                                         {0, marked, 0, 1},
+		`{{ range .Messages }}{{ if eq .Role "user" }}abcdef{{ else }}abc{{ end }}{{ end }}`:                   {0, 0, marked, 1},
+		`{{ range .Messages }}{{ if and $.Tools $last }}abcdef{{ end }}{{ end }}`:                              {0, marked, 0, 1},
+		`{{ range .Messages }}{{ range .ToolCalls }}abcdef{{ end }}{{ end }}`:                                  {0, 0, 0, 1},
+		`{{ .System }}abcdef{{ .Prompt }}`:                                                                     {33, 0, 33, 2},
+		`{{ .System }}{{ range .Messages }}{{ .Content }}{{ end }}`:                                            {0, 0, 0, 2},
+		`{{ .System }}{{ range .Messages }}{{ if eq .Role "user" }}{{ .Content }}{{ end }}{{ end }}`:           {0, 0, 0, 1},
+		`{{ .System }}{{ range .Messages }}{{ if eq .Role "user" }}{{ else }}{{ .Content }}{{ end }}{{ end }}`: {0, 0, 0, 2},
+		`{{ range .Messages }}abcdef`:                                                                          {28, 0, 28, 2},
+		"{% for m in messages %}\n  {{- 'abcdef' + m['role'] }}\n{% endfor %}":                                 {0, 0, marked, 1},
+		"{% if tools %}{{ 'abcdef' }}{% endif %}{% for m in messages %}{% endfor %}":                           {0, marked, 0, 1},
+		"{% for m in messages %}{{ raise_exception('abcdef') }}{% endfor %}":                                   {0, 0, 0, 1},
+		"{# abcdef #}{% for m in messages %}{% if loop.last %}abcdef{% endif %}{% endfor %}":                   {marked, 0, 0, 1},
 	} {
 		table, _ := Build(&Show{Template: template, Vocabulary: Vocabulary{Kind: kindBPE}})
 		equal(t, want, table.Framing, template)
 	}
 	table, _ := Build(&Show{Template: "abcdef", Renderer: "qwen3", Vocabulary: Vocabulary{Kind: kindBPE}})
-	equal(t, Framing{}, table.Framing, "a renderer in the template's place")
+	equal(t, Framing{SystemText: 1}, table.Framing, "a renderer in the template's place")
 }
 
 // TestReadShow: the fields are those of Ollama; what is no JSON is an error.
