@@ -39,7 +39,10 @@ type meter struct {
 	objects   int                // how often a template's part for each message is written
 	textBytes int
 	scratch   []byte
+	budget    int // bytes of words that may still be merged
 }
+
+func newMeter(models []modelTable) meter { return meter{models: models, budget: wordtable.MergedBytes} }
 
 // result returns the bounds by digest.
 func (m *meter) result(tools int) map[string]int64 {
@@ -106,7 +109,7 @@ func (m *meter) text(s []byte, how int) {
 // bound bounds a text for one model.
 func (m *meter) bound(i int, model modelTable, text []byte) int {
 	if m.texts[i] < scannedTokens {
-		return model.Bound(text)
+		return model.Bound(text, &m.budget)
 	}
 	return wordtable.Plain(text)
 }
@@ -212,7 +215,8 @@ func (m *meter) arguments(v []byte) {
 		m.json(v, 0, nameTokens+argumentTokens)
 		return
 	}
-	asValue, asString := meter{models: m.models}, meter{models: m.models}
+	asValue, asString := newMeter(m.models), newMeter(m.models)
+	asValue.budget, asString.budget = m.budget/2, m.budget/2
 	asString.text(v[1:len(v)-1], asReadJSON)
 	text := jsonstream.AppendDecoded(nil, v[1:len(v)-1])
 	start := jsonstream.SkipSpace(text, 0)
@@ -224,6 +228,7 @@ func (m *meter) arguments(v []byte) {
 	}
 	m.fixed += max(asString.fixed, asValue.fixed)
 	m.textBytes += asString.textBytes
+	m.budget = asValue.budget + asString.budget
 }
 
 // ids prices the tokens of an earlier answer: Ollama makes a text of them, and tokens of that.

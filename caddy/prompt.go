@@ -35,7 +35,7 @@ const (
 // field that a later Ollama reads is never free.
 func countPrompt(body []byte, members []jsonstream.Member, kind api, models []modelTable) prompt {
 	isEmbedding := kind == apiEmbed || kind == apiEmbeddings || kind == apiV1Embeddings
-	p := pricer{meter: meter{models: models}, isEmbedding: isEmbedding}
+	p := pricer{meter: newMeter(models), isEmbedding: isEmbedding}
 	for _, m := range members {
 		p.member(body[m.Value:m.End], string(m.Name))
 	}

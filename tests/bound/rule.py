@@ -17,6 +17,11 @@ MAX_WORD_BYTES: Final = 64
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
 _GLUE: Final = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~0123456789\t'
 _HUMPS: Final = re.compile(r"[A-Z]*[^A-Z]+|[A-Z]+")
+_CAMEL: Final = re.compile(r"(?<=[a-z])(?=[A-Z])")
+EXACT_CUTS: Final = frozenset(
+    ("llama-bpe", "llama4", "qwen2", "deepseek-r1-qwen", "gpt-2", "gpt-4o", "deepseek-v3", "tekken")
+)
+"""The ways to cut a text in which a word is merged by itself, or with the one character before it."""
 _BYTE_TOKEN: Final = re.compile(r"<0x..>", re.DOTALL)
 
 
@@ -94,6 +99,7 @@ class Rule:
             }
             return
         self.merger = Merger(info)
+        self.is_exact = self.kind == "gpt2" and info.get("tokenizer.ggml.pre") in EXACT_CUTS
         self.has_prefix = self.kind == "llama" and info.get("tokenizer.ggml.add_space_prefix", True)
         marks = {
             token.replace(SPACE_MARK, " ")
@@ -101,6 +107,9 @@ class Rule:
             if kind in {CONTROL, USER_DEFINED}
         }
         self.ends = {"", ">", "]", *(mark[-1] for mark in marks)} if self.kind == "llama" else set()
+        self.is_exact = self.is_exact and not any(
+            is_word(end) for mark in marks for end in (mark[0], mark[-1])
+        )
         self.marks = {mark.removeprefix(" ") for mark in marks if is_word(mark.removeprefix(" "))}
         for token, kind in zip(tokens, types, strict=True):
             if kind in {NORMAL, USER_DEFINED}:
@@ -147,11 +156,34 @@ class Rule:
             return False
         return any(self.merger.count(mark + word) > 1 + _price(len(word)) for mark in _GLUE)
 
+    def _exact(self, word: str, spaces: int, char: tuple[str, int] | None, after: str) -> int | None:
+        """Price a word by its merges; None if its script, length or neighbours do not allow that."""
+        if not self.is_exact or len(word.encode()) > MAX_WORD_BYTES or not _is_one_script(word):
+            return None
+        is_accent = spaces == 0 and char is not None and _is_accent(char[0])
+        if after == "'" or _is_accent(after) or is_accent:
+            return None
+        count = self.merger.count
+
+        def glued(part: str) -> int:
+            if spaces or char is None:
+                return count(f" {part}") if spaces else 1 + count(part)
+            before, paid = char
+            ascii_part = next((part[:i] for i, letter in enumerate(part) if not letter.isascii()), "")
+            torn = count(before + ascii_part) - paid + count(part[len(ascii_part) :]) if ascii_part else 0
+            return max(count(part), count(before + part) - paid, torn)
+
+        if not word.isascii():
+            return glued(word)
+        first, *rest = _CAMEL.split(word)
+        return max(glued(word), glued(first) + sum(map(count, rest)))
+
     def bound(self, text: str) -> int:
         """Return the most tokens that a text can become."""
         if self.kind == "bert":
             return 3 + self._word_pieces(text)
         tokens, spaces, before = 1, 0, ""
+        char: tuple[str, int] | None = None
         for piece, end in _pieces(text):
             if piece[0] == " ":
                 spaces = len(piece)
@@ -159,13 +191,14 @@ class Rule:
             after = text[end : end + 1]
             tokens += self._run(spaces - 1)
             if is_word(piece):
-                tokens += self._word(piece, spaces, before, after)
+                tokens += self._word(piece, spaces, before, after, char)
             else:
-                tokens += (spaces > 0) + self._raw(piece, " " if spaces else before, after)
+                char = piece, self._raw(piece, " " if spaces else before, after)
+                tokens += (spaces > 0) + char[1]
             spaces, before = 0, piece[-1]
         return tokens + self._run(spaces)
 
-    def _word(self, word: str, spaces: int, before: str, after: str) -> int:
+    def _word(self, word: str, spaces: int, before: str, after: str, char: tuple[str, int] | None) -> int:
         raw = (spaces > 0) + self._raw(word, " " if spaces else before, after)
         is_twice = before in self.ends
         is_whole = word in self.spaced and word in self.bare
@@ -175,6 +208,9 @@ class Rule:
             return raw
         if not spaces and word in self.bare and before in {"", "\n"} and (is_whole or not is_twice):
             return 1
+        exact = self._exact(word, spaces, char if before else None, after)
+        if exact is not None:
+            return exact
         if not word.isascii():
             return raw
         parts = _HUMPS.findall(word)
@@ -212,6 +248,19 @@ class Rule:
 def is_word(text: str) -> bool:
     """Return whether a text is made of letters."""
     return bool(text) and all(unicodedata.category(char)[0] == "L" for char in text)
+
+
+def _is_accent(char: str) -> bool:
+    return bool(char) and unicodedata.category(char)[0] == "M"
+
+
+def _is_one_script(word: str) -> bool:
+    """Return whether no tokenizer cuts a word: of one case but for its first letter, or of Han and Kana."""
+    if word.isascii():
+        return True
+    has_capital = any(unicodedata.category(char) in {"Lu", "Lt"} for char in word[1:])
+    is_european = all(ord(char) <= 0x52F for char in word) and not has_capital
+    return is_european or all("\u3041" <= char <= "\u30ff" or "\u4e00" <= char <= "\u9fa5" for char in word)
 
 
 def _is_mixed(text: str) -> bool:

@@ -14,6 +14,8 @@ from tests.bound.vocabularies import CORPUS, byte_pairs, pieces_of_text, word_pi
 
 VOCABULARIES: Final[dict[str, dict[str, Any]]] = {
     "bytes": byte_pairs(400),
+    "exact": byte_pairs(400) | {"tokenizer.ggml.pre": "gpt-2"},
+    "few exact": byte_pairs(60) | {"tokenizer.ggml.pre": "qwen2"},
     "few bytes": byte_pairs(60),
     "pieces": pieces_of_text(300),
     "words": word_pieces(),
@@ -67,7 +69,7 @@ def test_gateway_agrees_with_the_reference(bounds: Bounds, info: dict[str, Any])
     assert not [(text, right, wrong) for text, right, wrong in found if right != wrong]
 
 
-@pytest.mark.parametrize("name", ["bytes", "few bytes", "pieces"])
+@pytest.mark.parametrize("name", ["bytes", "few bytes", "exact", "few exact", "pieces"])
 def test_no_tokenizer_counts_more(name: str) -> None:
     """L3: a text never becomes more tokens than its bound, whether or not it is cut before the merges."""
     info = VOCABULARIES[name]

@@ -14,17 +14,26 @@ type scan struct {
 	spaces int // directly before the piece
 	prev   int // the byte before those, -1 at the start
 	tokens int
+
+	char   []byte // the last character that was none of a word
+	paid   int    // its price
+	budget *int   // bytes of words that may still be merged
 }
 
-// Bound returns an upper bound of the tokens that a text becomes, wherever it stands.
-func (t *Table) Bound(text []byte) int {
+// MergedBytes is how much of a prompt is merged, unless its caller wants it otherwise; the words
+// of the rest have the price of unknown ones. It bounds the CPU that a hostile prompt costs.
+const MergedBytes = 256 << 10
+
+// Bound returns an upper bound of the tokens that a text becomes, wherever it stands. It merges
+// as many bytes of it as are left in the budget, which it lowers.
+func (t *Table) Bound(text []byte, budget *int) int {
 	switch {
 	case !t.HasWords():
 		return 1 + t.plain(text)
 	case t.flags&flagWordPiece != 0:
 		return 3 + t.wordPieces(text) // with the marks around it
 	}
-	s := scan{Table: t, text: text, prev: -1, tokens: 1} // 1: SPM puts a space before
+	s := scan{Table: t, text: text, prev: -1, tokens: 1, budget: budget} // 1: SPM puts a space before
 	for i := 0; i < len(text); {
 		if text[i] == ' ' {
 			s.spaces++
@@ -71,9 +80,11 @@ func (s *scan) piece(i int) int {
 			_, size := utf8.DecodeRune(s.text[i:])
 			end = i + size
 		}
-		s.tokens += s.space() + s.raw(s.text[i:end], s.next(end))
+		s.char = s.text[i:end]
+		s.paid = s.raw(s.char, s.next(end))
+		s.tokens += s.space() + s.paid
 	} else {
-		s.tokens += s.letters(s.text[i:end], s.next(end), isASCII, humps)
+		s.tokens += s.letters(s.text[i:end], end, isASCII, humps)
 	}
 	s.prev, s.spaces = int(s.text[end-1]), 0
 	return end
@@ -117,7 +128,8 @@ func (s *scan) next(end int) byte {
 func (s *scan) space() int { return min(s.spaces, 1) }
 
 // letters prices a word, and the last space before it.
-func (s *scan) letters(w []byte, after byte, isASCII bool, humps int) int {
+func (s *scan) letters(w []byte, end int, isASCII bool, humps int) int {
+	after := s.next(end)
 	flags := s.word(w)
 	isBare := flags&flagBare != 0
 	isWhole := flags == flagBare|flagSpaced
@@ -129,6 +141,11 @@ func (s *scan) letters(w []byte, after byte, isASCII bool, humps int) int {
 		return s.raw(w, after)
 	case s.spaces == 0 && isBare && (s.prev == -1 || s.prev == '\n') && (isWhole || !isTwice):
 		return 1
+	}
+	if tokens, ok := s.exact(w, end, isASCII, humps); ok {
+		return tokens
+	}
+	switch {
 	case !isASCII:
 		return s.space() + s.raw(w, after)
 	case humps > 0:

@@ -41,6 +41,9 @@ type parts struct {
 	runs    [maxRun + 1]bool // lengths of spaces that are one token
 	lengths []byte
 
+	merges            []byte
+	mergeCount, pairs int
+
 	hasPrefix bool     // SPM puts spaces before texts and behind marks
 	marks     []string // letters that are cut out of a text before it is merged
 }
@@ -66,6 +69,7 @@ func (p *parts) take(v *Vocabulary) error {
 	if err := p.takeMarks(v); err != nil {
 		return err
 	}
+	p.takeMerges(v, merger)
 	p.lengths = make([]byte, 0, 2*len(v.Tokens))
 	for i, token := range v.Tokens {
 		text, ok := v.text(i)
@@ -90,7 +94,7 @@ func (p *parts) takeMarks(v *Vocabulary) error {
 		p.ends[end>>3] |= 1 << (end & 7)
 	}
 	for i, token := range v.Tokens {
-		if !v.isType(i, tokenControl) && !v.isType(i, tokenUserDefined) {
+		if !v.isMark(i) {
 			continue
 		}
 		mark := strings.ReplaceAll(token, spaceMark, " ")
@@ -208,14 +212,14 @@ func (p *parts) table() (*Table, error) {
 		return nil, err
 	}
 	data := append(make([]byte, 0, fixedBytes+len(p.lengths)+len(slots)+len(blob)+sumBytes), magic...)
-	sizes := [...]int{int(p.flags), len(p.lengths) / 2, len(slots) / 4, len(blob), 0, 0, 0, 0}
+	sizes := [...]int{int(p.flags), len(p.lengths) / 2, len(slots) / 4, len(blob), 0, 0, 0, 0, p.mergeCount, p.pairs}
 	for _, size := range sizes {
 		data = binary.LittleEndian.AppendUint32(data, uint32(size)) //nolint:gosec // all are bounded
 	}
 	for spaces := range maxRun + 1 {
 		data = append(data, p.runPrice(spaces))
 	}
-	for _, part := range [][]byte{p.ends[:], p.cross, p.chars, p.lengths, slots, blob} {
+	for _, part := range [][]byte{p.ends[:], p.cross, p.chars, p.lengths, p.merges, slots, blob} {
 		data = append(data, part...)
 	}
 	return view(data), nil

@@ -78,5 +78,9 @@ func isWhole(data []byte) bool {
 		return false
 	}
 	number := func(i int) int { return int(binary.LittleEndian.Uint32(data[len(magic)+4*i:])) }
-	return len(body) == fixedBytes+2*number(1)+4*number(2)+number(3)
+	size := fixedBytes + 2*number(1) + 4*number(2) + number(3)
+	if number(0)&flagMerges != 0 {
+		size += byteIDs + 4*number(8) + 8*number(9)
+	}
+	return len(body) == size
 }

@@ -20,15 +20,21 @@ func (t *Table) setFraming(s *Show) {
 		f = plus(f, t.template(s.Vocabulary.withoutMarks(s.Template)))
 	}
 	if s.System != "" {
-		f.Base += f.SystemText * t.Bound([]byte(s.System))
+		f.Base += f.SystemText * t.own(s.System)
 	}
 	for _, m := range s.Messages {
-		f.Base += messageTokens + t.Bound([]byte(m.Content))
+		f.Base += messageTokens + t.own(m.Content)
 	}
 	t.Framing = Framing{
 		min(f.Base, maxFraming), min(f.Tools, maxFraming), min(f.PerMessage, maxFraming), f.SystemText,
 	}
 	t.putFraming()
+}
+
+// own bounds a text of the model's own.
+func (t *Table) own(text string) int {
+	budget := MergedBytes
+	return t.Bound([]byte(text), &budget)
 }
 
 // withoutMarks replaces the marks in a template, each of which is one token there, by
@@ -60,7 +66,7 @@ func (t *Table) template(text string) Framing {
 			return f
 		}
 	}
-	all := t.Bound([]byte(text))
+	all := t.own(text)
 	return Framing{all, 0, all, 1}
 }
 
@@ -241,7 +247,7 @@ func (w *walker) price(p place, text string) Framing {
 	if text == "" || p.inCalls {
 		return Framing{}
 	}
-	tokens := w.table.Bound([]byte(text))
+	tokens := w.table.own(text)
 	switch {
 	case p.inMessages:
 		return Framing{PerMessage: tokens}

@@ -18,6 +18,7 @@ import (
 //	cross   a bit for each byte before a lead byte: a token may straddle the two
 //	chars   a bit for each character that is a token
 //	lengths the bytes of each token, two bytes each
+//	merges  the token of each byte, what each merge makes, and a hash table of their pairs
 //	slots   places of words in the blob, by the hash of the word; 0 is empty
 //	blob    words: length, flags, bytes
 //	sum     a hash of all before it
@@ -29,11 +30,12 @@ const (
 	leadBytes   = 64
 	crossBytes  = 256 * leadBytes / 8
 	charsBytes  = (unicode.MaxRune + 1) / 8
-	headerBytes = len(magic) + 8*4
+	headerBytes = len(magic) + 10*4
 	runsBytes   = maxRun + 1
 	endsBytes   = 256 / 8
 	fixedBytes  = headerBytes + runsBytes + endsBytes + crossBytes + charsBytes
 	sumBytes    = 32
+	byteIDs     = 4 * 256
 )
 
 // Flags of a word.
@@ -47,6 +49,7 @@ const (
 	flagSPM = 1 << iota
 	flagWordPiece
 	flagUnknown // of no known tokenizer: what is not ASCII may cost six tokens a byte
+	flagMerges  // a word can be merged
 	flagWords   // there are words at all
 )
 
@@ -68,6 +71,7 @@ type Table struct {
 	cross   []byte
 	chars   []byte
 	lengths []byte
+	merges  merges
 	slots   []byte
 	blob    []byte
 	mask    uint32
@@ -96,6 +100,7 @@ func view(data []byte) *Table {
 	t.flags = uint32(next()) //nolint:gosec // it was one
 	tokens, slots, blob := next(), next(), next()
 	t.Framing = Framing{next(), next(), next(), next()}
+	into, pairs := next(), next()
 	at = headerBytes
 	part := func(size int) []byte {
 		at += size
@@ -103,7 +108,11 @@ func view(data []byte) *Table {
 	}
 	t.runs, t.ends = part(runsBytes), part(endsBytes)
 	t.cross, t.chars = part(crossBytes), part(charsBytes)
-	t.lengths, t.slots, t.blob = part(2*tokens), part(4*slots), part(blob)
+	t.lengths = part(2 * tokens)
+	if t.flags&flagMerges != 0 {
+		t.merges = merges{part(byteIDs), part(4 * into), part(8 * pairs)}
+	}
+	t.slots, t.blob = part(4*slots), part(blob)
 	t.mask = uint32(slots) - 1 //nolint:gosec // a power of two
 	return t
 }

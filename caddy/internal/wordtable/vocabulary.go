@@ -51,6 +51,7 @@ type Show struct {
 //nolint:tagliatelle // the names are those of a GGUF file
 type Vocabulary struct {
 	Kind   string    `json:"tokenizer.ggml.model"`
+	Cut    string    `json:"tokenizer.ggml.pre"` // how a text is cut before it is merged
 	Tokens []string  `json:"tokenizer.ggml.tokens"`
 	Types  []int     `json:"tokenizer.ggml.token_type"`
 	Merges []string  `json:"tokenizer.ggml.merges"`
@@ -137,6 +138,11 @@ func (v *Vocabulary) isType(i, kind int) bool {
 		return kind == tokenNormal
 	}
 	return v.Types[i] == kind
+}
+
+// isMark reports whether a token is cut out of a text before all else.
+func (v *Vocabulary) isMark(i int) bool {
+	return v.isType(i, tokenControl) || v.isType(i, tokenUserDefined)
 }
 
 // isText reports whether ordinary text can become this token.

@@ -62,10 +62,45 @@ func TestBound(t *testing.T) {
 		"itemItem": 8, "漢": 2, "字": 4, "漢字": 5, "a\x00hello": 6, "\xff": 4,
 		strings.Repeat("a", 100): 101,
 	} {
-		if got := table.Bound([]byte(text)); got != want {
+		if got := table.own(text); got != want {
 			t.Errorf("%q: want %d, got %d", text, want, got)
 		}
 	}
+}
+
+// TestMerged: where a tokenizer merges words by themselves, a word costs what its merges leave,
+// with the character before it or without, and cut at its capitals or not; but not behind an
+// apostrophe, before an accent, in several scripts, or once the budget is used up.
+func TestMerged(t *testing.T) {
+	v := bytePairs("hello", " hello", "wor", "ld", "üb")
+	v.Cut = "qwen2"
+	table := build(t, v)
+	for text, want := range map[string]int{
+		" world": 1 + 3, "world": 1 + 1 + 2, ".world": 1 + 1 + 2, " worldworld": 1 + 5, "\tworld": 1 + 1 + 2,
+		" worldHello": 1 + 1 + 2 + 5, " üb": 1 + 2, "'world": 1 + 1 + 5, " world'": 1 + 1 + 5 + 1,
+		" world\u0301": 1 + 1 + 5 + 2, " übхорошо": 1 + 2 + 12, " üb漢": 1 + 1 + 2 + 3, " übÜ": 1 + 1 + 2 + 2,
+		" " + strings.Repeat("world", 12): 1 + 1 + 24, " " + strings.Repeat("world", 13): 1 + 1 + 65,
+	} {
+		if got := table.own(text); got != want {
+			t.Errorf("%q: want %d, got %d", text, want, got)
+		}
+	}
+	budget := 9
+	equal(t, 1+3+6, table.Bound([]byte(" world world"), &budget), "a budget of one word")
+	equal(t, 4, budget, "what is left of it")
+	v.Cut = "another"
+	equal(t, 7, build(t, v).own(" world"), "a tokenizer that is not known")
+	v.Cut, v.Types = "qwen2", make([]int, len(v.Tokens))
+	for i := range v.Types {
+		v.Types[i] = tokenNormal
+	}
+	v.Tokens, v.Types = append(v.Tokens, "<a"), append(v.Types, tokenControl)
+	equal(t, 7, build(t, v).own(" world"), "a mark that ends within a word")
+	path := filepath.Join(t.TempDir(), "a.table")
+	must(t, table.Save(path))
+	again, err := Open(path)
+	must(t, err)
+	equal(t, 4, again.own(" world"), "from a file")
 }
 
 // TestHostile: of a vocabulary that can't be an honest one no word is believed, and every byte
@@ -105,7 +140,7 @@ func TestHostile(t *testing.T) {
 		if err == nil || table.HasWords() {
 			t.Errorf("%s: %v", name, err)
 		}
-		if got := table.Bound([]byte("hello hello")); got != 12 {
+		if got := table.own("hello hello"); got != 12 {
 			t.Errorf("%s: a text has the bound %d", name, got)
 		}
 	}
@@ -121,7 +156,7 @@ func TestUnreachable(t *testing.T) {
 		v.Types[i] = tokenNormal
 	}
 	table := build(t, v)
-	equal(t, 6, table.Bound([]byte("never")), "a word without merges")
+	equal(t, 6, table.own("never"), "a word without merges")
 	v.Types[len(v.Types)-1] = tokenControl
 	v.Tokens[len(v.Tokens)-1] = "lo"
 	for i, token := range v.Tokens[:len(v.Tokens)-1] {
@@ -129,7 +164,7 @@ func TestUnreachable(t *testing.T) {
 			v.Types[i] = tokenNormal
 		}
 	}
-	equal(t, 6, build(t, v).Bound([]byte("hello")), "a word with a mark in it")
+	equal(t, 6, build(t, v).own("hello"), "a word with a mark in it")
 }
 
 // TestUnknown: without any knowledge a byte beyond ASCII may cost six.
@@ -137,7 +172,7 @@ func TestUnknown(t *testing.T) {
 	equal(t, 1+2+18, Plain([]byte("ab漢")), "plain")
 	table, err := Build(&Show{Vocabulary: Vocabulary{Kind: "t5"}})
 	equal(t, false, err == nil, "an error")
-	equal(t, 1+2+18, table.Bound([]byte("ab漢")), "of t5")
+	equal(t, 1+2+18, table.own("ab漢"), "of t5")
 }
 
 // TestFile: a table that was saved gives the same bounds; a file that is not whole gives none.
@@ -157,7 +192,7 @@ func TestFile(t *testing.T) {
 	equal(t, table.Framing, again.Framing, "framing")
 	equal(t, 3, again.Framing.Base, "the system's text")
 	for _, text := range []string{"hello hello", " x", "", "\n"} {
-		equal(t, table.Bound([]byte(text)), again.Bound([]byte(text)), text)
+		equal(t, table.own(text), again.own(text), text)
 	}
 	equal(t, 5, again.TokenBytes(len(again.lengths)/2-2), "the bytes of hello")
 	equal(t, maxTokenBytes, again.TokenBytes(-1), "of no token")
@@ -239,11 +274,18 @@ func FuzzBound(f *testing.F) {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		got := table.Bound(text)
+		got := table.own(string(text))
 		if got < 1 || got > 1+3*len(text) {
 			t.Errorf("%q: %d", text, got)
 		}
 	})
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 func equal[T comparable](t testing.TB, want, got T, what string) {

@@ -43,7 +43,8 @@ func run() error {
 		if err = json.Unmarshal(lines.Bytes(), &text); err != nil {
 			return err
 		}
-		_, _ = fmt.Fprintln(out, table.Bound([]byte(text))) // Flush returns the error
+		budget := len(text)
+		_, _ = fmt.Fprintln(out, table.Bound([]byte(text), &budget)) // Flush returns the error
 		if err = out.Flush(); err != nil {
 			return err
 		}
