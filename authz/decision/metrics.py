@@ -12,6 +12,7 @@ from prometheus_client import Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from authz.backends.tables import Tables
 from authz.decision.refusals import Reason
 from authz.errors import LimiterUnavailable
 from authz.prometheus import add_process
@@ -79,6 +80,15 @@ class _Watch(Collector):
         )
         yield CounterMetricFamily(
             "gateway_rebuilds", "Tenants rebuilt after a loss of Redis.", value=verifier.rebuilder.rebuilt
+        )
+        untabled = Tables(verifier.settings.tables).untabled()
+        yield GaugeMetricFamily(
+            "gateway_untabled_models", "Models whose prompts count a token a byte.", value=len(untabled)
+        )
+        yield CounterMetricFamily(
+            "gateway_bound_exceeded",
+            "Answers that reported more input tokens than their bound.",
+            value=sum(model.exceeded for model in untabled),
         )
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from authz.accounts.keys import CreatedKey
+from authz.backends.tables import Tables
 from authz.decision.refusals import Reason
+from authz.settings import Settings
 from tests.authz.asking import Guard
 
 
@@ -58,6 +62,19 @@ async def test_standing_is_read_at_the_scrape(guard: Guard) -> None:
     assert 1 == found["gateway_limiter_up",]
     assert 1 == found["gateway_identities_cached",]
     assert 0 == found["gateway_rebuilds_total",]
+
+
+async def test_an_exceeded_bound_is_an_alarm(guard: Guard, settings: Settings) -> None:
+    """Models without a table, and answers that reported more than their bound, are counted by their files."""
+    tables = Tables(settings.tables)
+    while not tables.untabled():  # until the backend's two models are described
+        await asyncio.sleep(0.01)
+    first, second = tables.untabled()
+    (settings.tables / f"{first.digest}.exceeded").write_text("3\n")
+    (settings.tables / f"{second.digest}.table").touch()
+    found = await scrape(guard)
+    assert 1 == found["gateway_untabled_models",]
+    assert 3 == found["gateway_bound_exceeded_total",]
 
 
 async def test_no_client_text_becomes_a_label(guard: Guard, key: CreatedKey) -> None:
