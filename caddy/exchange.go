@@ -247,7 +247,7 @@ func (x *exchange) checkBound() {
 	}
 	for digest, bound := range x.request.prompt.bounds {
 		if digest != boundOfAny && x.usage.input.known && x.usage.input.n > bound {
-			process.tables.exceeded(digest, x.usage.input.n, bound)
+			process.tables.exceeded(digest, x.usage.input.n, bound, x.request.prompt)
 		}
 	}
 }

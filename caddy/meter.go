@@ -38,8 +38,10 @@ type meter struct {
 	fixed     int                // tokens of what stands around it
 	objects   int                // how often a template's part for each message is written
 	textBytes int
-	scratch   []byte
-	budget    int // bytes of words that may still be merged
+
+	beyondASCII int // bytes of text
+	scratch     []byte
+	budget      int // bytes of words that may still be merged
 }
 
 func newMeter(models []modelTable) meter { return meter{models: models, budget: wordtable.MergedBytes} }
@@ -91,6 +93,11 @@ func (m *meter) text(s []byte, how int) {
 		text = m.scratch
 	}
 	m.textBytes += len(text)
+	for _, b := range text {
+		if b >= utf8.RuneSelf {
+			m.beyondASCII++
+		}
+	}
 	switch how {
 	case asReadJSON:
 		m.fixed += 1 + escapes(text) + exponentInText*exponents(text)

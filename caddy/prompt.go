@@ -9,6 +9,7 @@ import (
 // prompt is what of a request a model would have to read.
 type prompt struct {
 	bytes    int // of text, decoded: what ratios are learned by
+	wide     int // of these bytes, beyond ASCII
 	images   int
 	messages int // also input items and prompts
 	tools    int
@@ -39,7 +40,7 @@ func countPrompt(body []byte, members []jsonstream.Member, kind api, models []mo
 	for _, m := range members {
 		p.member(body[m.Value:m.End], string(m.Name))
 	}
-	p.bytes = p.textBytes
+	p.bytes, p.wide = p.textBytes, p.beyondASCII
 	p.bounds = p.result(p.tools)
 	return p.prompt
 }

@@ -261,14 +261,17 @@ func (t *tables) fail(path string, why error, log *zap.Logger) {
 }
 
 // exceeded drops the table of a model whose answer reported more tokens than its bound: some
-// text costs more than we know. Until the file of the count is removed, each byte counts.
-func (t *tables) exceeded(digest string, reported, bound int64) {
+// text costs more than we know. The log names its kind, never the text. Until the file of the
+// count is removed, each byte counts.
+func (t *tables) exceeded(digest string, reported, bound int64, of prompt) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	path := filepath.Join(t.dir, digest)
 	count := strconv.Itoa(readExceeded(path)+1) + "\n"
 	t.log.Error("bound_exceeded", zap.String("digest", digest), zap.Int64("reported", reported),
-		zap.Int64("bound", bound), zap.NamedError("uncounted", os.WriteFile(path+exceededSuffix, []byte(count), 0o600)))
+		zap.Int64("bound", bound), zap.Int("prompt_bytes", of.bytes), zap.Int("beyond_ascii", of.wide),
+		zap.Int("messages", of.messages), zap.Int("tools", of.tools),
+		zap.NamedError("uncounted", os.WriteFile(path+exceededSuffix, []byte(count), 0o600)))
 	set := t.current.Load()
 	if set == nil || set.tables[digest] == nil {
 		return

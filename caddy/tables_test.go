@@ -2,9 +2,12 @@ package gateway
 
 import (
 	"encoding/json"
+	"fmt"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"go.uber.org/zap"
@@ -144,4 +147,36 @@ func TestExceeded(t *testing.T) {
 	again, _ := newTables(t, dir)
 	again.look()
 	equal(t, tight+50, wordBound(t, again, "toy", digestA), "after a restart")
+}
+
+// TestRealCaddyUsesTables: a Caddy that runs notices a model that authz describes, sends its
+// bound in the Ask and writes it into the record, and drops the words once an answer reports
+// more than its bound.
+func TestRealCaddyUsesTables(t *testing.T) {
+	s := newStack(t, freeAddr(t))
+	dir := filepath.Join(s.dir, "tables of words")
+	must(t, os.Mkdir(dir, 0o700))
+	s.run(t, "GATEWAY_TABLES="+dir)
+	defer s.stop()
+	var reported atomic.Int64
+	s.upstream.set(t, func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = fmt.Fprintf(w, `{"done":true,"prompt_eval_count":%d,"eval_count":1}`+"\n", reported.Load())
+	})
+	bound := func() int64 {
+		s.post(t, "/api/generate", `{"model":"TOY","stream":false,"prompt":"`+strings.Repeat(" hello", 100)+`"}`)
+		return s.authz.last(t).Bounds[digestA]
+	}
+	equal(t, 0, bound(), "the bound before")
+	describe(t, dir, map[string][]string{"toy:latest": {digestA}}, map[string]any{digestA: description(t)})
+	const words = baseTokens + objectTokens + 1
+	eventually(t, "the table is used", func() bool { return bound() == words+100 })
+	reported.Store(1000)
+	eventually(t, "the words are dropped", func() bool { return bound() == words+600 })
+	eventually(t, "the record has the bound and the table", func() bool {
+		text, err := os.ReadFile(s.path("journal/journal.log"))
+		return err == nil && strings.Contains(string(text), `"bound":205,"table":"`+digestA+`"`)
+	})
+	equal(t, true, readExceeded(filepath.Join(dir, digestA)) > 0, "the count")
+	equal(t, true, strings.Contains(s.stderr.String(), "bound_exceeded"), "the alarm")
 }
