@@ -1,4 +1,4 @@
-"""What really runs and what was really used, whatever Redis believes: L3 and L4 are about this."""
+"""The requests that really run and the tokens really used, by which L3 and L4 are judged."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ GRANT_AGE = timedelta(seconds=2)
 
 @define
 class Truth:
-    """Which requests have gone upstream, and which of them have ended there."""
+    """The requests that went upstream, and those of them that have ended there."""
 
     desk: Desk
     started: set[UUID] = field(factory=set)
     ended: set[UUID] = field(factory=set)
 
     def running(self) -> list[UUID]:
-        """What has an open row."""
+        """Return the requests with an open row."""
         return [id_ for id_ in self.desk.admitted if id_ in self.started and id_ not in self.desk.ledger]
 
     def live(self) -> list[UUID]:
-        """What runs, or may still start because its Grant is young."""
+        """Return the requests that run, or may still start because their Grant is young."""
         return [
             id_
             for id_, row in self.desk.admitted.items()
@@ -40,9 +40,9 @@ class Truth:
         row = self.desk.admitted[id_]
         return row.reserved_input + row.reserved_output
 
-    def check(self, ask: Admission, untold: Iterable[Publication]) -> None:
+    def check(self, ask: Admission, unpublished: Iterable[Publication]) -> None:
         """Nothing that was just admitted breaks a ceiling of its tenant or its key."""
-        overrun = self._overrun(untold)
+        overrun = self._overrun(unpublished)
         row = self.desk.admitted[ask.request_id]
         for scope, limits in ((self.desk.tenant, ask.tenant_limits), (ask.key, ask.key_limits)):
             for limit, day, month in _budgets(limits, row):
@@ -52,7 +52,7 @@ class Truth:
             assert limits.concurrency is None or running <= limits.concurrency, "L4: more run than slots"
 
     def _promised(self, scope: UUID, day: date | None, month: date | None) -> int:
-        """What was used and what may still be, in one window."""
+        """Return the tokens that were used, or may still be, in one window."""
         live = set(self.live())
         return sum(
             self.desk.ledger.get(id_, self.reserved(id_) if id_ in live else 0)
@@ -60,9 +60,9 @@ class Truth:
             if scope in (self.desk.tenant, row.key) and day in (None, row.day) and month in (None, row.month)
         )
 
-    def _overrun(self, untold: Iterable[Publication]) -> int:
-        """What requests without a budget used beyond their estimate, and Redis does not know of yet."""
-        ids = {closed.request_id for told in untold for closed in told.closed}
+    def _overrun(self, unpublished: Iterable[Publication]) -> int:
+        """Return the tokens used beyond an estimate without a budget, of which Redis does not know yet."""
+        ids = {closed.request_id for publication in unpublished for closed in publication.closed}
         return sum(max(0, self.desk.ledger[id_] - self.reserved(id_)) for id_ in ids)
 
     def _running_now(self, scope: UUID) -> int:

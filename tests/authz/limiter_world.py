@@ -31,7 +31,7 @@ class Snapshot:
 
 @define
 class World:
-    """What really is; `desk` is Postgres, `oracle` what Redis should hold, `truth` what runs upstream."""
+    """All state: `desk` is Postgres, `oracle` what Redis should hold, `truth` what runs upstream."""
 
     server: embedded.Server
     desk: Desk
@@ -41,8 +41,8 @@ class World:
     mark: str = ""
     marks: list[Lost] = field(factory=list)
     readings: list[Reading] = field(factory=list)
-    untold: list[Publication] = field(factory=list)
-    told: list[Publication] = field(factory=list)
+    unpublished: list[Publication] = field(factory=list)
+    published: list[Publication] = field(factory=list)
     asks: dict[UUID, Admission] = field(factory=dict)
 
     @classmethod
@@ -89,12 +89,12 @@ class World:
         row = None if is_held else self.desk.admitted.pop(ask.request_id, None)
         decision = await self.desk.admit(ask, limiter=(self.desk.limiter, *self.desk.others)[process])
         self.asks[ask.request_id] = ask
-        assert said(decision) in expected
+        assert summary(decision) in expected
         if isinstance(decision, Admitted) and not is_held:
             assert ask.request_id not in self.oracle.tombstones, "L2: a closed id is admitted"
             assert not self.oracle.is_lost, "L6: admitted before the rebuild"
             self.oracle.admit(ask, decision, self.now_us)
-            self.truth.check(ask, self.untold)
+            self.truth.check(ask, self.unpublished)
             return decision
         assert before == await self.desk.content(), "L1, L2: no new admission, yet a key has changed"
         if row is not None:
@@ -109,14 +109,14 @@ class World:
             if not (ask.tenant_limits.has_budget or ask.key_limits.has_budget):
                 most *= 2  # nothing but an estimate was reserved
             used[id_] = most * share // 100 if id_ in self.truth.started else 0
-        self.untold.append(self.desk.commit(used))
+        self.unpublished.append(self.desk.commit(used))
 
-    async def settle(self, told: Publication) -> None:
+    async def settle(self, publication: Publication) -> None:
         """Update Redis, and the oracle."""
-        await self.desk.publish(told)
-        for closed in told.closed:
+        await self.desk.publish(publication)
+        for closed in publication.closed:
             self.oracle.close(closed.request_id, closed.tokens, self.now_us)
-        for total in told.totals:
+        for total in publication.totals:
             self.oracle.raise_total(total)
         self.oracle.bury(self.now_us)
 
@@ -166,7 +166,7 @@ class World:
         self.oracle.is_lost = True
 
     async def notice(self) -> None:
-        """Somebody looks for a loss; only the first to find one leaves a mark."""
+        """Look for a loss; only the first to find one leaves a mark."""
         before = await self.desk.content()
         found = await self.desk.limiter.notice(self.desk.tenant)
         assert self.oracle.is_lost is (found is not None)
@@ -177,7 +177,7 @@ class World:
             self.marks.append(found)
 
     def read(self, lost: Lost) -> None:
-        """A worker reads Postgres once 2 s have passed since a mark, which may be gone by now."""
+        """A worker reads Postgres once 2 s have passed since a mark, which may be cleared by now."""
         if self.desk.now > lost.marked_at + 2 * SECOND:
             self.readings.append(self.desk.read(lost, ran=self.truth.running()))
 
@@ -193,7 +193,7 @@ class World:
             assert before == await self.desk.content()
 
     async def come_to_rest(self) -> None:
-        """L4, B3: with all told and every deadline passed, nothing is left but the ledger's totals."""
+        """L4, B3: with all published and every deadline passed, nothing is left but the ledger's totals."""
         desk = self.desk
         if self.oracle.is_lost:
             lost = await desk.limiter.notice(desk.tenant)
@@ -201,8 +201,8 @@ class World:
             desk.now = max(desk.now, lost.marked_at)
             desk.pass_time(3 * SECOND)
             assert await desk.limiter.rebuild(desk.read(lost, ran=self.truth.running()))
-        for told in self.untold:
-            await desk.publish(told)
+        for publication in self.unpublished:
+            await desk.publish(publication)
         desk.pass_time(timedelta(days=1, seconds=DEADLINE_S + 62))
         overdue = await desk.limiter.overdue(desk.tenant, desk.now)
         assert set(self.truth.running()) <= {row.request_id for row in overdue}
@@ -220,7 +220,7 @@ class World:
                 assert total.used == await self.desk.field(f"u:{name}:{keyspace.window(period, start)}")
 
 
-def said(decision: Decision) -> Answer:
+def summary(decision: Decision) -> Answer:
     """An answer as the oracle gives it."""
     if isinstance(decision, Admitted):
         return decision.input, decision.output

@@ -115,7 +115,7 @@ class Desk:
         return ask.request_id
 
     def commit(self, used: dict[UUID, int]) -> Publication:
-        """Bill requests, once each, as Postgres would; returns what Redis is to be told."""
+        """Bill requests, once each, as Postgres would; returns what Redis has to be given."""
         raised = set()
         for request_id, tokens in used.items():
             if request_id in self.ledger:
@@ -131,15 +131,15 @@ class Desk:
         closed = tuple(Closed(id_, self.admitted[id_].key, tokens) for id_, tokens in used.items())
         return Publication(closed, tuple(self.totals[window] for window in sorted(raised, key=str)))
 
-    async def publish(self, told: Publication) -> None:
-        """Tell Redis."""
-        await self.limiter.settle(self.tenant, told.closed, told.totals)
+    async def publish(self, publication: Publication) -> None:
+        """Publish to Redis."""
+        await self.limiter.settle(self.tenant, publication.closed, publication.totals)
 
     async def settle(self, used: dict[UUID, int]) -> Publication:
-        """Bill requests and tell Redis."""
-        told = self.commit(used)
-        await self.publish(told)
-        return told
+        """Bill requests and publish them to Redis."""
+        publication = self.commit(used)
+        await self.publish(publication)
+        return publication
 
     def read(self, lost: Lost, *, ran: Iterable[UUID] | None = None) -> Reading:
         """One snapshot of Postgres; only what ran has an open row."""

@@ -25,7 +25,7 @@ LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 LATER = datetime(2199, 1, 1, tzinfo=UTC)
 
 
-async def test_changes_are_told_with_old_and_new(session: Session, key: CreatedKey) -> None:
+async def test_changes_are_listed_with_old_and_new(session: Session, key: CreatedKey) -> None:
     """Each change is one event: actor, action, subject, old and new value."""
     await set_key_state(session, key.prefix, "disabled")
     events = await audit(session, since=LONG_AGO)
@@ -58,7 +58,9 @@ async def test_refusals_stand_between_changes(session: Session, book: Book, owne
     } == event.new
 
 
-async def test_counted_refusals_are_told_by_the_minute(session: Session, book: Book, owner: Identity) -> None:
+async def test_counted_refusals_are_listed_by_the_minute(
+    session: Session, book: Book, owner: Identity
+) -> None:
     """Counted refusals are one event a minute: by source if no key is known, else by key."""
     minute = datetime(2026, 11, 25, 12, tzinfo=UTC)
     await book.store.add_refusals(
@@ -68,13 +70,13 @@ async def test_counted_refusals_are_told_by_the_minute(session: Session, book: B
         ]
     )
     events = await audit(session, since=minute + timedelta(seconds=30))
-    told = {
+    listed = {
         (event.at, event.actor, event.key, event.new["reason"], event.new["refusals"]) for event in events[:2]
     }
     assert {
         (minute, "2001:db8::/64", None, "key_missing", 7),
         (minute, "many", "first", "rate_limited", 9),
-    } == told
+    } == listed
 
 
 async def test_an_audit_can_be_of_one(session: Session, book: Book, owner: Identity) -> None:
@@ -115,10 +117,10 @@ async def test_an_audit_has_no_secret(session: Session, key: CreatedKey) -> None
     """C3: of a key only its public handle is listed, whatever was done with it."""
     rotated = await rotate_key(session, key.prefix, grace_ends=datetime.now(UTC))
     await set_key_state(session, rotated.prefix, "revoked")
-    told = msgspec.json.encode([asdict(event) for event in await audit(session, since=LONG_AGO)]).decode()
-    assert rotated.prefix in told
+    listed = msgspec.json.encode([asdict(event) for event in await audit(session, since=LONG_AGO)]).decode()
+    assert rotated.prefix in listed
     for made in (key, rotated):
-        assert made.key[len(made.prefix) : -6] not in told
+        assert made.key[len(made.prefix) : -6] not in listed
 
 
 @pytest.mark.usefixtures("outside", "key")

@@ -55,7 +55,7 @@ async def is_back(limiter: Limiter) -> bool:
     return True
 
 
-async def is_gone(limiter: Limiter) -> bool:
+async def is_disconnected(limiter: Limiter) -> bool:
     """The opposite."""
     return not await is_back(limiter)
 
@@ -71,7 +71,7 @@ async def pid_of(url: str) -> int:
         return int((await redis.info("server"))["process_id"])
 
 
-async def test_answers_come_to_whom_they_belong(limiter: Limiter) -> None:
+async def test_each_caller_gets_its_own_answer(limiter: Limiter) -> None:
     """A thousand callers at once, some of which leave early, each get the answer to their own command."""
 
     async def echo(number: int) -> int:
@@ -122,7 +122,7 @@ async def test_forgotten_scripts_are_sent_again(limiter: Limiter, redis_url: str
 async def test_dead_redis_costs_nothing(server: embedded.Server, own: Limiter) -> None:
     """Once a connection is known to be dead, a refused call takes less than a millisecond, with a reason."""
     server.kill()
-    await until(lambda: is_gone(own))
+    await until(lambda: is_disconnected(own))
     began = time.perf_counter()
     for _ in range(100):
         with pytest.raises(LimiterUnavailable, match="check that it runs"):
@@ -160,7 +160,7 @@ async def test_hung_redis_is_given_up(
     assert b"PONG" == await link_of(own).send("PING")
 
 
-async def test_caller_that_leaves_during_a_hang_hurts_nobody(server: embedded.Server, own: Limiter) -> None:
+async def test_caller_that_leaves_during_a_hang_harms_no_other(server: embedded.Server, own: Limiter) -> None:
     """A caller cancelled while Redis hangs takes no answer away from those who stayed."""
     pid = await pid_of(server.url)
     os.kill(pid, signal.SIGSTOP)
@@ -175,7 +175,7 @@ async def test_link_kept_across_a_death_fails(server: embedded.Server, own: Limi
     """A command on a connection that died in the meantime fails at once instead of waiting without end."""
     link = link_of(own)
     server.kill()
-    await until(lambda: is_gone(own))
+    await until(lambda: is_disconnected(own))
     with pytest.raises(LimiterUnavailable, match="did not answer"):
         await link.send("PING")
 
@@ -187,7 +187,7 @@ async def test_reconnects_to_a_new_run(server: embedded.Server, own: Limiter) ->
         await desk.open()
         first = own.ready()
         server.kill()
-        await until(lambda: is_gone(own))
+        await until(lambda: is_disconnected(own))
         server.start()
         await until(lambda: is_back(own))
         assert first != own.ready()
@@ -208,7 +208,7 @@ async def test_replica_is_refused(server: embedded.Server, own: Limiter) -> None
         await redis.replicaof("127.0.0.1", "9")
     with pytest.raises(LimiterUnavailable, match=r"(?i)read ?only"):
         await own.create(uuid4(), 1)
-    await until(lambda: is_gone(own))
+    await until(lambda: is_disconnected(own))
     with pytest.raises(LimiterUnavailable, match="point REDIS_URL at its master"):
         await Limiter.connect(server.url)
 
@@ -248,7 +248,7 @@ async def test_absent_redis_is_one_sentence(tmp_path: Path) -> None:
         await Limiter.connect(f"unix://{tmp_path}/none.sock")
 
 
-async def test_close_lets_nobody_wait(server: embedded.Server) -> None:
+async def test_close_lets_no_caller_wait(server: embedded.Server) -> None:
     """Closing fails whoever waits, and whoever comes later."""
     limiter = await Limiter.connect(server.url)
     pid = await pid_of(server.url)

@@ -101,7 +101,7 @@ async def test_closed_id_stays_closed(desk: Desk) -> None:
 
 @pytest.mark.parametrize("ahead_s", [-59, 0, 59])
 async def test_tombstone_outlives_its_id(desk: Desk, ahead_s: int) -> None:
-    """L2: however far the id's clock is off, its tombstone is gone only when its age refuses it."""
+    """L2: however far the id's clock is off, its tombstone ends only when its age refuses it."""
     await desk.open()
     ask = desk.ask(age=-ahead_s * SECOND)
     await desk.admit(ask)

@@ -78,7 +78,7 @@ async def test_show_limits(guard: Guard, session: Session, key: CreatedKey) -> N
 
 
 async def test_show_limits_shows_restrictions(session: Session, key: CreatedKey) -> None:
-    """What restricts a key is shown with its limits, but no revoked key is."""
+    """Restrictions of a key are shown with its limits; a revoked key is not shown."""
     scope = Scope(("demo*",), ("127.0.0.0/8",), datetime(2199, 1, 1, tzinfo=UTC), 50)
     bound = await create_key(session, tenant="acme", name="bound", scope=scope)
     ended = await create_key(session, tenant="acme", name="ended", scope=scope)

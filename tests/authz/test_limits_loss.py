@@ -27,7 +27,7 @@ async def desk(limiter: Limiter, redis_url: str) -> AsyncIterator[Desk]:
 async def test_rebuild_replaces_what_was_held(desk: Desk) -> None:
     """L4: reservations and slots that came with a snapshot are dropped: only open rows are held again."""
     await desk.open()
-    gone, running = await desk.reserve(), await desk.reserve()
+    forgotten, running = await desk.reserve(), await desk.reserve()
     await desk.redis.hset(f"nz:{{{desk.tenant}}}", "epoch", "another run")
     lost = await desk.limiter.notice(desk.tenant)
     assert lost is not None
@@ -35,7 +35,7 @@ async def test_rebuild_replaces_what_was_held(desk: Desk) -> None:
     for zset in ("open", "slots", f"slots:{desk.key}"):
         ids = await desk.redis.zrange(f"nz:{{{desk.tenant}}}:{zset}", 0, -1)
         assert [str(running)] == [id_.decode() for id_ in ids]
-    assert not await desk.redis.hexists(f"nz:{{{desk.tenant}}}:held", str(gone))
+    assert not await desk.redis.hexists(f"nz:{{{desk.tenant}}}:held", str(forgotten))
     assert 20 == await desk.field(f"h:{desk.key}:t")
 
 
@@ -102,7 +102,7 @@ async def test_restored_mark_ends_no_loss(desk: Desk) -> None:
 
 
 async def test_creating_ends_what_looked_like_a_loss(desk: Desk) -> None:
-    """L6: somebody may look for a tenant before it is published; no mark of that is left."""
+    """L6: a process may look for a tenant before it is published; no mark of that is left."""
     assert await desk.limiter.notice(desk.tenant) is not None
     await desk.open()
     assert await desk.limiter.notice(desk.tenant) is None

@@ -96,27 +96,27 @@ class Ceilings(RuleBasedStateMachine):
         self.run(self.world.decide(asks[pick % len(asks)], process))
 
     @precondition(lambda self: self.world.truth.live())
-    @rule(picks=st.lists(PICK, min_size=1, max_size=3), share=st.integers(0, 100), is_told=st.booleans())
-    def end(self, picks: list[int], share: int, *, is_told: bool) -> None:
+    @rule(picks=st.lists(PICK, min_size=1, max_size=3), share=st.integers(0, 100), is_published=st.booleans())
+    def end(self, picks: list[int], share: int, *, is_published: bool) -> None:
         """Requests end and are billed; Redis is updated now or later."""
         live = self.world.truth.live()
         self.world.end({live[pick % len(live)] for pick in picks}, share)
-        if is_told:
-            self.tell(-1)
+        if is_published:
+            self.publish(-1)
 
-    @precondition(lambda self: self.world.untold)
+    @precondition(lambda self: self.world.unpublished)
     @rule(pick=PICK)
-    def tell(self, pick: int) -> None:
+    def publish(self, pick: int) -> None:
         """One of the settlements that wait, in any order."""
-        told = self.world.untold.pop(pick % len(self.world.untold))
-        self.world.told.append(told)
-        self.run(self.world.settle(told))
+        publication = self.world.unpublished.pop(pick % len(self.world.unpublished))
+        self.world.published.append(publication)
+        self.run(self.world.settle(publication))
 
-    @precondition(lambda self: self.world.told)
+    @precondition(lambda self: self.world.published)
     @rule(pick=PICK)
-    def tell_again(self, pick: int) -> None:
+    def publish_again(self, pick: int) -> None:
         """Repeat a settlement that Redis has already."""
-        self.run(self.world.settle(self.world.told[pick % len(self.world.told)]))
+        self.run(self.world.settle(self.world.published[pick % len(self.world.published)]))
 
     @precondition(lambda self: self.world.truth.live())
     @rule(pick=PICK)

@@ -129,7 +129,7 @@ async def test_wait_suffices_behind_a_clock_that_stepped_back(desk: Desk) -> Non
     assert isinstance(await desk.admit(), Admitted)
 
 
-async def test_clock_that_steps_back_locks_nobody_out(desk: Desk) -> None:
+async def test_clock_that_steps_back_locks_no_key_out(desk: Desk) -> None:
     """Buckets wait at most a minute for a clock that stepped back, and no other key suffers for it."""
     limits = Limits(requests_per_minute=1)
     await desk.open(Limits(), limits, limits)

@@ -96,8 +96,8 @@ async def test_settle_is_idempotent(desk: Desk) -> None:
     first = await desk.settle({await desk.reserve(): 7})
     second = await desk.settle({await desk.reserve(): 8})
     before = await desk.content()
-    for told in (second, first, first):
-        await desk.publish(told)
+    for publication in (second, first, first):
+        await desk.publish(publication)
     assert before == await desk.content()
     assert 15 == await desk.field("u:t:t")
 
@@ -106,9 +106,9 @@ async def test_settlement_of_thousands(desk: Desk) -> None:
     """A settlement of any size goes through: thousands of requests of hundreds of keys and windows."""
     await desk.open()
     ids = [await desk.reserve() for _ in range(1201)]
-    told = desk.commit(dict.fromkeys(ids, 2))
+    publication = desk.commit(dict.fromkeys(ids, 2))
     many = tuple(Total(id_, Period.DAY, date(2026, 11, 25), 1, 1) for id_ in ids)
-    await desk.limiter.settle(desk.tenant, told.closed, (*told.totals, *many))
+    await desk.limiter.settle(desk.tenant, publication.closed, (*publication.totals, *many))
     assert (0, 2402) == (await desk.field("h:t:t"), await desk.field("u:t:t"))
     assert 1 == await desk.field(f"u:{ids[-1]}:d:2026-11-25")
     assert () == await desk.limiter.overdue(desk.tenant, desk.now + DAY)
@@ -139,7 +139,7 @@ async def test_totals_rise_without_an_epoch(desk: Desk) -> None:
 
 
 async def test_old_windows_are_forgotten(desk: Desk) -> None:
-    """Counters of days and months gone by do not pile up; what can still pay, and totals, stay."""
+    """Counters of past days and months do not pile up; what can still pay, and totals, stay."""
     await desk.open()
     for _ in range(60):
         await desk.settle({await desk.reserve(): 1})
@@ -160,7 +160,7 @@ async def test_pruning_trusts_no_date_alone(desk: Desk) -> None:
     assert 5 == await desk.field("u:t:d:2026-11-25")
 
 
-async def test_standing_tells_what_admit_sees(desk: Desk) -> None:
+async def test_standing_is_what_admit_sees(desk: Desk) -> None:
     """The limits that are shown are what the next admission is measured by."""
     limits = Limits(requests_per_minute=6, tokens_per_minute=120, tokens_per_day=100)
     await desk.open(limits, limits)

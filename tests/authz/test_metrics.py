@@ -55,7 +55,7 @@ async def test_what_never_happened_is_zero(guard: Guard) -> None:
 
 
 async def test_standing_is_read_at_the_scrape(guard: Guard) -> None:
-    """Backends, Redis and the cache are told as they are at that moment."""
+    """Backends, Redis and the cache are shown as they are at that moment."""
     await guard.ask()
     found = await scrape(guard)
     assert 1 == found["gateway_backend_up", "default"]
@@ -81,4 +81,4 @@ async def test_no_client_text_becomes_a_label(guard: Guard, key: CreatedKey) -> 
     """C3: nothing that a client sent is in the metrics, neither its key nor its model nor its address."""
     await guard.ask(model="a-model-of-a-client", ip="203.0.113.77")
     text = (await guard._client.get("/metrics")).text
-    assert not [told for told in (key.key[:11], "a-model-of-a-client", "203.0.113.77") if told in text]
+    assert not [shown for shown in (key.key[:11], "a-model-of-a-client", "203.0.113.77") if shown in text]

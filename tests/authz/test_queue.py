@@ -61,7 +61,7 @@ async def _settle() -> None:
 
 
 async def test_a_free_slot_is_taken_at_once() -> None:
-    """Nobody waits who need not."""
+    """A request that need not wait does not."""
     queue, slots = Queue(wait_s=1, now_s=Clock()), Slots(free=1)
     assert ADMITTED == await queue.decide(KEY, slots.attempt("a"), _stays)
     assert ["a"] == slots.asked
@@ -98,10 +98,10 @@ async def test_a_client_that_leaves_makes_room() -> None:
     slots, left = Slots(), asyncio.Event()
     queue = Queue(wait_s=10, now_s=Clock())
 
-    async def gone() -> None:
+    async def leaves() -> None:
         await left.wait()
 
-    first = asyncio.create_task(queue.decide(KEY, slots.attempt("a"), gone))
+    first = asyncio.create_task(queue.decide(KEY, slots.attempt("a"), leaves))
     await _settle()
     second = asyncio.create_task(queue.decide(KEY, slots.attempt("b"), _stays))
     await _settle()
@@ -113,7 +113,7 @@ async def test_a_client_that_leaves_makes_room() -> None:
     assert 1 >= slots.free
 
 
-async def test_nobody_waits_for_ever() -> None:
+async def test_every_wait_ends() -> None:
     """After the wait the last refusal is the answer."""
     clock, slots = Clock(), Slots()
     queue = Queue(wait_s=1, now_s=clock)
@@ -140,15 +140,15 @@ async def test_a_long_line_is_refused_at_once() -> None:
 
 
 async def test_retry_grows_while_refused() -> None:
-    """A refused client is told 1 s, then 2, then 4, and 1 again once its key was admitted."""
+    """A refused client is asked to wait 1 s, then 2, then 4, and 1 again once its key was admitted."""
     clock, slots = Clock(), Slots()
     queue = Queue(wait_s=0, now_s=clock)
-    told = []
+    waits = []
     for now_s in (0, 0.5, 1, 2.9, 3, 60):
         clock.now_s = now_s
         assert FULL == await queue.decide(KEY, slots.attempt("a"), _stays)
-        told.append(queue.retry_s(KEY))
-    assert [1, 1, 2, 2, 4, 4] == told
+        waits.append(queue.retry_s(KEY))
+    assert [1, 1, 2, 2, 4, 4] == waits
     slots.free = 1
     assert ADMITTED == await queue.decide(KEY, slots.attempt("a"), _stays)
     assert 1 == queue.retry_s(KEY)

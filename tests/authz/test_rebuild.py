@@ -116,7 +116,7 @@ async def finish(rebuilder: Rebuilder) -> None:
         await asyncio.sleep(0.001)
 
 
-async def test_nobody_is_admitted_before(loss: Loss) -> None:
+async def test_no_request_is_admitted_before(loss: Loss) -> None:
     """L6: after a flush every admission is refused until the hash is rebuilt, then they go on."""
     await loss.read_to_the_end(*NODES)
     assert isinstance(await loss.admit(), Admitted)

@@ -54,7 +54,7 @@ def test_one_sentence_that_says_what_to_do(reason: Reason) -> None:
 
 @pytest.mark.parametrize("dialect", Dialect)
 def test_all_401_are_one(dialect: Dialect) -> None:
-    """Whoever lacks the secret can't tell a wrong key from a revoked one."""
+    """Without the secret a wrong key and a revoked one look alike."""
     answers = {json.dumps(_error(reason, dialect)) for reason in UNAUTHENTICATED}
     assert 1 == len(answers)
     assert 8 > len(UNAUTHENTICATED) > 4

@@ -61,7 +61,7 @@ def test_other_spellings_are_unknown(path: str) -> None:
     ],
 )
 def test_mutations(path: str) -> None:
-    """G3: what changes models or accounts is told from what merely does not exist, and is no route."""
+    """G3: what changes models or accounts is refused unlike what merely does not exist, and is no route."""
     assert Unknown(Dialect.OLLAMA, is_mutation=True) == routes.find(path)
 
 

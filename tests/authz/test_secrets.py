@@ -18,8 +18,8 @@ PEPPER = Pepper(b"p" * 32)
 
 
 def _minted() -> secrets.Minted:
-    letters = itertools.cycle("aB3dE6gH9j")
-    return mint(PEPPER, lambda _: next(letters))
+    characters = itertools.cycle("aB3dE6gH9j")
+    return mint(PEPPER, lambda _: next(characters))
 
 
 def test_form() -> None:
@@ -41,7 +41,7 @@ def test_any_changed_character_is_noticed(position: int, other: str) -> None:
 
 @given(st.text(max_size=60))
 def test_other_texts_are_no_secrets(text: str) -> None:
-    """Whatever else is sent is told from a secret without an exception."""
+    """Anything else that is sent is recognized as no secret, without an exception."""
     assert not secrets.is_well_formed(text)
 
 

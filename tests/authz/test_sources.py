@@ -41,7 +41,7 @@ def test_sources(ip: str, expected: list[str]) -> None:
 
 
 def test_another_64_of_a_site_does_not_begin_anew() -> None:
-    """Who rotates through the /64s of one /48 is slowed down after four sources' worth of wrong keys."""
+    """Rotating through the /64s of one /48 is slowed down after four sources' worth of wrong keys."""
     counted = Sources(now_s=Clock())
     tried = 0
     while counted.may_try(f"2001:db8:1:{tried:x}::1"):
