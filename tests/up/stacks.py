@@ -74,9 +74,9 @@ class Stack:
         port = ("--port", str(self.port))
         done = self.run("up", *port, "--detach", "--json", *backend, *arguments, **environ)
         assert done.returncode == 0, done.stderr
-        said: dict[str, Any] = json.loads(done.stdout)
-        self.key = said["key"] or self.key
-        return said
+        answer: dict[str, Any] = json.loads(done.stdout)
+        self.key = answer["key"] or self.key
+        return answer
 
     def refusal(self, *arguments: str, **environ: str) -> str:
         """Try to bring it up in vain; returns the one line that says why."""
@@ -88,8 +88,8 @@ class Stack:
 
     def status(self) -> dict[str, Any]:
         """Return the facts of `status --json`."""
-        said: dict[str, Any] = json.loads(self.run("status", "--json").stdout)
-        return said
+        answer: dict[str, Any] = json.loads(self.run("status", "--json").stdout)
+        return answer
 
     def facts(self) -> dict[str, Any]:
         """Return the facts that the supervisor has recorded."""

@@ -73,7 +73,7 @@ def test_state_folder_of_another_version(stack: Stack) -> None:
 
 
 def test_folder_of_something_else(stack: Stack) -> None:
-    """A folder with other things in it is nobody's state folder."""
+    """A folder with other things in it is no state folder."""
     stack.state.mkdir()
     (stack.state / "thesis.tex").touch()
 

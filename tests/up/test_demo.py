@@ -22,13 +22,13 @@ from tests.backend.serving import served
 from tests.up.stacks import answers, free_port, until
 
 ASKED: Final[Any] = [{"role": "user", "content": "one two three"}]
-SAID: Final = "Hello from the demo"
+TEXT: Final = "Hello from the demo"
 PROMPT_BYTES: Final = 1_000_000
 
 
 async def greet_at_once(call: Call) -> AsyncGenerator[str, None]:
     """Say four words without a pause."""
-    for index, word in enumerate(() if call.is_embedding else SAID.split()):
+    for index, word in enumerate(() if call.is_embedding else TEXT.split()):
         yield f" {word}" if index else word
 
 
@@ -45,7 +45,7 @@ def test_ollama_client(url: str) -> None:
         assert ["demo:latest", "demo-embed:latest"] == [model.model for model in client.list().models]
         assert ["embedding"] == client.show("demo-embed").capabilities
         reply = client.chat("demo", messages=ASKED)
-        assert (SAID, "stop", 6, 4) == (
+        assert (TEXT, "stop", 6, 4) == (
             reply.message.content,
             reply.done_reason,
             reply.prompt_eval_count,
@@ -72,7 +72,7 @@ def test_openai_client(url: str) -> None:
         assert "demo" == client.models.retrieve("demo").id
         reply = client.chat.completions.create(model="demo", messages=ASKED)
         assert reply.usage
-        assert (SAID, 6, 4) == (
+        assert (TEXT, 6, 4) == (
             reply.choices[0].message.content,
             reply.usage.prompt_tokens,
             reply.usage.completion_tokens,
@@ -80,19 +80,19 @@ def test_openai_client(url: str) -> None:
         *chunks, last = client.chat.completions.create(
             model="demo", messages=ASKED, stream=True, stream_options={"include_usage": True}
         )
-        assert SAID == "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+        assert TEXT == "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
         assert last.usage
         assert 10 == last.usage.total_tokens
         texts = client.completions.create(model="demo", prompt="one", stream=True)
-        assert SAID == "".join(chunk.choices[0].text for chunk in texts)
+        assert TEXT == "".join(chunk.choices[0].text for chunk in texts)
         embedded = client.embeddings.create(model="demo-embed", input=["one", "two"])
         assert ([64, 64], 6) == ([len(item.embedding) for item in embedded.data], embedded.usage.total_tokens)
         response = client.responses.create(model="demo", input="one two three")
         assert response.usage
-        assert (SAID, 6) == (response.output_text, response.usage.input_tokens)
+        assert (TEXT, 6) == (response.output_text, response.usage.input_tokens)
         with client.responses.stream(model="demo", input="one two three") as stream:
             stream.until_done()
-            assert SAID == stream.get_final_response().output_text
+            assert TEXT == stream.get_final_response().output_text
         with pytest.raises(openai.NotFoundError):
             client.chat.completions.create(model="none", messages=ASKED)
 
@@ -103,7 +103,7 @@ def test_anthropic_client(url: str) -> None:
         reply = client.messages.create(model="demo", max_tokens=9, messages=ASKED, system="be brief")
         (block,) = reply.content
         assert block.type == "text"
-        assert (SAID, "end_turn", 9, 4) == (
+        assert (TEXT, "end_turn", 9, 4) == (
             block.text,
             reply.stop_reason,
             reply.usage.input_tokens,
@@ -151,8 +151,8 @@ def test_process_greets_until_it_is_ended() -> None:
     with subprocess.Popen([sys.executable, "-m", "authz.stack.demo", "--port", str(port)]) as process:
         until(lambda: answers(f"{url}/api/version"))
         with ollama.Client(url) as client:
-            told = client.chat("demo", messages=ASKED).message.content or ""
+            answer = client.chat("demo", messages=ASKED).message.content or ""
         process.send_signal(signal.SIGTERM)
-    assert "demo backend" in told
-    assert "OLLAMA_URL" in told
+    assert "demo backend" in answer
+    assert "OLLAMA_URL" in answer
     assert -signal.SIGTERM == process.returncode

@@ -1,4 +1,4 @@
-"""Processes are known by number and start time, so that nobody else's is ever ended."""
+"""Processes are known by number and start time, so that no other one is ever ended."""
 
 from __future__ import annotations
 

@@ -58,18 +58,18 @@ def test_folder_that_stays_closed_is_named(closed: Path, tmp_path: Path) -> None
     if os.geteuid() == 0:
         argv = _program(tmp_path / "log", str(closed)).command()
         done = subprocess.run(argv, capture_output=True, text=True, check=False, preexec_fn=_withhold_setpcap)
-        said = done.stderr.strip()
+        sentence = done.stderr.strip()
     else:
         closed.parent.chmod(0)
         with pytest.raises(SystemExit) as ended:
             machine._refuse_closed(str(closed))
-        said = str(ended.value)
+        sentence = str(ended.value)
         closed.parent.chmod(0o700)
 
     # The whole of pytest's folder may be closed, then the outermost one is named.
-    assert any(said.startswith(f"{folder} can't be entered by user ") for folder in closed.parents)
-    assert said.endswith("run `up` as a plain user, install elsewhere, or set DATABASE_URL.")
-    assert 1 == len(said.splitlines())
+    assert any(sentence.startswith(f"{folder} can't be entered by user ") for folder in closed.parents)
+    assert sentence.endswith("run `up` as a plain user, install elsewhere, or set DATABASE_URL.")
+    assert 1 == len(sentence.splitlines())
 
 
 def test_start_is_known_until_the_end() -> None:

@@ -26,9 +26,9 @@ def test_prometheus_can_ask_every_part(stack: Stack) -> None:
     port = free_port()
     stack.up(GATEWAY_METRICS="on", GATEWAY_METRICS_PORT=str(port))
     site = f"http://127.0.0.1:{port}"
-    told = {part: httpx.get(f"{site}/{part}").text for part in PARTS}
-    assert dict.fromkeys(PARTS, True) == {part: PARTS[part] in told[part] for part in PARTS}
+    served = {part: httpx.get(f"{site}/{part}").text for part in PARTS}
+    assert dict.fromkeys(PARTS, True) == {part: PARTS[part] in served[part] for part in PARTS}
     shown = set(re.findall(r"gateway_[a-z_]+", DASHBOARD.read_text()))
-    assert {name for name in shown if name not in "".join(told.values())} == set()
+    assert {name for name in shown if name not in "".join(served.values())} == set()
     others = ("", "verify", "authz/0/verify", "authz/../verify", "authz/77", "readyz", "metrics")
     assert {404} == {httpx.get(f"{site}/{path}").status_code for path in others}

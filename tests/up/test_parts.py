@@ -36,11 +36,11 @@ def test_caddy_is_told_no_secret(tmp_path: Path) -> None:
     """Caddy knows no store and no token; an operator's own GATEWAY_ settings reach it."""
     caller = {"DATABASE_URL": "d", "REDIS_URL": "r", "OLLAMA_URL": "http://b", "GATEWAY_BIND": "192.0.2.1"}
 
-    told = plan.caddy_environ(StateFolder(tmp_path), 1, settings.load(caller), caller)
+    environ = plan.caddy_environ(StateFolder(tmp_path), 1, settings.load(caller), caller)
 
-    assert "192.0.2.1" == told["GATEWAY_BIND"]
-    assert "http://:1" == told["GATEWAY_SITE"]
-    assert {"DATABASE_URL", "REDIS_URL", "OLLAMA_URL"}.isdisjoint(told)
+    assert "192.0.2.1" == environ["GATEWAY_BIND"]
+    assert "http://:1" == environ["GATEWAY_SITE"]
+    assert {"DATABASE_URL", "REDIS_URL", "OLLAMA_URL"}.isdisjoint(environ)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_caddy_is_told_no_secret(tmp_path: Path) -> None:
     ],
 )
 def test_tls_is_off_on_this_machine_only(url: str, expected: str) -> None:
-    """dbmate demands TLS where nothing is said; on this very machine there is none."""
+    """dbmate demands TLS where no mode is given; on this very machine there is none."""
     assert expected == dbmate_url(url)
 
 
@@ -69,28 +69,28 @@ def test_last_lines_say_something(tmp_path: Path) -> None:
 
 def test_news_pass_through_a_pipe() -> None:
     """The reports of a detached supervisor arrive unchanged, and it may report to a closed pipe."""
-    told = [News(Stage.RUNNING, "Caddy", "3 packages"), News(Stage.READY, text="nz_key", elapsed_ms=7)]
+    reported = [News(Stage.RUNNING, "Caddy", "3 packages"), News(Stage.READY, text="nz_key", elapsed_ms=7)]
     reading, writing = os.pipe()
-    with os.fdopen(reading, "rb") as heard, os.fdopen(writing, "wb", buffering=0) as mouth:
-        for news in told:
-            pipe_report(mouth)(news)
-        mouth.close()
-        assert told == list(read_news(heard))
+    with os.fdopen(reading, "rb") as reader, os.fdopen(writing, "wb", buffering=0) as writer:
+        for news in reported:
+            pipe_report(writer)(news)
+        writer.close()
+        assert reported == list(read_news(reader))
 
     reading, writing = os.pipe()
     os.close(reading)
-    with os.fdopen(writing, "wb", buffering=0) as mouth:
-        pipe_report(mouth)(told[0])
+    with os.fdopen(writing, "wb", buffering=0) as writer:
+        pipe_report(writer)(reported[0])
 
 
-def test_failed_step_is_told() -> None:
+def test_failed_step_is_reported() -> None:
     """A step that ends with an error is marked as failed before the error is seen."""
-    told: list[News] = []
+    reported: list[News] = []
 
-    with pytest.raises(ValueError, match="no"), step("schema", told.append):
+    with pytest.raises(ValueError, match="no"), step("schema", reported.append):
         raise ValueError("no")
 
-    assert [Stage.RUNNING, Stage.FAILED] == [news.stage for news in told]
+    assert [Stage.RUNNING, Stage.FAILED] == [news.stage for news in reported]
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])

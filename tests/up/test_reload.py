@@ -49,7 +49,7 @@ def _streamed_tokens(control: str) -> list[int]:
 
 @pytest.fixture
 def backend_url() -> Iterator[str]:
-    """The URL of a backend whose answers last as long as their prompt says."""
+    """The URL of a backend that answers for as long as the prompt says."""
     with served(backend("demo")) as url:
         yield url
 

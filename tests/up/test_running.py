@@ -18,7 +18,7 @@ pytestmark = pytest.mark.timeout(300)
 
 def test_status_says_the_same_as_up(running: Stack) -> None:
     """`status` repeats what `up` printed, without the key, and adds the state of each child."""
-    said = running.status()
+    report = running.status()
 
     assert [
         "url",
@@ -33,13 +33,13 @@ def test_status_says_the_same_as_up(running: Stack) -> None:
         "bill",
         "journal",
         "untabled",
-    ] == list(said)
-    assert f"http://127.0.0.1:{running.port}" == said["url"]
-    assert said["key"] is None
-    assert "demo" == said["tenant"]
-    assert str(running.state) == said["state"]
-    assert said["ready"]
-    assert said["states"] == {
+    ] == list(report)
+    assert f"http://127.0.0.1:{running.port}" == report["url"]
+    assert report["key"] is None
+    assert "demo" == report["tenant"]
+    assert str(running.state) == report["state"]
+    assert report["ready"]
+    assert report["states"] == {
         "caddy": "running",
         "authz": ["running", "running"],
         "metering": "running",
@@ -50,7 +50,7 @@ def test_status_says_the_same_as_up(running: Stack) -> None:
 
 
 def test_state_folder_is_private(running: Stack) -> None:
-    """Nobody else can look into the folder that holds pepper, sockets and data."""
+    """No other user can look into the folder that holds pepper, sockets and data."""
     assert 0o700 == stat.S_IMODE(running.state.stat().st_mode)
     assert 0o400 == stat.S_IMODE((running.state / "pepper").stat().st_mode)
 
@@ -63,7 +63,7 @@ def test_first_key_streams_at_once(running: Stack) -> None:
     assert '"done":true' in answer.text.splitlines()[-1]
 
 
-def test_status_tells_how_far_the_bill_is(running: Stack) -> None:
+def test_status_shows_how_far_the_bill_is(running: Stack) -> None:
     """Once an answer is settled nothing is behind, nothing open, nothing lost, and nothing differs."""
     assert 200 == running.chat().status_code
 

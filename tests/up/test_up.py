@@ -66,10 +66,10 @@ def test_backend_with_a_token(stack: Stack) -> None:
 
 def test_own_stores_replace_the_embedded(stack: Stack, database: str, redis_url: str) -> None:
     """DATABASE_URL and REDIS_URL are used instead of servers of the stack's own."""
-    said = stack.up(DATABASE_URL=database, REDIS_URL=redis_url)
+    answer = stack.up(DATABASE_URL=database, REDIS_URL=redis_url)
 
-    assert said["pids"]["postgres"] is None
-    assert said["pids"]["redis"] is None
+    assert answer["pids"]["postgres"] is None
+    assert answer["pids"]["redis"] is None
     assert {"database_url": database, "redis_url": redis_url} == json.loads(
         (stack.state / "stores.json").read_text()
     )
