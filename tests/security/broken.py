@@ -71,7 +71,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @define
 class Broken:
-    """A broken backend, which may also be gone for a while."""
+    """A broken backend, which may also be stopped for a while."""
 
     _server: _Server = field(factory=lambda: _Server(0))
 
@@ -90,7 +90,7 @@ class Broken:
         return self._server.hits
 
     @contextmanager
-    def gone(self) -> Iterator[None]:
+    def stopped(self) -> Iterator[None]:
         """Refuse every connection, then listen again."""
         self.close()
         yield

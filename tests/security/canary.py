@@ -56,7 +56,7 @@ def found(sinks: Iterator[Sink], secret: tuple[bytes, ...]) -> list[str]:
 
 
 def sinks(gateway: Gateway) -> Iterator[Sink]:
-    """Everything of a gateway: files, tables, Redis, metrics and what the system tells of its processes."""
+    """Everything of a gateway: files, tables, Redis, metrics and what the system shows of its processes."""
     state = gateway.stack.state
     yield from _files(state)
     yield from asyncio.run(_tables(gateway.database_url))

@@ -28,7 +28,7 @@ def untouched(witness: Witness) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def stranger() -> str:
-    """A well-formed key of nobody."""
+    """A well-formed key that was never made."""
     return _checked(f"{secret_form.PREFIX}{'Z' * 8}{'a' * 32}")
 
 
@@ -49,5 +49,5 @@ def secrets(gateway: Gateway, stranger: str) -> dict[str, str]:
 
 
 def _checked(body: str) -> str:
-    """A key text with the check that fits: only authz can tell that it is none."""
+    """A key text with the check that fits: only authz can find that it is none."""
     return body + secret_form._check(body)

@@ -79,8 +79,8 @@ class Witness:
 
     def hits(self) -> list[Hit]:
         """Return the requests that reached the backend through the gateway."""
-        said = self._backend.get("/test/hits").raise_for_status()
-        return [hit for hit in msgspec.json.decode(said.content, type=list[Hit]) if not hit.is_poll]
+        answer = self._backend.get("/test/hits").raise_for_status()
+        return [hit for hit in msgspec.json.decode(answer.content, type=list[Hit]) if not hit.is_poll]
 
     def settled(self, ids: Iterable[str]) -> dict[str, Row]:
         """Return the bill of each request, once metering has settled them all.

@@ -30,7 +30,7 @@ def halted(stack: Stack, *names: str) -> Iterator[None]:
 
 @contextmanager
 def killed(stack: Stack, *names: str) -> Iterator[None]:
-    """Kill processes while their supervisor is halted, so that nobody starts them again."""
+    """Kill processes while their supervisor is halted, so that they are not started again."""
     supervisor = int(stack.facts()["supervisor"]["pid"])
     pids = [_pid(stack, name) for name in names]
     try:
@@ -64,12 +64,12 @@ def _signal(pid: int, number: signal.Signals) -> None:
 
 
 def _state(pid: int) -> str:
-    """One letter: R and S run, T is halted, Z is dead and not buried; nothing is gone."""
+    """The state: R and S run, T is halted, Z is dead and not reaped; empty if there is none."""
     return "".join(_stat(pid)[:1])
 
 
 def _stat(pid: int) -> list[str]:
-    """State, parent and more; nothing of a process that is gone."""
+    """State, parent and more; empty if the process has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

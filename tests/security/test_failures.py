@@ -105,7 +105,7 @@ def stack(backend_url: str) -> Iterator[Fragile]:
 
 @pytest.fixture
 def fragile(stack: Fragile) -> Fragile:
-    """The same, as if nobody had been asked."""
+    """The same, as if no Ask had been sent."""
     stack.witness.forget()
     stack.broken.hits.clear()
     return stack
@@ -178,7 +178,7 @@ def test_postgres_outage_refuses_changed_keys(fragile: Fragile, redis: Redis) ->
 
 
 def test_metering_outage_refuses_budgets(fragile: Fragile, redis: Redis) -> None:
-    """G2: what nobody bills has no budget; keys without one go on."""
+    """G2: a budget needs metering that bills it; keys without one go on."""
     budgeted = fragile.gateway.create_key("budgeted", "--tokens-per-day", "1000000")
     assert 200 == fragile.chat(key=budgeted)
     with halted(fragile.gateway.stack, "metering"):
@@ -209,8 +209,8 @@ def test_hanging_backend_is_left_at_the_deadline(fragile: Fragile) -> None:
 
 
 def test_stopped_backend_is_unavailable(fragile: Fragile) -> None:
-    """A backend that is gone is 502, and 503 once it has been noticed; the others go on."""
-    with fragile.broken.gone():
+    """A backend that is stopped is 502, and 503 once it has been noticed; the others go on."""
+    with fragile.broken.stopped():
         replies = fragile.refusals(METERED, statuses={502, 503}, model="closing")
         until(lambda: {503} == {fragile.chat(model="closing") for _ in range(4)})
         replies += fragile.refusals(METERED, statuses={503}, model="closing")

@@ -249,8 +249,8 @@ def test_broken_chunks_are_refused(gateway: Gateway, end: bytes) -> None:
 
 
 @pytest.mark.usefixtures("untouched")
-def test_client_that_leaves_in_its_body_is_gone(gateway: Gateway, witness: Witness) -> None:
-    """Half a body is no request: the record says that the client has gone, and costs nothing."""
+def test_client_that_leaves_in_its_body_has_disconnected(gateway: Gateway, witness: Witness) -> None:
+    """Half a body is no request: the record says that the client disconnected, and costs nothing."""
     with wire.line(gateway.url) as line:
         line.send(chunked(gateway, body=b"", end=b"5\r\nab"))
         line.hang_up()

@@ -55,9 +55,9 @@ def test_attack_gets_one_clear_sentence(trials: dict[str, Trial], name: str) -> 
     assert UUID(reply.request_id).version == 7
     assert "application/json" == reply.headers["content-type"]
     if not attack.line.startswith("HEAD "):
-        said = sentence(reply, dialect)
-        assert SENTENCE.fullmatch(said) or attack.reason == "model_unknown"
-        assert said.startswith(WORDINGS[Reason(attack.reason)].sentence.partition("{")[0])
+        shown = sentence(reply, dialect)
+        assert SENTENCE.fullmatch(shown) or attack.reason == "model_unknown"
+        assert shown.startswith(WORDINGS[Reason(attack.reason)].sentence.partition("{")[0])
     assert ("Bearer" if reply.status == 401 else None) == reply.headers.get("www-authenticate")
     assert (reply.status == 405) == ("allow" in reply.headers)
     assert [] == [header for header in reply.headers if header.startswith("x-nz-")]
