@@ -50,7 +50,7 @@ class Aftermath:
         begun, since = time.monotonic(), await self.limiter.now()
         while time.monotonic() - begun < QUIET_WITHIN_S and not await self._is_quiet(since):
             await asyncio.sleep(0.2)
-        self.table.tell("seconds until quiet", round(time.monotonic() - begun, 1))
+        self.table.note("seconds until quiet", round(time.monotonic() - begun, 1))
 
     async def judge(self) -> None:
         """Fill the table."""
@@ -70,10 +70,10 @@ class Aftermath:
 
     def _of_load(self) -> None:
         for blow in Blow:
-            self.table.tell(blow.value, self.breaker.done[blow])
+            self.table.note(blow.value, self.breaker.done[blow])
         for manner in Manner:
             count = sum(asked.question.manner is manner for asked in self.load.asked)
-            self.table.tell(f"requests: {manner.value}", count)
+            self.table.note(f"requests: {manner.value}", count)
 
     async def _of_requests(self, rows: dict[UUID, Row], lines: Lines) -> None:
         truths = await evidence.truths(self.world.backend_url)
@@ -95,8 +95,8 @@ class Aftermath:
         sequences = await ledger.fetch("SELECT boot, next, lost, cardinality(ahead) FROM journal_sequences")
         book_tables.of_lines(table, lines, {boot: tuple(seen) for boot, *seen in sequences})
         book_tables.of_records(table, lines, rows, await ledger.fetchval(_COUNTED))
-        letters = await ledger.fetchval("SELECT count(*) FROM dead_letters")
-        table.equal("dead letters", letters, lines.torn, "B4: torn lines")
+        dead = await ledger.fetchval("SELECT count(*) FROM dead_letters")
+        table.equal("dead letters", dead, lines.torn, "B4: torn lines")
         table.at_most("torn lines", lines.torn, 2 * self.breaker.done[Blow.FULL], "a Caddy on a full disk:")
         log = (self.world.stack.state / "logs" / "metering.log").read_text().splitlines()
         alarms = sum(any(word in line for word in _ALARMS) for line in log)

@@ -56,7 +56,7 @@ class Judge:
     _more_bytes: dict[str, int] = Factory(dict)
 
     def judge(self, all_asked: Iterable[Asked]) -> None:
-        """Judge all that was asked, then what nobody asked for."""
+        """Judge all that was asked, then what was never asked for."""
         known = [asked for asked in all_asked if asked.request_id in self.rows]
         nameless = [asked for asked in all_asked if asked.request_id not in self.rows]
         self._open = dict(self.rows)

@@ -21,7 +21,7 @@ Spent = dict[tuple[UUID, str, Any], int]
 
 @frozen
 class Figure:
-    """A number of the run; one without a rule only tells."""
+    """A number of the run; one without a rule only informs."""
 
     name: str
     value: object
@@ -45,7 +45,7 @@ class Table:
         """Return whether every rule holds."""
         return all(figure.is_right for figure in self.figures)
 
-    def tell(self, name: str, value: object) -> None:
+    def note(self, name: str, value: object) -> None:
         """A number without a rule."""
         self.figures.append(Figure(name, value))
 
@@ -65,7 +65,7 @@ def of_requests(table: Table, judge: Judge) -> None:
         if verdict.value.startswith("wrong"):
             table.equal(verdict.value, count, 0, "B1, B2:")
         else:
-            table.tell(verdict.value, count)
+            table.note(verdict.value, count)
     table.equal("overrun tokens", sum(row.overrun_tokens for row in judge.rows.values()), 0, "L3:")
 
 
@@ -88,10 +88,10 @@ def of_books(
     totals = [total for found in windows.values() for total in found]
     kept = {(total.scope, str(total.period), total.start): total.used for total in totals if total.used}
     wrong = {*ledger.items()} ^ {*kept.items()}
-    table.tell(
+    table.note(
         "tokens in the ledger", sum(v for (_, period, _), v in ledger.items() if period == "total") // 2
     )
-    table.tell("windows of tenants and keys", len(totals))
+    table.note("windows of tenants and keys", len(totals))
     table.equal("windows that differ from the ledger", len(wrong), 0, "B3:")
     believed = {(total.scope, total.period, total.start): total for c in counters.values() for total in c}
     differing = sum(believed.get((each.scope, each.period, each.start)) != each for each in totals)
@@ -99,7 +99,7 @@ def of_books(
 
 
 def of_budgets(table: Table, ledger: Spent, keys: Iterable[Key]) -> None:
-    """L3: nobody has spent more than a budget."""
+    """L3: no key or tenant has spent more than a budget."""
     for key in keys:
         for period, limit in (("total", key.limits.tokens_total), ("day", key.limits.tokens_per_day)):
             used = [v for (scope, of, _), v in ledger.items() if scope == key.id and of == period]
@@ -112,11 +112,11 @@ def of_lines(table: Table, lines: Lines, sequences: Mapping[UUID, tuple[int, int
     ends = {boot: max([*numbers, lines.lasts.get(boot, 0)]) + 1 for boot, numbers in lines.numbers.items()}
     missing = {boot: ends[boot] - len(set(numbers)) for boot, numbers in lines.numbers.items()}
     last = lines.boots[-1]
-    table.tell("journal files", lines.files)
-    table.tell("journal lines", sum(map(len, lines.numbers.values())))
+    table.note("journal files", lines.files)
+    table.note("journal lines", sum(map(len, lines.numbers.values())))
     twice = sum(len(numbers) - len(set(numbers)) for numbers in lines.numbers.values())
     table.equal("numbers written twice", twice, 0, "B4:")
-    table.tell("numbers never written: Caddy died in between", sum(missing.values()))
+    table.note("numbers never written: Caddy died in between", sum(missing.values()))
     table.equal("numbers missing of the Caddy that lives", missing[last], 0, "B4:")
     read = {boot: (ends[boot], missing[boot], 0) for boot in lines.numbers}
     unaccounted = [boot for boot in read.keys() | sequences.keys() if read.get(boot) != sequences.get(boot)]
@@ -125,12 +125,12 @@ def of_lines(table: Table, lines: Lines, sequences: Mapping[UUID, tuple[int, int
 
 def of_records(table: Table, lines: Lines, rows: Mapping[UUID, Row], counted: int) -> None:
     """B2, B4: every record is a row of the ledger or counted as a refusal, none is both or neither."""
-    ids = Counter(UUID(said["id"]) for said in lines.records)
-    rowless = [said for said in lines.records if UUID(said["id"]) not in rows]
-    nobodys = sum(said["path"] in PUBLIC and said["outcome"] == "completed" for said in rowless)
+    ids = Counter(UUID(record["id"]) for record in lines.records)
+    rowless = [record for record in lines.records if UUID(record["id"]) not in rows]
+    unasked = sum(record["path"] in PUBLIC and record["outcome"] == "completed" for record in rowless)
     table.equal("records written twice", sum(ids.values()) - len(ids), 0, "B2:")
     table.equal(
-        "refusals counted by the minute", counted, len(rowless) - nobodys, "B4: records without a row"
+        "refusals counted by the minute", counted, len(rowless) - unasked, "B4: records without a row"
     )
     never = [
         row for row in rows.values() if row.id not in ids and row.usage_source != "progress" and row.tokens

@@ -79,19 +79,19 @@ class Lines:
 
     def _take(self, line: bytes) -> None:
         try:
-            said = json.loads(line)["gateway"]
+            logged = json.loads(line)["gateway"]
         except (ValueError, KeyError):
             self.torn += 1
             return
-        boot = UUID(said["boot"])
+        boot = UUID(logged["boot"])
         if boot not in self.numbers:
             self.boots.append(boot)
-        self.numbers[boot].append(said.get("seq", 0))
-        if (previous := said.get("previous")) is not None:
+        self.numbers[boot].append(logged.get("seq", 0))
+        if (previous := logged.get("previous")) is not None:
             before = UUID(previous["boot"])
             self.lasts[before] = max(previous["seq"], self.lasts.get(before, 0))
-        if "outcome" in said:
-            self.records.append(said)
+        if "outcome" in logged:
+            self.records.append(logged)
 
 
 @frozen

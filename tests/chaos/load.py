@@ -22,7 +22,7 @@ ANSWERED_WITHIN_S = 60.0
 
 @frozen
 class Key:
-    """A key of the run, whose it is, and what it may spend."""
+    """A key of the run, its tenant, and what it may spend."""
 
     id: UUID
     tenant: UUID
@@ -53,7 +53,7 @@ class Load:
             tasks.create_task(self._stranger(dice(self.seed, "stranger")))
 
     async def touch(self) -> None:
-        """Ask once more with every key until somebody decides: whoever was forgotten is known again."""
+        """Ask once more with every key until all are decided: a forgotten tenant is known again."""
         async with asyncio.timeout(ANSWERED_WITHIN_S):
             for key in self.keys:
                 chance = dice(self.seed, f"{key.name}/touch")
@@ -67,7 +67,7 @@ class Load:
     async def _client(self, key: Key, chance: Random) -> None:
         while not self.is_over:
             asked = await self._next(key, chance)
-            # A client's thinking time, or as long as it was told to wait.
+            # A client's thinking time, or as long as it was asked to wait.
             await asyncio.sleep(
                 max(chance.uniform(0, 2 * PAUSE_S), min(asked.retry_ms / 1000, LONGEST_PAUSE_S))
             )

@@ -59,7 +59,7 @@ WHOLE: Mapping[Blow, int] = {
 
 
 def dice(seed: int, name: str) -> Random:
-    """Chance, the same for the same seed, that nobody else draws from."""
+    """Chance, the same for the same seed, that nothing else draws from."""
     return Random(f"{seed}/{name}")  # noqa: S311 (a test must be repeatable, not unpredictable)
 
 

@@ -77,12 +77,12 @@ class Question:
     @property
     def body(self) -> bytes:
         """The request body in the dialect of its path."""
-        said: dict[str, Any] = {"model": self.model}
+        body: dict[str, Any] = {"model": self.model}
         name = _PROMPT_FIELDS.get(self.path)
-        said |= {name: self.prompt} if name else {"messages": [{"role": "user", "content": self.prompt}]}
+        body |= {name: self.prompt} if name else {"messages": [{"role": "user", "content": self.prompt}]}
         if self.path in GENERATIONS:
-            said |= {"stream": self.is_stream, **_capped(self.path)}
-        return json.dumps(said).encode()
+            body |= {"stream": self.is_stream, **_capped(self.path)}
+        return json.dumps(body).encode()
 
 
 @define
@@ -129,11 +129,11 @@ def _capped(path: str) -> dict[str, object]:
 
 
 _WORDS: dict[str, Callable[[dict[str, Any]], object]] = {
-    "/api/chat": lambda said: said.get("message", {}).get("content"),
-    "/api/generate": lambda said: said.get("response"),
-    "/v1/chat/completions": lambda said: [c for c in said.get("choices", ()) if c["delta"].get("content")],
-    "/v1/completions": lambda said: [choice for choice in said.get("choices", ()) if choice["text"]],
-    "/v1/responses": lambda said: said.get("type") == "response.output_text.delta",
-    "/v1/messages": lambda said: said.get("type") == "content_block_delta",
+    "/api/chat": lambda frame: frame.get("message", {}).get("content"),
+    "/api/generate": lambda frame: frame.get("response"),
+    "/v1/chat/completions": lambda frame: [c for c in frame.get("choices", ()) if c["delta"].get("content")],
+    "/v1/completions": lambda frame: [choice for choice in frame.get("choices", ()) if choice["text"]],
+    "/v1/responses": lambda frame: frame.get("type") == "response.output_text.delta",
+    "/v1/messages": lambda frame: frame.get("type") == "content_block_delta",
 }
 """The part of a frame that is there only if it carries a word."""

@@ -69,8 +69,8 @@ def test_request(verdict: Verdict, asked: Asked, row: Row | None, truths: list[T
     assert verdict.value.startswith("wrong") == bool(judge.wrongs)
 
 
-def test_bill_of_nobody() -> None:
-    """B2: tokens that nobody asked for are wrong."""
+def test_bill_without_a_request() -> None:
+    """B2: tokens of a request that was never made are wrong."""
     judge = Judge({ID: ROW}, {}, frozenset())
     judge.judge([])
     assert {Verdict.WRONG_STRAY: 1} == judge.counts

@@ -118,7 +118,7 @@ async def test_slots_turn_over_without_metering(broken: Gateway, new_key: NewKey
     assert {200: 40} == storm.answers
 
 
-async def test_hang_ups_disturb_nobody_else(broken: Gateway, new_key: NewKey) -> None:
+async def test_hang_ups_disturb_no_other_client(broken: Gateway, new_key: NewKey) -> None:
     """One client's hang-ups, streamed and not, leave the backend there for the next client."""
     leaving = Storm(broken, await new_key(), "tokens=100 delay_ms=2", leaves_after=1)
     await leaving.blow(40)

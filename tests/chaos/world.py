@@ -120,7 +120,7 @@ def budgets(keys: tuple[Key, ...]) -> tuple[Key, ...]:
 
 
 def strange_keys(settings: Settings) -> tuple[str, ...]:
-    """A key that nobody has, and one that is none."""
+    """A key that was never made, and a text that is none."""
     return mint(Peppers.read(settings.pepper_file).alive[0]).secret, "nz_not-a-key"
 
 
