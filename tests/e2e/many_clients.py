@@ -28,7 +28,7 @@ class Storm:
     ids: list[UUID] = Factory(list)
 
     async def blow(self, clients: int, *, is_patient: bool = False) -> None:
-        """Send one request per client at once; a patient one tries again as it is told."""
+        """Send one request per client at once; a patient one tries again after the time it is given."""
         limits = httpx.Limits(max_connections=clients)
         headers = {"Authorization": f"Bearer {self.key}"}
         async with httpx.AsyncClient(

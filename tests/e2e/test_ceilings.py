@@ -152,7 +152,7 @@ async def _exhaust_rate(gateway: Gateway, key: str) -> None:
         await storm.blow(CLIENTS)
 
 
-async def test_openai_client_waits_as_told_and_succeeds(gateway: Gateway, new_key: NewKey) -> None:
+async def test_openai_client_waits_as_asked_and_succeeds(gateway: Gateway, new_key: NewKey) -> None:
     """L5: an SDK that retries on Retry-After is admitted on its next try."""
     key = await new_key(key=Limits(requests_per_minute=60))
     await _exhaust_rate(gateway, key)
@@ -162,7 +162,7 @@ async def test_openai_client_waits_as_told_and_succeeds(gateway: Gateway, new_ke
     assert answer.choices
 
 
-async def test_anthropic_client_waits_as_told_and_succeeds(gateway: Gateway, new_key: NewKey) -> None:
+async def test_anthropic_client_waits_as_asked_and_succeeds(gateway: Gateway, new_key: NewKey) -> None:
     """L5: the same for Anthropic's."""
     key = await new_key(key=Limits(requests_per_minute=60))
     await _exhaust_rate(gateway, key)
@@ -183,7 +183,7 @@ async def test_anthropic_client_waits_as_told_and_succeeds(gateway: Gateway, new
 async def test_exhausted_budget(
     gateway: Gateway, new_key: NewKey, path: str, status: int, type_: str | None
 ) -> None:
-    """An exhausted budget says whose and how much, that no retry helps, in the path's dialect."""
+    """An exhausted budget names its owner and how much it is, that no retry helps, in the path's dialect."""
     key = await new_key(tenant=Limits(tokens_total=5))
     body = {"model": "demo", "max_tokens": 5, "messages": [{"role": "user", "content": "hello"}]}
     async with httpx.AsyncClient(base_url=gateway.url, headers={"x-api-key": key}) as client:
