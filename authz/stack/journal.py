@@ -1,4 +1,4 @@
-"""Whether Caddy can write its journal, and what keeps records out of it: read from its control socket."""
+"""Read from Caddy's control socket if it can write its journal, and what keeps records out of it."""
 
 from __future__ import annotations
 
