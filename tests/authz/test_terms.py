@@ -1,4 +1,4 @@
-"""What a request is held for before it runs: pure rules."""
+"""The tokens that a request is held for before it runs: pure rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What authz writes down of the backends' models, for Caddy to price prompts by."""
+"""The vocabularies of the backends' models, which authz writes for Caddy to price prompts by."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ async def test_one_process_asks(world: World, models: Models, inventory: Invento
     assert 1 == len(models.shown)
 
 
-async def test_a_model_that_is_gone_is_forgotten(world: World, models: Models) -> None:
+async def test_a_removed_model_is_forgotten(world: World, models: Models) -> None:
     """Its files go, but not the count of what exceeded its bound."""
     await world.look()
     for kind in ("table", "exceeded"):
@@ -155,7 +155,7 @@ async def test_a_huge_description_is_none(
 
 
 async def test_a_digest_is_no_path(world: World, models: Models) -> None:
-    """What is no digest names no file."""
+    """A text that is no digest names no file."""
     models.digests = {"toy": "../" + TOY, "other": "A" * 64, "third": ""}
     assert {} == await world.look()
     assert ([], set()) == (models.shown, world.files())

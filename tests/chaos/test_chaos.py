@@ -48,7 +48,7 @@ def test_plan_is_the_same_for_a_seed() -> None:
 
 
 def test_short_plan_ends_with_a_flush() -> None:
-    """What was reserved and never begun is forgotten with Redis, so that nothing waits for a deadline."""
+    """Reservations that never began are forgotten with Redis, so that nothing waits for a deadline."""
     blows = [event.blow for event in planned(SEED, SPAN_S, blows=BLOWS)]
     assert blows.index(Blow.REDIS) > max(at for at, blow in enumerate(blows) if blow is Blow.CADDY)
 

@@ -1,4 +1,4 @@
-"""What pyproject.toml promises: a reason for each exception, and types for those who import us."""
+"""The promises of pyproject.toml: a reason for each exception, and types for those who import us."""
 
 from __future__ import annotations
 

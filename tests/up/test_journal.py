@@ -64,7 +64,7 @@ async def test_what_is_served_after_the_journal_was_lost_is_billed(
 
 
 def test_status_shows_the_journal(running: Stack) -> None:
-    """Where the journal is, and that nothing is wrong with it, is seen by people and programs."""
+    """People and programs see the path of the journal, and that nothing is wrong with it."""
     assert SERVED == running.chat_status()
     assert {
         "path": str(running.state / "journal" / "journal.log"),
