@@ -22,7 +22,7 @@ def served(app: App) -> Iterator[str]:
         app, http="httptools", ws="none", lifespan="off", log_level="warning", server_header=False
     )
     server = uvicorn.Server(config)
-    # The listener accepts before the server runs, so nobody has to wait for it.
+    # The listener accepts before the server runs, so no caller has to wait for it.
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:

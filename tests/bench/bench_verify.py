@@ -249,8 +249,8 @@ def report(costs: dict[tuple[str, int], Cost]) -> bool:
         lines.append(f"{'':>8}the pool costs {ratio:.2f} times as much")
     best = costs["pipeline", AT_ONCE[-1]]
     is_reached = best.cpu_us <= CPU_US and 1e6 / best.cpu_us >= VERIFIES_PER_S
-    said = "reached" if is_reached else "MISSED"
-    lines.append(f"aim: {CPU_US} us, {VERIFIES_PER_S:,} verifies/s a core: {said}")
+    verdict = "reached" if is_reached else "MISSED"
+    lines.append(f"aim: {CPU_US} us, {VERIFIES_PER_S:,} verifies/s a core: {verdict}")
     sys.stdout.write("\n".join(lines) + "\n")
     return is_reached
 

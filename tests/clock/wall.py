@@ -32,6 +32,6 @@ def lead() -> timedelta:
 def write(file: Path, lead: timedelta) -> None:
     """Move the clock of every process that has this file."""
     lead_ns = lead // timedelta(microseconds=1) * _MICROSECOND_NS
-    # In place: the file is mapped, and a new one would be seen by nobody.
+    # In place: the file is mapped, and no process would see a new one.
     with file.open("r+b" if file.exists() else "wb") as opened:
         opened.write(lead_ns.to_bytes(_LEAD_BYTES, sys.byteorder, signed=True))

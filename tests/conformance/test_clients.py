@@ -217,13 +217,13 @@ def test_openai_responses(via_openai: openai.OpenAI) -> None:
 
 def test_openai_responses_stream(via_openai: openai.OpenAI) -> None:
     """A streamed response joins to the same text and completes with its usage."""
-    said, usage = "", None
+    spoken, usage = "", None
     for event in via_openai.responses.create(model=MODEL, input=PROMPT, stream=True):
         if event.type == "response.output_text.delta":
-            said += event.delta
+            spoken += event.delta
         if event.type == "response.completed":
             usage = event.response.usage
-    assert ANSWER == said
+    assert ANSWER == spoken
     assert usage
     assert 6 == usage.output_tokens
 
@@ -262,9 +262,9 @@ def test_anthropic_stream(via_anthropic: anthropic.Anthropic) -> None:
     with via_anthropic.messages.stream(
         model=MODEL, max_tokens=50, messages=[{"role": "user", "content": PROMPT}]
     ) as stream:
-        said = "".join(stream.text_stream)
+        spoken = "".join(stream.text_stream)
         final = stream.get_final_message()
-    assert ANSWER == said
+    assert ANSWER == spoken
     assert (6, "end_turn") == (final.usage.output_tokens, final.stop_reason)
 
 
@@ -292,7 +292,7 @@ def test_anthropic_wrong_key(gateway: Gateway, wrong_key: str) -> None:
 
 @pytest.fixture(params=["malformed", "unknown"])
 def wrong_key(request: pytest.FixtureRequest, gateway: Gateway) -> str:
-    """Keys that nobody has: one that is no key at all, and one with another last character."""
+    """Keys that were never made: one that is no key at all, and one with another last character."""
     if request.param == "malformed":
         return "sk-wrong"
     return gateway.key[:-1] + ("a" if gateway.key[-1] != "a" else "b")

@@ -85,7 +85,7 @@ class Ollama:
 
     @contextmanager
     def gate(self, name: str) -> Iterator[Gate]:
-        """Make a gate for the prompt's knob `hold`; it is closed until it is told to pass."""
+        """Make a gate for the prompt's knob `hold`; it is closed until it is opened."""
         path = self.folder / "gates" / name
         os.mkfifo(path)
         # Open for reading too: then writing never waits for a runner.
