@@ -140,7 +140,7 @@ func (x *record) addTimes(e zapcore.ObjectEncoder) {
 
 // streamTime returns how long the backend took from the first content to the last, in
 // milliseconds; nil unless a stream had both.
-func (x record) streamTime() *int64 {
+func (x *record) streamTime() *int64 {
 	if x.usage == nil || !x.usage.isStream || x.usage.deltas < 2 || x.firstContent.IsZero() {
 		return nil
 	}
