@@ -195,7 +195,7 @@ func TestLastLineOutlivesItsFile(t *testing.T) {
 // TestRotationAndLoss: a file that was set aside in time is not written again.
 func TestRotationAndLoss(t *testing.T) {
 	s, j := begun(t)
-	j.roll = 800
+	j.roll = 1100
 	for _, id := range []string{"a", "b", "c", "d"} {
 		must(t, s.open(id))
 	}

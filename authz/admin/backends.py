@@ -16,7 +16,7 @@ from authz.backends import backend as backend_
 from authz.backends.address import is_link_local
 from authz.backends.backend import HIDDEN, Backend
 from authz.backends.probe import Probed, probe
-from authz.errors import CommandError, SettingsError
+from authz.errors import CommandError, SettingsError, UsageError
 from authz.settings import DEFAULT_STATE
 from authz.stack import backend_list
 from authz.stack.backend_list import EnvFile
@@ -165,7 +165,7 @@ def _note(sentence: str) -> None:
 
 def _token(token: str | None, file: Path | None) -> str | None:
     if token is not None and file is not None:
-        raise CommandError("--token and --token-file can't both be given: take --token-file.", exit_code=2)
+        raise UsageError("--token and --token-file can't both be given: take --token-file.")
     if token is not None:
         process_list.cover(token)
         return token
