@@ -62,6 +62,19 @@ async def act_as(connection: Any, role: str) -> None:
         raise StoreUnavailable(sentence) from error
 
 
+async def plan_each_time(connection: Any) -> None:
+    """Have every query planned for its own parameters: only then no more days of the ledger are locked
+    than its range of ids has.
+    """
+    await _queries.plan_each_time(connection)
+
+
+async def prepare(connection: Any, role: str) -> None:
+    """Make a new connection ours: its role, and how it plans. Raises StoreUnavailable without the role."""
+    await act_as(connection, role)
+    await plan_each_time(connection)
+
+
 class Store:
     """A pool of connections; every method raises StoreUnavailable when Postgres can't be asked."""
 
@@ -100,7 +113,7 @@ class Store:
             max_size=self._connections,
             command_timeout=5,
             timeout=ACQUIRE_S,
-            init=partial(act_as, role=self._role),
+            init=partial(prepare, role=self._role),
         )
         if self._pool is not None:  # another caller was faster
             await pool.close()

@@ -15,7 +15,8 @@ import uvloop
 from authz import log, settings
 from authz.errors import SettingsError
 from metering.listener import listening
-from metering.service import Surroundings, run
+from metering.service import run
+from metering.surroundings import Surroundings
 from metering.watch import watch
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import asyncpg
 from attrs import define
 
 from authz.errors import GatewayError, StoreUnavailable
-from authz.store import METERING_ROLE, act_as
+from authz.store import METERING_ROLE, act_as, plan_each_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -49,6 +49,9 @@ class Connection:
     _queries: ClassVar[Any]
     """The named queries of the class, out of one file of sql/queries."""
 
+    _role: ClassVar[str | None] = METERING_ROLE
+    """As which role it acts; None is the user of the URL."""
+
     _connection: asyncpg.Connection[asyncpg.Record]
 
     @classmethod
@@ -57,7 +60,9 @@ class Connection:
         with _translated():
             connection = await asyncpg.connect(url, command_timeout=TIMEOUT_S, timeout=TIMEOUT_S)
             try:
-                await act_as(connection, METERING_ROLE)
+                if cls._role:
+                    await act_as(connection, cls._role)
+                await plan_each_time(connection)
             except BaseException:
                 connection.terminate()
                 raise
@@ -67,6 +72,11 @@ class Connection:
     def beside(cls, other: Connection) -> Self:
         """Use the connection of another store: what both do in a transaction happens at once."""
         return cls(other._connection)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the connection is closed, by whichever side."""
+        return self._connection.is_closed()
 
     async def close(self) -> None:
         """Close the connection, or drop it if Postgres does not answer."""
@@ -82,6 +92,11 @@ class Connection:
         with _translated():
             async with self._connection.transaction():
                 yield
+
+    async def _run(self, statement: str) -> None:
+        """Run a statement that a query has written."""
+        with _translated():
+            await self._connection.execute(statement)
 
     async def _rows(self, query: str, **parameters: object) -> list[asyncpg.Record]:
         with _translated():

@@ -90,9 +90,9 @@ class Page:
 Event = Boot | Open | Moved | Ended
 
 
-def refused(line: Line) -> Page:
-    """Return the dead letter of a line that Postgres refuses although it is well-formed."""
-    return Page(dead=(_dead(line.position, line.data, "refused"),))
+def refused(line: Line, reason: str = "refused") -> Page:
+    """Return the dead letter of a line that is not billed although it is well-formed."""
+    return Page(dead=(_dead(line.position, line.data, reason),))
 
 
 def understand(lines: Iterable[Line]) -> Page:

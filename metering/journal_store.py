@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import msgspec
 from attrs import define
 
 import sql
 from metering.connection import Connection
+from metering.journal import DeadLetter
 from metering.rows import Letter, Line, Mark
 from metering.sequences import Sequence
 
@@ -17,8 +20,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
-    from metering.journal import DeadLetter
     from metering.lines import Boot
+    from metering.rows import LedgerRow
 
 
 @define
@@ -103,6 +106,14 @@ class JournalStore(Connection):
             raws=[letter.raw for letter in letters],
         )
 
+    async def add_dead_row(self, node: UUID, row: LedgerRow) -> None:
+        """Keep a ledger row that no line stands for and that Postgres refused."""
+        said = {name: value for name, value in row._asdict().items() if value is not None}
+        raw = msgspec.json.encode(said)
+        digest = hashlib.sha256(raw).digest()
+        mark = Mark(digest, 0, row.outcome)
+        await self.add_dead_letters(node, mark, [DeadLetter(0, len(raw), digest, f"row_{row.outcome}", raw)])
+
     async def wanted_letters(self, node: UUID, count: int) -> list[Letter]:
         """Dead letters to be read again."""
         rows = await self._rows("wanted_letters", node=node, count=count)
@@ -112,9 +123,9 @@ class JournalStore(Connection):
         """Note what became of dead letters that were read again."""
         await self._do("letters_replayed", understood=list(understood), tried=list(tried))
 
-    async def forget_marks(self, node: UUID, *, days: int) -> None:
-        """Forget files that were read to their end so long ago."""
-        await self._do("forget_marks", node=node, days=days)
+    async def forget_marks(self, node: UUID, *, kept: Many[bytes], days: int) -> None:
+        """Forget files that were read to their end so long ago, but for those of some fingerprints."""
+        await self._do("forget_marks", node=node, kept=kept, days=days)
 
 
 def _pairs(numbers: Many[int]) -> Iterator[tuple[int, int]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import define
@@ -10,8 +11,10 @@ from attrs import define
 import sql
 from authz.types import Closed, Total
 from metering.connection import Connection
+from metering.days import by_day, floor
+from metering.outbox import Unpublished
 from metering.refusals import KEPT_PER_MINUTE
-from metering.rows import Charged, OpenRow, Owner, TenantTotal, Unpublished
+from metering.rows import Charged, OpenRow, Owner, TenantTotal
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
     import asyncpg
 
+    from metering.outbox import OutboxRow
     from metering.rows import Increase, KeyMinute, LedgerRow, Refused, Use
 
 
@@ -43,35 +47,36 @@ class LedgerStore(Connection):
 
     async def add_open(self, rows: Collection[OpenRow]) -> None:
         """Remember requests that have begun, unless the ledger knows their end already."""
-        if not rows:
+        ended = await self.settled(row.request_id for row in rows)
+        begun = [row for row in rows if row.request_id not in ended]
+        if not begun:
             return
         await self._do(
             "add_open",
-            rows=[
-                (
-                    row.request_id,
-                    row.node,
-                    row.boot,
-                    row.owner.tenant,
-                    row.owner.key,
-                    row.reserved_input,
-                    row.reserved_output,
-                    row.day,
-                    row.month,
-                    row.deadline,
-                    row.ip,
-                    row.path,
-                    row.model,
-                    row.backend,
-                    row.stream,
-                    row.ceiling_input,
-                    row.ceiling_output,
-                    row.prompt_bytes,
-                    row.images,
-                )
-                for row in rows
-            ],
+            request_ids=[row.request_id for row in begun],
+            nodes=[row.node for row in begun],
+            boots=[row.boot for row in begun],
+            tenant_ids=[row.owner.tenant for row in begun],
+            key_ids=[row.owner.key for row in begun],
+            reserved_inputs=[row.reserved_input for row in begun],
+            reserved_outputs=[row.reserved_output for row in begun],
+            days=[row.day for row in begun],
+            months=[row.month for row in begun],
+            deadlines=[row.deadline for row in begun],
+            ips=[row.ip for row in begun],
+            paths=[row.path for row in begun],
+            models=[row.model for row in begun],
+            backends=[row.backend for row in begun],
+            streams=[row.stream for row in begun],
+            ceiling_inputs=[row.ceiling_input for row in begun],
+            ceiling_outputs=[row.ceiling_output for row in begun],
+            prompt_bytes=[row.prompt_bytes for row in begun],
+            images=[row.images for row in begun],
         )
+
+    async def settled(self, ids: Iterable[UUID]) -> set[UUID]:
+        """Of these requests those that the ledger has."""
+        return {row["request_id"] for row in await self._day_by_day("settled", ids)}
 
     async def end_open(self, ids: Collection[UUID]) -> None:
         """Forget requests that have ended."""
@@ -91,17 +96,15 @@ class LedgerStore(Connection):
         """Add rows of one entry number each request; answers the ids of those that were not there."""
         if not rows:
             return set()
-        return {row["request_id"] for row in await self._rows("add_ledger", rows=rows)}
+        return {row["request_id"] for row in await self._rows("add_ledger", **_columns(rows))}
 
     async def orphans_charged(self, ids: Collection[UUID]) -> dict[UUID, Charged]:
         """Of these requests the ones charged as orphans and not adjusted yet."""
-        if not ids:
-            return {}
-        rows = await self._rows("orphans_charged", ids=list(ids))
+        rows = await self._day_by_day("orphans_charged", ids)
         if not rows:
             return {}
         await self._rows("lock_credits", tenants=list({row["tenant_id"] for row in rows}))
-        found = await self._rows("credited", ids=[row["request_id"] for row in rows])
+        found = await self._day_by_day("credited", [row["request_id"] for row in rows])
         credited = {row["request_id"]: row["tokens"] for row in found}
         return {
             row["request_id"]: Charged(
@@ -130,18 +133,23 @@ class LedgerStore(Connection):
         )
         return [_tenant_total(row) for row in rows]
 
-    async def unpublished(self, count: int) -> list[Unpublished]:
-        """Ledger rows that Redis has not been told of, by tenant."""
-        rows = await self._rows("unpublished", count=count)
+    async def unpublished(self, after: OutboxRow, count: int) -> list[Unpublished]:
+        """Return a page of the ledger rows that Redis has not been told of, in the order of the outbox."""
+        waiting = await self._rows("unpublished", **after._asdict(), count=count)
+        entries = await self._day_by_day("entries", {row["request_id"] for row in waiting})
+        tokens: Counter[UUID] = Counter()
+        windows = {}
+        for entry in entries:
+            tokens[entry["request_id"]] += entry["tokens"]
+            windows[entry["request_id"], entry["entry"]] = entry["day"], entry["month"]
         return [
             Unpublished(
                 row["tenant_id"],
                 row["entry"],
-                Closed(row["request_id"], row["key_id"], row["tokens"]),
-                row["day"],
-                row["month"],
+                Closed(row["request_id"], row["key_id"], tokens[row["request_id"]]),
+                *windows.get((row["request_id"], row["entry"]), (None, None)),
             )
-            for row in rows
+            for row in waiting
         ]
 
     async def every_eof_at(self) -> datetime | None:
@@ -155,53 +163,74 @@ class LedgerStore(Connection):
 
     async def in_no_journal(self, ids: Iterable[UUID]) -> list[UUID]:
         """Of these requests those that nothing was ever read of."""
-        return [row["id"] for row in await self._rows("in_no_journal", ids=list(ids))]
+        asked = list(ids)
+        known = {row["request_id"] for row in await self._rows("open_of", ids=asked)}
+        known |= await self.settled(asked)
+        return [request_id for request_id in asked if request_id not in known]
 
     async def publish_again(self, ids: Iterable[UUID]) -> None:
         """Have the settlements of these requests published once more."""
-        await self._do("publish_again", ids=list(ids))
+        for day in by_day(ids):
+            await self._do("publish_again", ids=day.ids, first=day.first, until=day.until)
 
     async def partitions(self) -> list[date]:
         """List the days that the ledger has."""
         return [row["day"] for row in await self._rows("partitions")]
 
-    async def drop_partition(self, day: date) -> bool:
-        """Forget a day of the ledger; False if it can't be done right now."""
-        return bool(await self._one("drop_partition", day=day))
+    async def oldest_day(self) -> date:
+        """Return the oldest day that may still be billed."""
+        day: date = await self._one("oldest_day")
+        return day
 
     async def windows(self, scopes: Iterable[UUID], starts: Iterable[date]) -> list[TenantTotal]:
         """Return the use of scopes in the windows that start then."""
         rows = await self._rows("windows", scopes=list(scopes), starts=list(starts))
         return [_tenant_total(row) for row in rows]
 
-    async def published(self, rows: Iterable[tuple[UUID, int]]) -> None:
+    async def published(self, rows: Iterable[OutboxRow]) -> None:
         """Redis has been told of these ledger rows."""
-        ids, entries = zip(*rows, strict=True)
-        await self._do("published", ids=ids, entries=entries)
+        tenants, ids, entries = zip(*sorted(rows), strict=True)
+        await self._do("published", tenants=tenants, ids=ids, entries=entries)
 
     async def add_uses(self, uses: Collection[Use]) -> None:
         """Add to the sums by day, key and model."""
         if uses:
-            await self._do("add_uses", rows=list(uses))
+            await self._do("add_uses", **_columns(uses))
 
     async def kept_refusals(self, pairs: Collection[KeyMinute]) -> dict[KeyMinute, set[UUID]]:
         """Count the denied requests that the ledger has of each key and minute, as many as are kept."""
-        if not pairs:
-            return {}
-        keys, minutes = zip(*sorted(pairs), strict=True)
         kept: defaultdict[KeyMinute, set[UUID]] = defaultdict(set)
-        for row in await self._rows("kept_refusals", keys=keys, minutes=minutes, most=KEPT_PER_MINUTE):
-            kept[row["key_id"], row["minute"]].add(row["request_id"])
+        days: defaultdict[date, list[KeyMinute]] = defaultdict(list)
+        for key, minute in sorted(pairs):
+            days[minute.date()].append((key, minute))
+        for day, of_day in days.items():
+            keys, minutes = zip(*of_day, strict=True)
+            first, until = floor(day), floor(day + timedelta(days=1))
+            for row in await self._rows(
+                "kept_refusals", keys=keys, minutes=minutes, most=KEPT_PER_MINUTE, first=first, until=until
+            ):
+                kept[row["key_id"], row["minute"]].add(row["request_id"])
         return kept
 
     async def add_refusals(self, refused: Collection[Refused]) -> None:
         """Add to the counts of refusals."""
         if refused:
-            await self._do("add_refusals", rows=list(refused))
+            await self._do("add_refusals", **_columns(refused))
 
-    async def forget_refusals(self, before: date) -> None:
-        """Forget the counts of refusals before a day."""
-        await self._do("forget_refusals", before=before)
+    async def _day_by_day(self, query: str, ids: Iterable[UUID]) -> list[asyncpg.Record]:
+        """Ask a query about ids once for each of their days."""
+        return [
+            row
+            for day in by_day(ids)
+            for row in await self._rows(query, ids=day.ids, first=day.first, until=day.until)
+        ]
+
+
+def _columns(rows: Collection[LedgerRow | Use | Refused]) -> dict[str, Many[object]]:
+    """Turn rows into one list for each of their columns."""
+    first = next(iter(rows))
+    columns: Iterable[Many[object]] = zip(*rows, strict=True)
+    return dict(zip(first._fields, columns, strict=True))
 
 
 def _open_row(row: asyncpg.Record) -> OpenRow:

@@ -57,6 +57,9 @@ class Metrics(Collector):
         self._overrun_tokens = Counter(
             "gateway_overrun_tokens", "Tokens charged beyond a reservation.", registry=registry
         )
+        self._duties = Counter(
+            "gateway_duty_failures", "Failures of duties beside the loop.", ("duty",), registry=registry
+        )
         self._dead_letters = Gauge(
             "gateway_dead_letters", "Lines kept because they were not understood.", registry=registry
         )
@@ -96,6 +99,10 @@ class Metrics(Collector):
             self._lines[result].inc(count)
         self._orphans.inc(sum(row.usage_source == Source.PROGRESS for row in rows))
         self._overrun_tokens.inc(sum(row.overrun_tokens for row in rows))
+
+    def duty_failed(self, duty: str) -> None:
+        """Count a failure of a duty beside the loop."""
+        self._duties.labels(duty).inc()
 
     def counted(self, tally: Tally) -> None:
         """Take over what Postgres has counted."""

@@ -6,13 +6,18 @@ come. A reservation that no journal knows never ran: it costs nothing.
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from authz.models import canonical
+from metering.connection import RowsRefusedError
 from metering.cost import ORPHANED, cost
 from metering.figures import ModelOwner
 from metering.journal import Ended
+from metering.journal_store import JournalStore
 from metering.ledger import settlement, swept
 from metering.lines import VERSION, Record, Tokens, Windows
 from metering.progress import Delivered, Orphan
@@ -23,11 +28,17 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from authz.limiter.limiter import Limiter
+    from authz.types import OpenRequest
     from metering.figures import Ratios
     from metering.ledger_store import LedgerStore
     from metering.lines import Boot
     from metering.progress_store import ProgressStore
     from metering.rows import LedgerRow, OpenRow
+
+log: Final = structlog.get_logger()
+
+TENANTS_AT_ONCE: Final = 500
+"""Tenants whose reservations Redis is asked for at once, in one pipeline."""
 
 GRACE: Final = timedelta(seconds=60)
 """How long after a request's deadline its record may still come."""
@@ -128,17 +139,49 @@ async def sweep(ledger: LedgerStore, limiter: Limiter, *, node: UUID, at: dateti
     if known_until is None:
         return 0
     count = 0
-    for tenant in await ledger.tenants():
-        held = {request.request_id: request for request in await limiter.overdue(tenant, known_until)}
-        if not held:
-            continue
-        count += len(held)
-        async with ledger.transaction():
-            # What an open row knows is left to its deadline, what the ledger knows is only told again.
-            unknown = await ledger.in_no_journal(held)
-            rows = [swept(held[i], Owner(tenant, held[i].key), node=node, at=at) for i in unknown]
-            for row in rows:
-                await ledger.ensure_partition(row.partition)
-            await ledger.add_ledger(rows)
-            await ledger.publish_again(held)
+    everyone = await ledger.tenants()
+    for start in range(0, len(everyone), TENANTS_AT_ONCE):
+        tenants = everyone[start : start + TENANTS_AT_ONCE]
+        overdue = await asyncio.gather(*(limiter.overdue(tenant, known_until) for tenant in tenants))
+        for tenant, requests in zip(tenants, overdue, strict=True):
+            if requests:
+                count += len(requests)
+                await _settle(ledger, tenant, requests, node=node, at=at)
     return count
+
+
+async def _settle(
+    ledger: LedgerStore, tenant: UUID, requests: Sequence[OpenRequest], *, node: UUID, at: datetime
+) -> None:
+    """Settle what no journal knows of a tenant's reservations; publish again what the ledger knows."""
+    held = {request.request_id: request for request in requests}
+    async with ledger.transaction():
+        # What an open row knows is left to its deadline, what the ledger knows is only published again.
+        unknown = await ledger.in_no_journal(held)
+        rows = [swept(held[i], Owner(tenant, held[i].key), node=node, at=at) for i in unknown]
+        await add_each(ledger, rows, node=node)
+        await ledger.publish_again(held)
+
+
+async def add_each(ledger: LedgerStore, rows: Sequence[LedgerRow], *, node: UUID) -> set[UUID]:
+    """Add rows that no line stands for; returns the ids of those that were not there.
+
+    One that Postgres refuses is set aside as a dead letter, and the others go on.
+    """
+    try:
+        async with ledger.transaction():
+            return await _add(ledger, rows)
+    except RowsRefusedError as error:
+        if len(rows) == 1:
+            await JournalStore.beside(ledger).add_dead_row(node, rows[0])
+            log.warning("metering.row_refused", request=rows[0].request_id, reason=str(error))
+            return set()
+    middle = len(rows) // 2
+    first = await add_each(ledger, rows[:middle], node=node)
+    return first | await add_each(ledger, rows[middle:], node=node)
+
+
+async def _add(ledger: LedgerStore, rows: Sequence[LedgerRow]) -> set[UUID]:
+    for day in {row.partition for row in rows}:
+        await ledger.ensure_partition(day)
+    return await ledger.add_ledger(rows)

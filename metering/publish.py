@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final
+from uuid import UUID
 
 from attrs import define
 
 from authz.types import TOTAL_START, Closed
-from metering.rows import Publication, Unpublished
+from metering.outbox import OutboxRow, Publication, Unpublished
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from uuid import UUID
 
     from authz.limiter.limiter import Limiter
     from authz.types import Total
     from metering.ledger_store import LedgerStore
     from metering.rows import LedgerRow, TenantTotal
 
-CATCH_UP_ROWS: Final = 1000
+PAGE_ROWS: Final = 1000
+
+_START: Final = OutboxRow(UUID(int=0), UUID(int=0), -1)
 
 
 @define
@@ -32,22 +34,31 @@ class Publisher:
 
     async def publish(self, publications: Iterable[Publication]) -> None:
         """Publish what was just committed; raises LimiterUnavailable, and nothing is lost by that."""
-        rows: list[tuple[UUID, int]] = []
+        rows: list[OutboxRow] = []
         # Redis first, the outbox second: whoever dies in between tells Redis the same once more.
         for publication in publications:
             await self._limiter.settle(publication.tenant, publication.closed, publication.totals)
             self._reach("settled")
-            rows += publication.rows
+            rows += publication.outbox
         if rows:
             await self._ledger.published(rows)
             self._reach("published")
 
-    async def catch_up(self) -> None:
-        """Publish all that was committed and not published: after a start, a failure, or by others."""
-        while waiting := await self._ledger.unpublished(CATCH_UP_ROWS):
+    async def catch_up(self) -> int:
+        """Publish all that was committed and not published: after a start, a failure, or by others.
+
+        Page by page, each from where the last one ended: what is published is deleted, and would be
+        walked over again from the beginning. Returns how many rows that were.
+        """
+        count, after = 0, _START
+        while waiting := await self._ledger.unpublished(after, PAGE_ROWS):
             scopes = {row.tenant for row in waiting} | {row.closed.key for row in waiting}
             starts = {start for row in waiting for start in (row.day, row.month) if start} | {TOTAL_START}
             await self.publish(_waiting(waiting, await self._ledger.windows(scopes, starts)))
+            count += len(waiting)
+            last = waiting[-1]
+            after = OutboxRow(last.tenant, last.closed.request_id, last.entry)
+        return count
 
 
 def publications(rows: Sequence[LedgerRow], totals: Iterable[TenantTotal]) -> tuple[Publication, ...]:

@@ -1,22 +1,24 @@
-"""The values that cross between the files of metering; this file imports none of them.
+"""The values that cross between the files of metering; it imports none of them but days.
 
-A row that is inserted into Postgres as a whole is a NamedTuple: the columns of its table, in their order.
+A row that is inserted into Postgres as a whole is a NamedTuple: its fields are columns of its table.
 """
 
 from __future__ import annotations
 
 import hashlib
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 from uuid import UUID
 
 from attrs import frozen
 
+from metering.days import day_of
+
 if TYPE_CHECKING:
     from ipaddress import IPv4Network, IPv6Network
 
-    from authz.types import Closed, Total
+    from authz.types import Total
 
 
 @frozen
@@ -142,7 +144,7 @@ class Charged:
 
 
 class LedgerRow(NamedTuple):
-    """A row of the ledger: the fields are the table's columns, in the table's order."""
+    """A row of the ledger: the fields are columns of the table."""
 
     request_id: UUID
     entry: int
@@ -202,8 +204,8 @@ class LedgerRow(NamedTuple):
 
     @property
     def partition(self) -> date:
-        """The day, in UTC, whose partition holds it: a UUIDv7 begins with its milliseconds."""
-        return datetime.fromtimestamp((self.request_id.int >> 80) / 1000, UTC).date()
+        """The day, in UTC, whose partition holds it."""
+        return day_of(self.request_id)
 
     @property
     def tokens(self) -> int:
@@ -231,7 +233,7 @@ class TenantTotal:
 
 
 class Use(NamedTuple):
-    """What to add to a row of usage_daily: the fields are the table's columns, in the table's order."""
+    """What to add to a row of usage_daily: the fields are columns of the table."""
 
     day: date
     tenant_id: UUID
@@ -246,7 +248,7 @@ KeyMinute = tuple[UUID, datetime]
 
 
 class Refused(NamedTuple):
-    """What to add to a row of refusals_per_minute: the fields are the table's columns, in its order."""
+    """What to add to a row of refusals_per_minute: the fields are columns of the table."""
 
     minute: datetime
     tenant_id: UUID | None
@@ -254,27 +256,6 @@ class Refused(NamedTuple):
     source: IPv4Network | IPv6Network | None
     reason: str
     refusals: int
-
-
-@frozen
-class Publication:
-    """What Redis is told of one tenant; rows are the ledger rows (id, entry) this is about."""
-
-    tenant: UUID
-    closed: tuple[Closed, ...]
-    totals: tuple[Total, ...]
-    rows: tuple[tuple[UUID, int], ...]
-
-
-@frozen
-class Unpublished:
-    """A ledger row that Redis has not been told of."""
-
-    tenant: UUID
-    entry: int
-    closed: Closed
-    day: date | None
-    month: date | None
 
 
 @frozen

@@ -4,37 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
-import time
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn
 from uuid import UUID
 
 import structlog
-from attrs import Factory, define, field, frozen
-from prometheus_client import CollectorRegistry
+from attrs import define
 
 from authz.errors import LimiterUnavailable, StoreUnavailable
 from authz.limiter.limiter import Limiter
-from authz.store import METERING_ROLE
-from authz.store import Store as Versions
 from metering.connection import RowsRefusedError
 from metering.figure_store import FigureStore
 from metering.journal import refused, understand
 from metering.journal_store import JournalStore
 from metering.ledger_store import LedgerStore
-from metering.metrics import Metrics
 from metering.progress_store import ProgressStore
 from metering.publish import Publisher
+from metering.replay import replay
 from metering.settle import Batch, MarkMovedError, Settlement
 from metering.tail import Tail
-from metering.upkeep import Upkeep
+from metering.upkeep import Upkeep, beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from metering.journal import Page
+    from metering.metrics import Metrics
+    from metering.surroundings import Surroundings
     from metering.tail import Chunk
 
 log: Final = structlog.get_logger()
@@ -45,31 +43,12 @@ POLL_MAX_S: Final = 0.030
 BEAT_S: Final = 1.0
 """How often an idle journal's end is committed and vouched for."""
 
+REPLAY_EVERY_S: Final = 5.0
+
 RETRY_S: Final = 1.0
 
 NO_JOURNAL: Final = timedelta(days=365)
 """How far behind metering says that it is while the journal is not at its path."""
-
-
-def _nowhere(_step: str) -> None:
-    """Do nothing between any two steps, where a test may kill the process."""
-
-
-@frozen
-class Surroundings:
-    """Where the journal and the stores are, and what tests replace: the clock and the steps."""
-
-    journal: Path
-    database_url: str
-    redis_url: str
-    ledger_days: int | None = None
-    reach: Callable[[str], None] = _nowhere
-    clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    ticks: Callable[[], float] = time.monotonic
-    jitter: Callable[[], float] = random.random
-    metrics: Metrics = field(
-        default=Factory(lambda self: Metrics(CollectorRegistry(), clock=self.clock), takes_self=True)
-    )
 
 
 @define
@@ -80,7 +59,6 @@ class Metering:
     _tail: Tail
     _settlement: Settlement
     _publisher: Publisher
-    _upkeep: Upkeep
     _journal: JournalStore
     _limiter: Limiter
     _metrics: Metrics
@@ -88,14 +66,15 @@ class Metering:
     _ticks: Callable[[], float]
     _eof_at: datetime | None
     _next_beat: float = 0.0
+    _next_replay: float = 0.0
     _asked_at: datetime | None = None
-    _is_behind: bool = True
+    _is_limiter_away: bool = False
     _is_first_end: bool = True
     _was_missing: bool = False
 
     @classmethod
     async def begin(
-        cls, node: UUID, around: Surroundings, *, ledger: LedgerStore, versions: Versions, limiter: Limiter
+        cls, node: UUID, around: Surroundings, *, ledger: LedgerStore, limiter: Limiter
     ) -> Metering:
         """Take up a node's journal where Postgres says."""
         journal = JournalStore.beside(ledger)
@@ -109,6 +88,7 @@ class Metering:
             around.reach,
             around.metrics,
             sequences,
+            await ledger.oldest_day(),
         )
         tail = Tail.resume(around.journal, await journal.marks(node))
         eof_at = await journal.eof_at(node)
@@ -118,7 +98,6 @@ class Metering:
             tail=tail,
             settlement=settlement,
             publisher=Publisher(ledger, limiter, around.reach),
-            upkeep=Upkeep(node, journal, ledger, settlement, limiter, versions, around.ledger_days),
             journal=journal,
             limiter=limiter,
             metrics=around.metrics,
@@ -142,13 +121,18 @@ class Metering:
             await self._reached_end(eof_at)
         return bool(chunk.lines) or not chunk.is_end
 
+    def finished(self) -> list[Path]:
+        """Rotated files that were read to their end, oldest first."""
+        return self._tail.finished()
+
     def close(self) -> None:
         """Let go of the journal."""
         self._tail.close()
 
     async def _settle(self, chunk: Chunk, eof_at: datetime | None) -> None:
         try:
-            await self._commit(chunk, understand(chunk.lines), eof_at)
+            page = self._settlement.without_too_old(chunk.lines, understand(chunk.lines))
+            await self._commit(chunk, page, eof_at)
         except RowsRefusedError as error:
             log.warning("metering.rows_refused", reason=str(error), lines=len(chunk.lines))
             if not chunk.lines:
@@ -172,37 +156,35 @@ class Metering:
                 name=chunk.before.name,
                 position=first.position,
             )
-        if self._is_behind:
-            return  # the next beat publishes all that is not published yet
+        if self._is_limiter_away:
+            return  # it stays in the outbox, from which all is published once Redis is back
         try:
             await self._publisher.publish(publications)
         except LimiterUnavailable as error:
-            self._is_behind = True
+            self._is_limiter_away = True
             log.warning("metering.publishing_failed", reason=str(error))
 
     async def _beat(self) -> None:
-        """Once in a while: ask Redis's clock before the journal is read to its end, and catch up."""
+        """Once in a while: ask Redis's clock before the journal is read to its end."""
         now = self._ticks()
         if now < self._next_beat:
             return
         self._next_beat = now + BEAT_S
-        at = self._clock()
-        await self._upkeep.retain(now, at=at, finished=self._tail.finished)
-        await self._upkeep.replay(now, at=at)
+        if now >= self._next_replay:
+            self._next_replay = now + REPLAY_EVERY_S
+            # In the loop: only one settles a node's lines.
+            await replay(self._journal, self._settlement, node=self._node, at=self._clock())
         try:
             moment = await self._limiter.now()
             # The clock is asked before the journal is read, so that an end read after it is no older.
             if self._asked_at is not None or self._tail.is_missing:  # the end has not been reached since
                 await self._vouch(moment)
             self._asked_at = self._asked_at or moment
-            await self._upkeep.repeat(now, at=at)
-            # Also what others have committed: a correction has no line in any journal.
-            await self._publisher.catch_up()
-            self._is_behind = False
+            self._is_limiter_away = False
         except LimiterUnavailable as error:
-            if not self._is_behind:
+            if not self._is_limiter_away:
                 log.warning("metering.limiter_unavailable", reason=str(error))
-            self._is_behind = True
+            self._is_limiter_away = True
 
     async def _reached_end(self, eof_at: datetime) -> None:
         self._eof_at = self._metrics.known_until = eof_at
@@ -216,7 +198,7 @@ class Metering:
         try:
             await self._vouch(eof_at)
         except LimiterUnavailable as error:
-            self._is_behind = True
+            self._is_limiter_away = True
             log.warning("metering.limiter_unavailable", reason=str(error))
 
     async def _vouch(self, now: datetime) -> None:
@@ -259,11 +241,11 @@ async def _live(around: Surroundings, limiter: Limiter) -> None:
     async with contextlib.AsyncExitStack() as stack:
         ledger = await LedgerStore.connect(around.database_url)
         stack.push_async_callback(ledger.close)
-        versions = Versions(around.database_url, role=METERING_ROLE, connections=1)
-        stack.push_async_callback(versions.close)
-        metering = await Metering.begin(node, around, ledger=ledger, versions=versions, limiter=limiter)
+        metering = await Metering.begin(node, around, ledger=ledger, limiter=limiter)
         stack.callback(metering.close)
         log.info("metering.journal_opened", node=str(node), journal=str(around.journal))
+        begin = partial(Upkeep, node, around, limiter, metering.finished)
+        await stack.enter_async_context(beside(begin, around.database_url))
         await _follow(metering)
 
 

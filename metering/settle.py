@@ -11,10 +11,12 @@ from authz.errors import GatewayError
 from authz.models import canonical
 from metering.connection import RowsRefusedError
 from metering.cost import FREE, cost
+from metering.days import floor as lowest
 from metering.figures import ModelOwner, Ratios
+from metering.journal import Page, refused, understand
 from metering.learn import figures
 from metering.ledger import adjustment, open_row, settlement, storable
-from metering.orphans import asked, take_orphans
+from metering.orphans import add_each, asked, take_orphans
 from metering.orphans import priced as priced_orphan
 from metering.publish import publications
 from metering.refusals import key_minutes, sort_out
@@ -29,13 +31,13 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from metering.figure_store import FigureStore
-    from metering.journal import Page
     from metering.journal_store import JournalStore
     from metering.ledger_store import LedgerStore
     from metering.lines import Record
     from metering.metrics import Metrics
+    from metering.outbox import Publication
     from metering.progress_store import ProgressStore
-    from metering.rows import LedgerRow, Mark, Publication, TenantTotal
+    from metering.rows import LedgerRow, Line, Mark, TenantTotal
     from metering.sequences import Sequence
 
 log: Final = structlog.get_logger()
@@ -72,7 +74,8 @@ class Settlement:
     _node: UUID
     _reach: Callable[[str], None]
     _metrics: Metrics
-    _sequences: dict[UUID, Sequence] = field(factory=dict)
+    _sequences: dict[UUID, Sequence]
+    _oldest_day: date
     _days: set[date] = field(factory=set)
 
     async def settle(self, batch: Batch) -> tuple[Publication, ...]:
@@ -85,7 +88,9 @@ class Settlement:
         try:
             added, totals = await self._commit(batch, priced, sequences)
         except RowsRefusedError:
-            self._days.clear()  # a partition may have been dropped: look again, once
+            # A day may have been dropped: look again, once.
+            self._days.clear()
+            self._oldest_day = await self._ledger.oldest_day()
             added, totals = await self._commit(batch, priced, sequences)
         self._reach("committed")
         self._metrics.committed(batch.page, added)
@@ -95,6 +100,14 @@ class Settlement:
         self._days |= {row.partition for row in added}
         self._sequences |= {sequence.boot: sequence for sequence in sequences}
         return publications(added, totals)
+
+    def without_too_old(self, lines: Iterable[Line], page: Page) -> Page:
+        """Return the page of these lines with dead letters in place of requests of days that were dropped.
+
+        They may have been billed, and nothing is left to tell.
+        """
+        floor = lowest(self._oldest_day)
+        return page if not _is_older(page, floor) else _joined(_unless_older(line, floor) for line in lines)
 
     def _alarm(self, added: Iterable[LedgerRow], sequences: Iterable[Sequence]) -> None:
         """Say what ought never to happen."""
@@ -169,10 +182,13 @@ class Settlement:
 
     async def _add(self, priced: dict[UUID, LedgerRow], orphans: Iterable[LedgerRow]) -> list[LedgerRow]:
         """Add rows to the ledger; answers those that were not there, which alone count."""
-        rows = {row.request_id: row for row in orphans} | priced
-        for day in {row.partition for row in rows.values()} - self._days:
+        for day in {row.partition for row in priced.values()} - self._days:
             await self._ledger.ensure_partition(day)
-        new = await self._ledger.add_ledger(list(rows.values()))
+        new = await self._ledger.add_ledger(list(priced.values()))
+        dead = {row.request_id: row for row in orphans if row.request_id not in priced}
+        if dead:
+            new |= await add_each(self._ledger, list(dead.values()), node=self._node)
+        rows = dead | priced
         # A record whose row was there is a replay, or comes after its request was given up.
         late = priced.keys() - new
         charged = await self._ledger.orphans_charged(late)
@@ -191,6 +207,26 @@ class Settlement:
             await self._journal.add_dead_letters(self._node, batch.before, batch.page.dead)
         if batch.eof_at is not None:
             await self._journal.set_eof_at(self._node, batch.eof_at)
+
+
+def _is_older(page: Page, floor: UUID) -> bool:
+    ended = (line.record.id for line in page.ended)
+    return any(request_id < floor for request_id in (*ended, *(line.id for line in page.opens)))
+
+
+def _unless_older(line: Line, floor: UUID) -> Page:
+    page = understand([line])
+    return refused(line, "too_old") if _is_older(page, floor) else page
+
+
+def _joined(pages: Iterable[Page]) -> Page:
+    listed = list(pages)
+    return Page(
+        boots=tuple(boot for page in listed for boot in page.boots),
+        opens=tuple(line for page in listed for line in page.opens),
+        ended=tuple(line for page in listed for line in page.ended),
+        dead=tuple(letter for page in listed for letter in page.dead),
+    )
 
 
 def _owner(record: Record, owners: dict[str, Owner]) -> Owner | None:

@@ -1,75 +1,157 @@
-"""What metering does now and then, beside the journal: versions, sweeps, dead letters, retention."""
+"""The slow duties beside the loop that reads and vouches: catch-up, versions, sweeps, retention.
+
+They have connections of their own. A duty that fails is logged, counted and repeated, later after each
+failure; none of them ever stops the loop or another duty.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import structlog
 from attrs import define, field
 
 from authz import versions
+from authz.errors import GatewayError
+from authz.store import METERING_ROLE
+from authz.store import Store as Versions
+from metering.journal_store import JournalStore
+from metering.ledger_store import LedgerStore
 from metering.orphans import sweep
-from metering.replay import replay
-from metering.retention import keep_journal, keep_ledger
+from metering.publish import Publisher
+from metering.retention import Retention, keep_journal, prepare_days
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from datetime import datetime
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
     from pathlib import Path
     from uuid import UUID
 
     from authz.limiter.limiter import Limiter
-    from authz.store import Store as Versions
-    from metering.journal_store import JournalStore
-    from metering.ledger_store import LedgerStore
-    from metering.settle import Settlement
+    from metering.surroundings import Surroundings
 
 log: Final = structlog.get_logger()
 
+TICK_S: Final = 0.5
+CATCH_UP_EVERY_S: Final = 1
 VERSIONS_EVERY_S: Final = 5
-REPLAY_EVERY_S: Final = 5
 SWEEP_EVERY_S: Final = 30
 RETENTION_EVERY_S: Final = 3600
+
+BACKOFF_MAX_S: Final = 300
+
+
+@define
+class _Turn:
+    """When a duty is due, and how often it has failed since it last succeeded."""
+
+    due_s: float = 0.0
+    failures: int = 0
 
 
 @define
 class Upkeep:
-    """Does what is due; each duty is short, and repeating it changes nothing."""
+    """Does what is due, one duty after the other; repeating a duty changes nothing."""
 
     _node: UUID
-    _journal: JournalStore
-    _ledger: LedgerStore
-    _settlement: Settlement
+    _around: Surroundings
     _limiter: Limiter
+    _finished: Callable[[], Iterable[Path]]
+    _ledger: LedgerStore
     _versions: Versions
-    _ledger_days: int | None
-    _due_s: dict[str, float] = field(factory=dict)
+    _turns: dict[str, _Turn] = field(factory=dict)
 
-    async def retain(self, ticks_s: float, *, at: datetime, finished: Callable[[], Iterable[Path]]) -> None:
-        """Make the ledger's next days, drop what policy says; needs no Redis."""
-        if self._is_due("retention", ticks_s, RETENTION_EVERY_S):
-            await keep_ledger(self._ledger, at.date(), ledger_days=self._ledger_days)
-            await keep_journal(self._journal, self._node, finished())
+    async def round(self) -> None:
+        """Do once what is due."""
+        await self._attempt("versions", VERSIONS_EVERY_S, self._publish_versions)
+        await self._attempt("sweep", SWEEP_EVERY_S, self._sweep)
+        await self._attempt("catch_up", CATCH_UP_EVERY_S, self._catch_up)
+        await self._attempt("journal", RETENTION_EVERY_S, self._keep_journal)
+        await self._attempt("ledger", RETENTION_EVERY_S, self._keep_ledger)
 
-    async def replay(self, ticks_s: float, *, at: datetime) -> None:
-        """Read dead letters again that an operator wants."""
-        if self._is_due("replay", ticks_s, REPLAY_EVERY_S):
-            await replay(self._journal, self._settlement, node=self._node, at=at)
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the connection to Postgres is lost."""
+        return self._ledger.is_closed
 
-    async def repeat(self, ticks_s: float, *, at: datetime) -> None:
-        """Repeat what a command could not publish, settle what no journal knows."""
-        if self._is_due("versions", ticks_s, VERSIONS_EVERY_S):
-            raised = await versions.publish(self._versions, self._limiter)
-            if raised:
-                log.warning("metering.versions_raised", count=raised)
-        if not self._is_due("sweep", ticks_s, SWEEP_EVERY_S):
+    async def _attempt(self, duty: str, every_s: float, run: Callable[[], Awaitable[None]]) -> None:
+        turn = self._turns.setdefault(duty, _Turn())
+        if self._around.ticks() < turn.due_s:
             return
-        count = await sweep(self._ledger, self._limiter, node=self._node, at=at)
+        try:
+            await run()
+        except (GatewayError, OSError) as error:
+            turn.failures += 1
+            self._around.metrics.duty_failed(duty)
+            log.warning("metering.duty_failed", duty=duty, failures=turn.failures, reason=str(error))
+            turn.due_s = self._around.ticks() + min(2.0 ** (turn.failures - 1), BACKOFF_MAX_S)
+        else:
+            turn.failures = 0
+            turn.due_s = self._around.ticks() + every_s
+
+    async def _publish_versions(self) -> None:
+        """Repeat what a command could not publish."""
+        raised = await versions.publish(self._versions, self._limiter)
+        if raised:
+            log.warning("metering.versions_raised", count=raised)
+
+    async def _sweep(self) -> None:
+        """Settle what no journal knows."""
+        count = await sweep(self._ledger, self._limiter, node=self._node, at=self._around.clock())
         if count:
             log.warning("metering.reservations_swept", count=count)
 
-    def _is_due(self, duty: str, ticks_s: float, every_s: float) -> bool:
-        if ticks_s < self._due_s.get(duty, 0.0):
-            return False
-        self._due_s[duty] = ticks_s + every_s
-        return True
+    async def _catch_up(self) -> None:
+        """Publish what the loop could not, and what others have committed."""
+        await Publisher(self._ledger, self._limiter, self._around.reach).catch_up()
+
+    async def _keep_journal(self) -> None:
+        """Remove files that were read, and forget marks of files that are gone."""
+        journal = JournalStore.beside(self._ledger)
+        await keep_journal(journal, self._node, self._around.journal, self._finished())
+
+    async def _keep_ledger(self) -> None:
+        """Make the days to come, drop those beyond the policy."""
+        await prepare_days(self._ledger, self._around.clock().date())
+        moments = (self._around.clock(), await self._limiter.now())
+        async with Retention.opened(self._around.database_url) as retention:
+            await retention.keep(self._around.ledger_days, moments)
+
+
+async def follow(begin: Callable[[LedgerStore, Versions], Upkeep], database_url: str) -> NoReturn:
+    """Do the duties until cancelled; a lost connection is made anew."""
+    failures = 0
+    while True:
+        try:
+            async with _connected(database_url) as (ledger, names):
+                upkeep, failures = begin(ledger, names), 0
+                while not upkeep.is_cut_off:
+                    await upkeep.round()
+                    await asyncio.sleep(TICK_S)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the duties go on)
+            log.warning("metering.duties_failed", reason=repr(error))
+        failures += 1
+        await asyncio.sleep(min(2.0 ** (failures - 1), BACKOFF_MAX_S))
+
+
+@asynccontextmanager
+async def beside(begin: Callable[[LedgerStore, Versions], Upkeep], database_url: str) -> AsyncIterator[None]:
+    """Do the duties meanwhile."""
+    task = asyncio.create_task(follow(begin, database_url))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+@asynccontextmanager
+async def _connected(database_url: str) -> AsyncIterator[tuple[LedgerStore, Versions]]:
+    async with AsyncExitStack() as stack:
+        ledger = await LedgerStore.connect(database_url)
+        stack.push_async_callback(ledger.close)
+        names = Versions(database_url, role=METERING_ROLE, connections=1)
+        stack.push_async_callback(names.close)
+        yield ledger, names

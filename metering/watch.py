@@ -19,7 +19,7 @@ from metering.reconcile import Reconciler
 from metering.service import node_of
 
 if TYPE_CHECKING:
-    from metering.service import Surroundings
+    from metering.surroundings import Surroundings
 
 log: Final = structlog.get_logger()
 

@@ -71,7 +71,9 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON journal_files, refusals_per_minute TO ga
 
 GRANT SELECT, INSERT, DELETE ON open_requests, unpublished TO gateway_metering;
 
-GRANT EXECUTE ON FUNCTION ensure_ledger_partition (date), drop_ledger_partition (date) TO gateway_metering;
+REVOKE EXECUTE ON FUNCTION oldest_ledger_day () FROM PUBLIC;
+
+GRANT EXECUTE ON FUNCTION ensure_ledger_partition (date), oldest_ledger_day () TO gateway_metering;
 
 -- The commands change who may do what, and read what was billed.
 GRANT INSERT ON tenants, keys, secrets, admin_audit TO gateway_admin;
@@ -98,6 +100,8 @@ TO gateway_admin;
 -- migrate:down
 
 DROP FUNCTION disable_key (text);
+
+GRANT EXECUTE ON FUNCTION oldest_ledger_day () TO PUBLIC;
 
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM gateway_authz, gateway_metering, gateway_admin;
 

@@ -54,6 +54,7 @@ COMMENT ON TABLE usage_daily IS 'The ledger summed by the tenant''s day, key and
 COMMENT ON TABLE refusals_per_minute IS 'Refused requests beyond what is worth a row each.';
 COMMENT ON TABLE model_ratios IS 'What answers have taught about a model.';
 COMMENT ON TABLE dead_letters IS 'Journal lines that were not understood.';
+COMMENT ON TABLE ledger_retention IS 'How many days of the ledger are kept, and the oldest that may still be billed.';
 COMMENT ON TABLE admin_audit IS 'Who changed what, in the transaction of the change.';
 
 COMMENT ON COLUMN ledger.request_id IS 'UUIDv7 that the guard made; a credit to a tenant has one of its own.';

@@ -77,3 +77,7 @@ SELECT id FROM tenants;
 -- name: names()
 -- streams list: what tenants and keys are called.
 SELECT id, name FROM tenants UNION ALL SELECT id, name FROM keys;
+
+-- name: plan_each_time()!
+-- Every connection, when it is made: a plan that serves all parameters locks every day of the ledger.
+SET plan_cache_mode = force_custom_plan;

@@ -65,10 +65,11 @@ FROM unnest(
 ) AS d (position, length, sha256, reason, raw)
 ON CONFLICT DO NOTHING;
 
--- name: forget_marks(node, days)!
--- metering.retention: files that were read to their end long ago.
+-- name: forget_marks(node, kept, days)!
+-- metering.retention: files that were read to their end long ago and are there no more.
 DELETE FROM journal_files
-WHERE node = :node AND is_finished AND updated_at < now() - make_interval(days => :days);
+WHERE node = :node AND is_finished AND updated_at < now() - make_interval(days => :days)
+    AND fingerprint <> ALL(:kept::bytea[]);
 
 -- name: wanted_letters(node, count)
 -- metering.replay: dead letters that an operator wants to be read again, those kept whole.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from typing import Any
 
+import asyncpg
 from attrs import define, field
 
 from authz.types import Identity
 from metering.ledger_store import LedgerStore as Metering
+from metering.outbox import OutboxRow
 from metering.rollup import uses
 from metering.rows import LedgerRow
 from metering.windows import increases
@@ -20,6 +22,7 @@ class Book:
     """Adds rows to the ledger and what metering keeps beside it."""
 
     store: Metering
+    owner: asyncpg.Connection
     rows: list[LedgerRow] = field(factory=list)
 
     async def add(self, *rows: LedgerRow) -> None:
@@ -30,13 +33,19 @@ class Book:
             for entry in (0, 1):
                 await self.store.add_ledger([row for row in rows if row.entry == entry])
             await self.store.add_uses(uses(rows))
-            await self.store.published([(row.request_id, row.entry) for row in rows])
+            await self.store.published(
+                OutboxRow(row.tenant_id, row.request_id, row.entry) for row in rows if row.tenant_id
+            )
         self.rows += rows
 
     async def settle(self, *rows: LedgerRow) -> None:
         """Add rows and what they take of the windows of their day and month."""
         await self.add(*rows)
         await self.store.raise_windows(increases(rows))
+
+    async def drop(self, day: date) -> None:
+        """Drop a day, as its owner may."""
+        await self.owner.execute(f"DROP TABLE ledger_{day:%Y%m%d}")
 
 
 def served(owner: Identity, at: datetime, **fields: Any) -> LedgerRow:

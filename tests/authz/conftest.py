@@ -110,8 +110,9 @@ async def known(store: Store, prefix: str) -> Identity:
 @pytest.fixture
 async def book(database: str) -> AsyncIterator[Book]:
     """An empty ledger."""
-    metering = await Metering.connect(database)
-    yield Book(metering)
+    metering, owner = await Metering.connect(database), await asyncpg.connect(database)
+    yield Book(metering, owner)
+    await owner.close()
     await metering.close()
 
 

@@ -64,7 +64,7 @@ GRANTS = {
 
 FUNCTIONS = {
     "gateway_authz": {"disable_key"},
-    "gateway_metering": {"ensure_ledger_partition", "drop_ledger_partition"},
+    "gateway_metering": {"ensure_ledger_partition", "oldest_ledger_day"},
     "gateway_admin": {"credit_request", "credit_tenant"},
 }
 

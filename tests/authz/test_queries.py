@@ -7,7 +7,7 @@ import pytest
 
 import sql
 
-FILES = ("authz", "admin", "journal", "ledger", "books", "figures", "progress")
+FILES = ("authz", "admin", "journal", "ledger", "books", "figures", "progress", "retention")
 
 
 @pytest.mark.parametrize("name", FILES)

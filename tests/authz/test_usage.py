@@ -106,7 +106,7 @@ async def test_a_part_of_a_dropped_day_can_not_be_known(
 ) -> None:
     """When retention has dropped a day only all of it is still known, and the error says so."""
     await book.add(served(owner, NOON))
-    assert await book.store.drop_partition(NOON.date())
+    await book.drop(NOON.date())
     with pytest.raises(CommandError, match="2026-11-24 is not kept any more: give a whole day"):
         await usage(session, tenant=None, key=None, period=Period(NOON))
     midnight = datetime(2026, 11, 24, tzinfo=UTC)
@@ -120,7 +120,7 @@ async def test_usage_does_not_read_the_ledger_of_whole_days(
     """However long the ledger is: without it, what was used is still known."""
     await book.add(*(served(owner, NOON.replace(day=day)) for day in range(1, 25)))
     for day in range(1, 25):
-        assert await book.store.drop_partition(date(2026, 11, day))
+        await book.drop(date(2026, 11, day))
     (row,) = await usage(session, tenant=None, key=None)
     assert (24, 720) == (row.requests, row.tokens)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -17,7 +17,9 @@ from authz.limiter.limiter import Limiter
 from authz.store import METERING_ROLE
 from authz.store import Store as Versions
 from metering.ledger_store import LedgerStore
-from metering.service import Metering, Surroundings
+from metering.service import Metering
+from metering.surroundings import Surroundings
+from metering.upkeep import Upkeep
 from tests.metering.writing import DAY_MS, NODE, START, TENANT, JournalFile
 
 
@@ -41,6 +43,7 @@ class Clock:
     """Metering's own clocks, monotonic and of the wall: they move together, when a test moves them."""
 
     seconds: float = 1.0
+    began: datetime = START
 
     def ticks(self) -> float:
         """Return the monotonic time in seconds."""
@@ -48,7 +51,7 @@ class Clock:
 
     def now(self) -> datetime:
         """Return the time of the wall clock, which began with the journal."""
-        return START + timedelta(seconds=self.seconds)
+        return self.began + timedelta(seconds=self.seconds)
 
 
 @define
@@ -56,14 +59,23 @@ class Life:
     """Metering from its start to its end."""
 
     metering: Metering
-    store: LedgerStore
+    upkeep: Upkeep
+    stores: tuple[LedgerStore, LedgerStore]
     ledger: asyncpg.Connection
     redis: Redis
     clock: Clock
     day: date = date(2026, 11, 25)
 
+    @property
+    def store(self) -> LedgerStore:
+        """The store that the loop writes to."""
+        return self.stores[0]
+
     async def drain(self) -> None:
-        """Step until there is nothing to read."""
+        """Step until there is nothing to read, and do the duties that are due."""
+        while await self.metering.step():
+            pass
+        await self.upkeep.round()
         while await self.metering.step():
             pass
 
@@ -76,7 +88,8 @@ class Life:
     async def end(self) -> None:
         """Let go of everything, as a dead process does."""
         self.metering.close()
-        await self.store.close()
+        for store in self.stores:
+            await store.close()
 
     async def count(self, table: str) -> int:
         """How many rows a table has."""
@@ -111,12 +124,17 @@ async def begin(
     versions = Versions(database, role=METERING_ROLE, connections=1)
     ledger, redis = await asyncpg.connect(database), Redis.from_url(redis_url)
 
-    async def start(reach: Callable[[str], None] = lambda _step: None) -> Life:
-        clock = Clock()
-        around = Surroundings(journal.path, database, "", reach=reach, clock=clock.now, ticks=clock.ticks)
-        store = await LedgerStore.connect(database)
-        metering = await Metering.begin(NODE, around, ledger=store, versions=versions, limiter=limiter)
-        lives.append(Life(metering, store, ledger, redis, clock))
+    async def start(
+        reach: Callable[[str], None] = lambda _step: None, *, ledger_days: int | None = None
+    ) -> Life:
+        clock = Clock(began=datetime.fromtimestamp(journal.begun_ms / 1000, UTC))
+        around = Surroundings(
+            journal.path, database, "", ledger_days, reach=reach, clock=clock.now, ticks=clock.ticks
+        )
+        stores = await LedgerStore.connect(database), await LedgerStore.connect(database)
+        metering = await Metering.begin(NODE, around, ledger=stores[0], limiter=limiter)
+        duties = Upkeep(NODE, around, limiter, metering.finished, stores[1], versions)
+        lives.append(Life(metering, duties, stores, ledger, redis, clock))
         return lives[-1]
 
     yield start

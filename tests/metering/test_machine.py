@@ -23,76 +23,17 @@ from hypothesis.stateful import (
 )
 from redis.asyncio import Redis
 
-from authz.errors import StoreUnavailable
 from authz.limiter import keyspace
 from authz.limiter.limiter import Limiter
 from authz.store import METERING_ROLE
 from authz.store import Store as Versions
 from metering.files import rotated
-from metering.ledger_store import LedgerStore
-from metering.service import Metering, Surroundings
-from metering.settle import MarkMovedError
-from tests.metering.writing import START, JournalFile
+from tests.metering.process import Process
+from tests.metering.writing import JournalFile
 
 STEPS = ["mark_moved", "ledger_written", "windows_raised", "committed", "settled", "published"]
 TOKENS = 30
 _examples = itertools.count(1)
-
-
-class Killed(BaseException):
-    """The process is gone; nothing catches this."""
-
-
-class Process:
-    """A metering process that can be killed at any step, or lose Postgres there."""
-
-    def __init__(self, machine: Machine) -> None:
-        self.machine = machine
-        self.fault: tuple[str, str] | None = None
-        self.metering: Metering | None = None
-        self.store: LedgerStore | None = None
-
-    def reach(self, step: str) -> None:
-        """Fail here if that is due."""
-        if self.fault is None or self.fault[0] != step:
-            return
-        kind, self.fault = self.fault[1], None
-        if kind == "kill":
-            raise Killed
-        assert self.store is not None
-        self.store._connection.terminate()
-
-    async def step(self) -> bool:
-        """Go on, from the start after a failure."""
-        if self.metering is None:
-            around = Surroundings(
-                self.machine.journal.path,
-                self.machine.url,
-                "",
-                reach=self.reach,
-                clock=lambda: START,
-                ticks=self.machine.tick,
-            )
-            self.store = await LedgerStore.connect(self.machine.url)
-            self.metering = await Metering.begin(
-                self.machine.journal.node,
-                around,
-                ledger=self.store,
-                versions=self.machine.versions,
-                limiter=self.machine.limiter,
-            )
-        try:
-            return await self.metering.step()
-        except (Killed, StoreUnavailable, MarkMovedError):
-            await self.end()
-            return True
-
-    async def end(self) -> None:
-        """Be gone."""
-        if self.metering is not None and self.store is not None:
-            self.metering.close()
-            await self.store.close()
-        self.metering = self.store = None
 
 
 class Machine(RuleBasedStateMachine):
@@ -131,7 +72,9 @@ class Machine(RuleBasedStateMachine):
         self.limiter.clock_us = self.journal.begun_ms * 1000
         self.do(self.limiter.create(tenant, 1))
         self.versions = Versions(self.url, role=METERING_ROLE, connections=1)
-        self.processes = [Process(self), Process(self)]
+        self.processes = [
+            Process(self.journal, self.url, self.versions, self.limiter, self.tick) for _ in range(2)
+        ]
 
     # Caddy
     def put(self, data: bytes) -> None:

@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from metering import watch
 from metering.listener import listening
 from metering.metrics import Metrics
-from metering.service import Surroundings
+from metering.surroundings import Surroundings
 from tests.metering.conftest import Begin
 from tests.metering.writing import START, JournalFile
 

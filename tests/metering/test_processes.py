@@ -20,7 +20,7 @@ from attrs import define, field
 from authz.limiter import keyspace
 from authz.limiter.limiter import Limiter
 from metering import service
-from metering.service import Surroundings
+from metering.surroundings import Surroundings
 from tests.metering.writing import KEY, NODE, TENANT, JournalFile
 
 TOKENS = 30
