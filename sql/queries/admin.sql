@@ -239,18 +239,30 @@ WHERE (:tenant::uuid IS NULL OR id = :tenant)
     AND (:key::uuid IS NULL OR id = (SELECT tenant_id FROM keys WHERE id = :key))
 ORDER BY name;
 
--- name: walk_in_order()!
--- usage export: along the ledger's primary key, whatever the planner thinks of it; no sort has the memory.
-SELECT set_config('enable_sort', 'off', true), set_config('enable_seqscan', 'off', true);
+-- name: ledger_days(since, until)
+-- usage export: for each day the first id and the end of its ids, so that a page reads one day.
+SELECT
+    greatest(uuid7_floor(d.midnight), uuid7_floor(:since::timestamptz)) AS first,
+    least(uuid7_floor(d.midnight + interval '1 day'), uuid7_floor(coalesce(:until::timestamptz, now()))) AS until
+FROM (
+    SELECT to_date(substring(c.relname FROM '\d{8}$'), 'YYYYMMDD')::timestamp AT TIME ZONE 'UTC' AS midnight
+    FROM pg_inherits AS i
+    JOIN pg_class AS c ON c.oid = i.inhrelid
+    WHERE i.inhparent = 'ledger'::regclass AND c.relname ~ '^ledger_\d{8}$' AND NOT i.inhdetachpending
+) AS d
+WHERE d.midnight + interval '1 day' > coalesce(:since::timestamptz, '-infinity')
+    AND d.midnight < coalesce(:until::timestamptz, now())
+ORDER BY d.midnight;
 
--- name: ledger_rows(tenant, since, until)
--- usage export: the ledger, row by row.
+-- name: ledger_rows(tenant, after, entry, end, count)
+-- usage export: a page of the ledger, row by row.
 SELECT *
 FROM ledger
-WHERE (:since::timestamptz IS NULL OR request_id >= uuid7_floor(:since))
-    AND (:until::timestamptz IS NULL OR request_id < uuid7_floor(:until))
+WHERE request_id >= :after::uuid AND request_id < :end::uuid
+    AND (request_id, entry) > (:after::uuid, :entry::smallint)
     AND (:tenant::uuid IS NULL OR tenant_id = :tenant)
-ORDER BY request_id, entry;
+ORDER BY request_id, entry
+LIMIT :count;
 
 -- name: ledger_names()
 -- usage export: what tenants and keys are called.
