@@ -47,6 +47,10 @@ class Books(Connection):
         """Let nobody else repair a tenant's windows before the transaction ends."""
         await self._one("lock_repairs", tenant=tenant)
 
+    async def lock_windows(self, tenant: UUID, first: date) -> None:
+        """Lock a tenant's current windows until the transaction ends, in the order of settlement."""
+        await self._rows("lock_windows", tenant=tenant, first=first)
+
     async def published_totals(self, tenant: UUID, first: date, last: date) -> list[Total]:
         """Return a tenant's current windows if Redis knows all that is in them; else none."""
         rows = await self._rows("published_totals", tenant=tenant, first=first, last=last)

@@ -96,6 +96,7 @@ class Reconciler:
         """Raise days, then months to the sum of those, then totals."""
         async with self._books.transaction():
             await self._books.lock_repairs(tenant)
+            await self._books.lock_windows(tenant, first)
             for period in ("day", "month", "total"):
                 for each in await self._books.reckon(tenant, first, last):
                     if each.total.period == period and each.tokens > each.total.used:
@@ -114,17 +115,19 @@ class Reconciler:
         if not differing:
             return
         settled = set(await self._books.published_totals(tenant, first, last))
-        await self._republish(tenant, [pair for pair in differing if pair[0] in settled])
+        await self._republish(tenant, first, [pair for pair in differing if pair[0] in settled])
 
-    async def _republish(self, tenant: UUID, differing: list[tuple[Total, Total]]) -> None:
+    async def _republish(self, tenant: UUID, first: date, differing: list[tuple[Total, Total]]) -> None:
         if not differing:
             return
         tokens = sum(abs(total.used - believed.used) for total, believed in differing)
         self._found[WINDOWS_REDIS] += tokens
         log.error("metering.counters_drifted", tenant=str(tenant), windows=len(differing), tokens=tokens)
-        outbid = await self._books.outbid(
-            evolve(total, version=max(total.version, believed.version)) for total, believed in differing
-        )
+        async with self._books.transaction():
+            await self._books.lock_windows(tenant, first)
+            outbid = await self._books.outbid(
+                evolve(total, version=max(total.version, believed.version)) for total, believed in differing
+            )
         await self._limiter.settle(tenant, (), outbid)
 
 

@@ -125,7 +125,7 @@ class Settlement:
     async def _commit(
         self, batch: Batch, priced: dict[UUID, LedgerRow], sequences: list[Sequence]
     ) -> tuple[list[LedgerRow], list[TenantTotal]]:
-        """Write the transaction: the mark first, so that a second writer stops here; windows last."""
+        """Write the transaction: the mark first, so that a second writer stops here; shared rows last."""
         async with self._ledger.transaction():
             await self._move_mark(batch)
             self._reach("mark_moved")
@@ -136,9 +136,10 @@ class Settlement:
             await self._keep(batch, sequences)
             await self._ledger.add_refusals(told_apart.refused())
             await self._ledger.add_uses(uses(added))
-            await self._figures.learn(figures(added))
-            # Every batch of a tenant, from every node, waits for these rows: they come last.
+            # Every batch of a tenant, from every node, waits for its windows, and every batch of a model for
+            # what it has shown: these rows come last, the most wanted ones at the very end.
             totals = await self._ledger.raise_windows(increases(added))
+            await self._figures.learn(figures(added))
             self._reach("windows_raised")
         return added, totals
 

@@ -22,9 +22,13 @@ from authz.errors import CommandError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import asyncpg
+
     from authz.accounts.session import Session
 
 SHOWN_BYTES: Final = 80
+
+ROWS_AT_ONCE: Final = 1000
 
 POLL_S: Final = 0.25
 
@@ -56,20 +60,29 @@ class Replay:
 
 async def letters(session: Session) -> list[DeadLetter]:
     """List every dead letter, oldest first."""
+    found: list[DeadLetter] = []
     async with session.store.connection() as connection:
-        return [
-            DeadLetter(
-                row["id"],
-                row["at"],
-                row["node"],
-                row["reason"],
-                row["length"],
-                row["raw"][:SHOWN_BYTES].decode(errors="replace"),
-                row["is_replay_wanted"],
-                row["replayed_at"],
+        while page := [
+            row
+            async for row in _queries.letters(
+                connection, after=found[-1].id if found else 0, count=ROWS_AT_ONCE, shown=SHOWN_BYTES
             )
-            async for row in _queries.letters(connection)
-        ]
+        ]:
+            found += [_letter(row) for row in page]
+    return found
+
+
+def _letter(row: asyncpg.Record) -> DeadLetter:
+    return DeadLetter(
+        row["id"],
+        row["at"],
+        row["node"],
+        row["reason"],
+        row["length"],
+        row["beginning"].decode(errors="replace"),
+        row["is_replay_wanted"],
+        row["replayed_at"],
+    )
 
 
 async def want(session: Session, ids: Sequence[int] | None) -> list[int]:

@@ -302,11 +302,13 @@ LEFT JOIN keys AS k ON k.id = e.key_id
 WHERE (:tenant::uuid IS NULL OR e.tenant_id = :tenant) AND (:key::uuid IS NULL OR e.key_id = :key)
 ORDER BY e.at, e.action, e.actor;
 
--- name: letters()
--- dead-letters list.
-SELECT id, node, at, reason, length, raw, is_replay_wanted, replayed_at
+-- name: letters(after, count, shown)
+-- dead-letters list: a page, with the beginning of each line.
+SELECT id, node, at, reason, length, substring(raw FOR :shown::int) AS beginning, is_replay_wanted, replayed_at
 FROM dead_letters
-ORDER BY id;
+WHERE id > :after
+ORDER BY id
+LIMIT :count;
 
 -- name: want_replay(ids)
 -- dead-letters replay: metering reads those again that are wanted, if they were kept whole.

@@ -79,5 +79,8 @@ SELECT id FROM tenants;
 SELECT id, name FROM tenants UNION ALL SELECT id, name FROM keys;
 
 -- name: plan_each_time()!
--- Every connection, when it is made: a plan that serves all parameters locks every day of the ledger.
-SET plan_cache_mode = force_custom_plan;
+-- Every connection, when it is made: a plan that serves all parameters locks every day of the ledger, and a
+-- transaction that is forgotten keeps Postgres from clearing away what is dead.
+SELECT
+    set_config('plan_cache_mode', 'force_custom_plan', false),
+    set_config('idle_in_transaction_session_timeout', '60s', false);

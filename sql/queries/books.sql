@@ -72,6 +72,15 @@ JOIN budget_windows AS w ON w.scope_id = s.id AND w.period = 'total';
 -- metering.reconcile: two processes that find the same tokens missing must not both add them.
 SELECT pg_advisory_xact_lock(hashtextextended('repair ' || :tenant::uuid::text, 0));
 
+-- name: lock_windows(tenant, first)
+-- metering.reconcile, before it changes windows: in the order in which settlement locks them.
+SELECT scope_id
+FROM budget_windows
+WHERE tenant_id = :tenant
+    AND (period = 'total' OR start >= date_trunc('month', :first::timestamp)::date)
+ORDER BY scope_id, period, start
+FOR UPDATE;
+
 -- name: raise_window(scope, period, start, tenant, missing)!
 -- metering.reconcile: add what a window lacks of what it is the sum of.
 INSERT INTO budget_windows AS w (scope_id, period, start, tenant_id, used)

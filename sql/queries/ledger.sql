@@ -128,7 +128,7 @@ WHERE request_id = ANY(:ids::uuid[]) AND entry >= 2
 GROUP BY request_id;
 
 -- name: raise_windows(scopes, periods, starts, tenants, used)
--- metering.settle, last of the transaction, for the shortest lock on a tenant's row.
+-- metering.settle, late in the transaction, for a short lock on a tenant's row.
 INSERT INTO budget_windows AS w (scope_id, period, start, tenant_id, used)
 SELECT u.scope_id, u.period, u.start, u.tenant_id, u.used
 FROM unnest(:scopes::uuid[], :periods::text[], :starts::date[], :tenants::uuid[], :used::bigint[])
