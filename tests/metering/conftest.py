@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
@@ -20,6 +20,7 @@ from metering.ledger_store import LedgerStore
 from metering.service import Metering
 from metering.surroundings import Surroundings
 from metering.upkeep import Upkeep
+from tests.metering.reading import Reader
 from tests.metering.writing import DAY_MS, NODE, START, TENANT, JournalFile
 
 
@@ -36,6 +37,14 @@ async def limiter(limiter: Limiter) -> Limiter:
     """A Limiter whose Redis's clock stands at the moment the journal's requests begin."""
     limiter.clock_us = DAY_MS * 1000
     return limiter
+
+
+@pytest.fixture
+def reader(journal: JournalFile) -> Iterator[Reader]:
+    """A reader of the journal."""
+    made = Reader(journal)
+    yield made
+    made.tail.close()
 
 
 @define
