@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 log: Final = structlog.get_logger()
 
-TICK_S: Final = 0.5
-CATCH_UP_EVERY_S: Final = 1
+TICK_S: Final = 1.0
+CATCH_UP_EVERY_S: Final = 2
 VERSIONS_EVERY_S: Final = 5
 SWEEP_EVERY_S: Final = 30
 RETENTION_EVERY_S: Final = 3600
