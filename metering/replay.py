@@ -38,7 +38,7 @@ async def replay(journal: JournalStore, settlement: Settlement, *, node: UUID, a
 
 
 async def _is_settled(letter: Letter, settlement: Settlement, at: datetime) -> bool:
-    page = settlement.without_too_old([letter.line], understand([letter.line]))
+    page = await settlement.without_too_old([letter.line], understand([letter.line]), at)
     if page.dead:
         return False
     try:

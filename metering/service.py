@@ -88,7 +88,6 @@ class Metering:
             around.reach,
             around.metrics,
             sequences,
-            await ledger.oldest_day(),
         )
         tail = Tail.resume(around.journal, await journal.marks(node))
         eof_at = await journal.eof_at(node)
@@ -131,7 +130,8 @@ class Metering:
 
     async def _settle(self, chunk: Chunk, eof_at: datetime | None) -> None:
         try:
-            page = self._settlement.without_too_old(chunk.lines, understand(chunk.lines))
+            read = understand(chunk.lines)
+            page = await self._settlement.without_too_old(chunk.lines, read, self._clock())
             await self._commit(chunk, page, eof_at)
         except RowsRefusedError as error:
             log.warning("metering.rows_refused", reason=str(error), lines=len(chunk.lines))

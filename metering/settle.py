@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -75,7 +76,6 @@ class Settlement:
     _reach: Callable[[str], None]
     _metrics: Metrics
     _sequences: dict[UUID, Sequence]
-    _oldest_day: date
     _days: set[date] = field(factory=set)
 
     async def settle(self, batch: Batch) -> tuple[Publication, ...]:
@@ -88,9 +88,7 @@ class Settlement:
         try:
             added, totals = await self._commit(batch, priced, sequences)
         except RowsRefusedError:
-            # A day may have been dropped: look again, once.
-            self._days.clear()
-            self._oldest_day = await self._ledger.oldest_day()
+            self._days.clear()  # a partition may have been dropped: look again, once
             added, totals = await self._commit(batch, priced, sequences)
         self._reach("committed")
         self._metrics.committed(batch.page, added)
@@ -101,12 +99,15 @@ class Settlement:
         self._sequences |= {sequence.boot: sequence for sequence in sequences}
         return publications(added, totals)
 
-    def without_too_old(self, lines: Iterable[Line], page: Page) -> Page:
+    async def without_too_old(self, lines: Iterable[Line], page: Page, at: datetime) -> Page:
         """Return the page of these lines with dead letters in place of requests of days that were dropped.
 
-        They may have been billed, and nothing is left to tell.
+        They may have been billed, and nothing is left to tell. Days are dropped while this runs, but
+        yesterday is kept by every policy: Postgres is asked only for what is older.
         """
-        floor = lowest(self._oldest_day)
+        if not _is_older(page, lowest(at.date() - timedelta(days=1))):
+            return page
+        floor = lowest(await self._ledger.oldest_day())
         return page if not _is_older(page, floor) else _joined(_unless_older(line, floor) for line in lines)
 
     def _alarm(self, added: Iterable[LedgerRow], sequences: Iterable[Sequence]) -> None:

@@ -67,3 +67,18 @@ def test_backends_that_are_none_are_refused(text: str) -> None:
         backend.parse(text, None)
     assert "SECRET" not in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "days"), [({}, 0), ({"GATEWAY_LEDGER_DAYS": "0"}, 0), ({"GATEWAY_LEDGER_DAYS": "90"}, 90)]
+)
+def test_how_long_the_ledger_is_kept_is_a_setting(said: dict[str, str], days: int) -> None:
+    """GATEWAY_LEDGER_DAYS says how many days stay; 0, the default, keeps all."""
+    assert days == settings.load(STORES | said).ledger_days
+
+
+@pytest.mark.parametrize("said", ["-1", "ever", "1.5"])
+def test_a_ledger_kept_for_no_number_of_days_is_refused(said: str) -> None:
+    """Rather no start than a ledger dropped by mistake."""
+    with pytest.raises(SettingsError, match="GATEWAY_"):
+        settings.load(STORES | {"GATEWAY_LEDGER_DAYS": said})

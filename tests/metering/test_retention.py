@@ -8,8 +8,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
-from authz import settings
-from authz.errors import SettingsError, StoreUnavailable
+from authz.errors import StoreUnavailable
 from authz.limiter.limiter import Limiter
 from metering import retention
 from metering.retention import ClocksDisagreeError, Retention
@@ -18,7 +17,6 @@ from tests.metering.test_refusals import STRANGER
 from tests.metering.writing import KEY, JournalFile
 
 DAY = 86_400_000
-URLS = {"DATABASE_URL": "postgresql://x@/x", "REDIS_URL": "unix:///x"}
 
 
 @pytest.fixture
@@ -139,6 +137,29 @@ async def test_a_request_of_a_dropped_day_is_a_dead_letter(
     letters = await life.ledger.fetch("SELECT reason FROM dead_letters")
     assert ["too_old"] * 3 == [letter["reason"] for letter in letters]
     assert (1, 0) == (await life.count("ledger"), await life.count("open_requests"))
+
+
+@pytest.mark.parametrize("kind", ["record", "open line", "refusal"])
+async def test_days_are_dropped_while_metering_runs(
+    begin: Begin, journal: JournalFile, dropper: Retention, now: datetime, kind: str
+) -> None:
+    """One line alone, of any kind, is refused by the day that was dropped a moment ago."""
+    served(journal, 40)
+    life = await begin()
+    await life.drain()
+    await dropper.keep(30, [now])
+    before = await sums(life)
+    late = journal.new_id(at_ms=journal.begun_ms - 40 * DAY)
+    lines = {
+        "record": journal.ended(late),
+        "open line": journal.opened(late),
+        "refusal": journal.ended(late, **STRANGER),
+    }
+    journal.append(lines[kind])
+    await life.drain()
+    letters = await life.ledger.fetch("SELECT reason FROM dead_letters")
+    assert ["too_old"] == [letter["reason"] for letter in letters]
+    assert (before, 0) == (await sums(life), await life.count("open_requests"))
 
 
 async def test_a_mark_lives_as_long_as_its_file(begin: Begin, journal: JournalFile) -> None:
@@ -275,18 +296,3 @@ async def test_sums_that_nothing_needs_any_more_go(
     await dropper.keep(30, [now])
     assert {"month", "total"} == {period for _, period in await life.windows()}
     assert 0 == await life.count("dead_letters")
-
-
-@pytest.mark.parametrize(
-    ("said", "days"), [({}, 0), ({"GATEWAY_LEDGER_DAYS": "0"}, 0), ({"GATEWAY_LEDGER_DAYS": "90"}, 90)]
-)
-def test_the_policy_is_a_setting(said: dict[str, str], days: int) -> None:
-    """GATEWAY_LEDGER_DAYS says how many days stay; 0, the default, keeps all."""
-    assert days == settings.load(URLS | said).ledger_days
-
-
-@pytest.mark.parametrize("said", ["-1", "ever", "1.5"])
-def test_a_policy_that_is_none_is_refused(said: str) -> None:
-    """Rather no start than a ledger dropped by mistake."""
-    with pytest.raises(SettingsError, match="GATEWAY_"):
-        settings.load(URLS | {"GATEWAY_LEDGER_DAYS": said})
