@@ -107,11 +107,11 @@ class JournalStore(Connection):
         )
 
     async def add_dead_row(self, node: UUID, row: LedgerRow) -> None:
-        """Keep a ledger row that no line stands for and that Postgres refused."""
+        """Keep a ledger row that no line stands for and that Postgres refused; once, however often it is."""
         said = {name: value for name, value in row._asdict().items() if value is not None}
         raw = msgspec.json.encode(said)
         digest = hashlib.sha256(raw).digest()
-        mark = Mark(digest, 0, row.outcome)
+        mark = Mark(hashlib.sha256(row.request_id.bytes).digest(), row.entry, row.outcome)
         await self.add_dead_letters(node, mark, [DeadLetter(0, len(raw), digest, f"row_{row.outcome}", raw)])
 
     async def wanted_letters(self, node: UUID, count: int) -> list[Letter]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from uuid import UUID
 
 from metering.orphans import add_each
@@ -44,6 +45,19 @@ async def test_a_swept_row_that_postgres_refuses_stops_no_other(begin: Begin, jo
     assert ["row_swept"] == [
         letter["reason"] for letter in await life.ledger.fetch("SELECT reason FROM dead_letters")
     ]
+
+
+async def test_a_row_that_is_refused_again_is_set_aside_once(begin: Begin, journal: JournalFile) -> None:
+    """Redis holds its reservation, so every sweep finds it: the dead letters do not grow by that."""
+    life = await begin()
+    await life.ledger.execute("SELECT ensure_ledger_partition('2026-11-24')")
+    await life.ledger.execute("ALTER TABLE ledger DETACH PARTITION ledger_20261124")
+    row = swept_row(journal.new_id(at_ms=journal.begun_ms - 86_400_000))
+    for minutes in range(3):
+        again = row._replace(at=row.at + timedelta(minutes=minutes))
+        async with life.store.transaction():
+            assert set() == await add_each(life.store, [again], node=NODE)
+    assert 1 == await life.count("dead_letters")
 
 
 def swept_row(request_id: UUID) -> LedgerRow:
