@@ -14,7 +14,6 @@ import structlog
 from attrs import define, field
 
 from authz import versions
-from authz.errors import GatewayError
 from authz.store import METERING_ROLE
 from authz.store import Store as Versions
 from metering.journal_store import JournalStore
@@ -81,10 +80,12 @@ class Upkeep:
             return
         try:
             await run()
-        except (GatewayError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 (whatever it is, the other duties go on)
             turn.failures += 1
             self._around.metrics.duty_failed(duty)
-            log.warning("metering.duty_failed", duty=duty, failures=turn.failures, reason=str(error))
+            log.warning(
+                "metering.duty_failed", duty=duty, failures=turn.failures, reason=str(error) or repr(error)
+            )
             turn.due_s = self._around.ticks() + min(2.0 ** (turn.failures - 1), BACKOFF_MAX_S)
         else:
             turn.failures = 0

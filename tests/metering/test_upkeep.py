@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 from prometheus_client import CollectorRegistry
 
+from authz import versions
 from authz.limiter.limiter import Limiter
 from authz.store import Store
 from authz.types import OpenRequest
@@ -47,6 +48,29 @@ async def test_a_duty_that_fails_is_counted_and_repeated_later(begin: Begin, jou
     assert 4 == failures(life, "ledger")
     assert 30 == (await life.windows())[KEY, "total"]
     assert await life.store.partitions()
+
+
+async def test_an_unexpected_failure_stops_no_other_duty(
+    begin: Begin, journal: JournalFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fault of the program in one duty is a failure like any other: what comes after it is done."""
+
+    async def fail(*_: object) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(versions, "publish", fail)
+    life = await begin()
+    await life.ledger.execute("SELECT ensure_ledger_partition('2026-11-25')")
+    journal.request()
+    while await life.metering.step():
+        pass
+    await life.ledger.execute(
+        "INSERT INTO unpublished (tenant_id, request_id, entry, key_id)"
+        " SELECT tenant_id, request_id, entry, key_id FROM ledger"
+    )
+    await life.upkeep.round()
+    assert 1 == failures(life, "versions")
+    assert 0 == await life.count("unpublished")
 
 
 async def until(life: Life, query: str) -> None:
