@@ -114,6 +114,7 @@ class Store:
             command_timeout=5,
             timeout=ACQUIRE_S,
             init=partial(prepare, role=self._role),
+            reset=plan_each_time,  # what asyncpg does by default undoes all that init has set
         )
         if self._pool is not None:  # another caller was faster
             await pool.close()

@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 
 import sql
+from authz.store import Store
 
 FILES = ("authz", "admin", "journal", "ledger", "books", "figures", "progress", "retention")
 
@@ -24,3 +25,12 @@ async def test_every_query_is_prepared(database: str, name: str) -> None:
     finally:
         await connection.close()
     assert prepared
+
+
+async def test_queries_are_planned_for_their_own_parameters(store: Store) -> None:
+    """However often a connection was lent: a plan for all parameters locks every day of the ledger."""
+    seen = []
+    for _ in range(3):
+        async with store.connection() as connection:
+            seen.append(await connection.fetchval("SHOW plan_cache_mode"))
+    assert ["force_custom_plan"] * 3 == seen
