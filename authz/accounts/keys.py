@@ -150,13 +150,18 @@ async def set_key_state(session: Session, prefix: str, state: str) -> asyncpg.Re
 
 async def find_key(connection: Any, prefix: str) -> asyncpg.Record:
     """Find and lock the key of a public handle. Raises CommandError if there is none."""
-    if not _PREFIX.fullmatch(prefix):
-        sentence = "A prefix is a key's first 11 characters (nz_xxxxxxxx): see `neuronetz-gateway list-keys`."
-        raise UsageError(sentence)
+    check_prefix(prefix)
     row: asyncpg.Record | None = await _queries.find_key(connection, prefix=prefix)
     if row is None:
         raise CommandError(f"There is no key {prefix}: see `neuronetz-gateway list-keys --tenant NAME`.")
     return row
+
+
+def check_prefix(prefix: str) -> None:
+    """Raise UsageError if a text can't be a key's public handle."""
+    if not _PREFIX.fullmatch(prefix):
+        sentence = "A prefix is a key's first 11 characters (nz_xxxxxxxx): see `neuronetz-gateway list-keys`."
+        raise UsageError(sentence)
 
 
 def _mint(session: Session) -> Minted:

@@ -20,7 +20,7 @@ from authz.errors import UsageError
 from authz.types import Limits
 
 TenantName = Annotated[str, Parameter(help="The tenant's name.")]
-Prefix = Annotated[str, Parameter(help="The key's first 11 characters.")]
+Prefix = Annotated[str, Parameter(help="The key's first 11 characters.", validator=limit_options.prefix)]
 
 
 async def create_key_command(

@@ -14,6 +14,7 @@ from attrs import evolve, frozen
 from cyclopts import Parameter
 
 from authz import models as models_
+from authz.accounts.keys import check_prefix
 from authz.errors import UsageError
 from authz.types import GREATEST_COUNT
 
@@ -114,6 +115,12 @@ def moment(text: str, now: datetime, *, is_past: bool) -> datetime:
     except ValueError as error:
         raise UsageError(f"{text!r} is no time: write 2026-12-31, 2026-12-31T12:00 or 7d.") from error
     return read if read.tzinfo else read.replace(tzinfo=UTC)
+
+
+def prefix(_: object, text: str | None) -> None:
+    """Check a --prefix before the stores are opened. Raises UsageError."""
+    if text is not None:
+        check_prefix(text)
 
 
 def _models(text: str) -> tuple[str, ...]:

@@ -10,14 +10,16 @@ from cyclopts import Parameter
 from authz.accounts.limits import Row, set_key_limits, set_tenant_limits, show
 from authz.accounts.scope import Scope
 from authz.accounts.session import opened
-from authz.admin import output
+from authz.admin import limit_options, output
 from authz.admin.limit_options import LimitOptions, ScopeOptions
 from authz.admin.options import Options
 from authz.errors import UsageError
 from authz.types import Limits
 
 TenantName = Annotated[str | None, Parameter(help="The tenant's name.")]
-Prefix = Annotated[str | None, Parameter(help="The key's first 11 characters.")]
+Prefix = Annotated[
+    str | None, Parameter(help="The key's first 11 characters.", validator=limit_options.prefix)
+]
 
 
 async def set_limits_command(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from authz.__main__ import run
@@ -9,7 +11,15 @@ from authz.__main__ import run
 UUID = "01998b5e-0000-7000-8000-000000000000"
 
 
-@pytest.mark.usefixtures("outside")
+@pytest.fixture
+def unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of a command line on stores that do not run."""
+    monkeypatch.setenv("DATABASE_URL", "postgresql://127.0.0.1:1/none")
+    monkeypatch.setenv("REDIS_URL", "redis://127.0.0.1:1")
+    monkeypatch.setenv("GATEWAY_STATE", str(tmp_path))
+
+
+@pytest.mark.usefixtures("unreachable")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -22,6 +32,7 @@ UUID = "01998b5e-0000-7000-8000-000000000000"
         ["create-key", "--tenant", "acme", "--name", "a", "--models", "llama 3"],
         ["rotate-key", "--prefix", "nz_aaaaaaaa", "--grace", "2020-01-01"],
         ["revoke-key", "--prefix", "first"],
+        ["show-limits", "--prefix", "first"],
         ["set-limits", "--rpm", "5"],
         ["set-limits", "--tenant", "acme", "--prefix", "nz_aaaaaaaa", "--rpm", "5"],
         ["set-limits", "--tenant", "acme", "--max-output", "5"],
@@ -39,7 +50,7 @@ UUID = "01998b5e-0000-7000-8000-000000000000"
     ids=" ".join,
 )
 def test_wrong_usage_exits_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """A value that can't be meant is refused before anything is written, by exit code 2."""
+    """A value that can't be meant is refused by exit code 2, before the stores are asked."""
     assert 2 == run(arguments)
     shown = capsys.readouterr()
     assert not shown.out
