@@ -1,7 +1,8 @@
 """Look for texts that real tokenizers cut into more tokens than their bound.
 
-`just bound-search` runs it with the package that it needs besides, `tokenizers`. It tries random texts, words
-of the vocabulary glued in every way, other scripts, repetitions, and changes of the worst ones so far.
+`just bound-search` runs it with the packages that it needs besides, `tokenizers` and `xllamacpp`. It tries
+random texts, words of the vocabulary glued in every way, other scripts, repetitions, and changes of the worst
+ones so far.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import random
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Final, Self
 
 import msgspec
 
 from tests.bound.build import built, described
+from tests.bound.llama_cpp import LlamaCpp
 from tests.bound.published import PUBLISHED, Published
 
 ROUND: Final = 5000
@@ -82,30 +85,39 @@ class Texts:
         return "".join(make() for _ in range(self._dice.randrange(1, most)))
 
 
-def search(model: Published, *, texts: int, seed: int) -> tuple[float, list[str]]:
+Count = Callable[[list[str]], list[int]]
+
+
+def search(model: Published, count: Count, *, texts: int, seed: int) -> tuple[float, list[str]]:
     """Return the greatest share of its bound that a text reached, and the texts that passed theirs."""
     dice = random.Random(seed)  # noqa: S311 (texts, no secrets)
-    tokenizer = import_module("tokenizers").Tokenizer.from_str(json.dumps(model.tokenizer()))
+    tokenizer = _tokenizer(model)
     ids = dice.sample(range(tokenizer.get_vocab_size(with_added_tokens=False)), 20_000)
     source = Texts([tokenizer.decode([i]) for i in ids], dice)
     worst, wrong, kept = 0.0, [], list[str]()
     with Bounds(model) as bounds:
-        for turn in range(texts // ROUND):
+        for turn in range(-(-texts // ROUND)):
             is_climb = turn % 3 == 2 and kept
             made = (source.changed(dice.choice(kept)) if is_climb else source.new() for _ in range(ROUND))
             tried = [text for text in made if text and _is_unicode(text)]
-            counts = (len(cut.ids) for cut in tokenizer.encode_batch(tried, add_special_tokens=False))
-            shares = sorted(
-                (
-                    (count / bound, text)
-                    for count, bound, text in zip(counts, bounds.of(tried), tried, strict=True)
-                ),
-                reverse=True,
-            )
+            figures = zip(count(tried), bounds.of(tried), tried, strict=True)
+            shares = sorted(((tokens / bound, text) for tokens, bound, text in figures), reverse=True)
             worst = max(worst, shares[0][0])
             wrong += [text for share, text in shares if share > 1]
             kept = dice.sample(kept, min(len(kept), KEPT)) + [text for _, text in shares[:100]]
     return worst, wrong
+
+
+def _tokenizer(model: Published) -> Any:
+    return import_module("tokenizers").Tokenizer.from_str(json.dumps(model.tokenizer()))
+
+
+def _counter(model: Published, name: str) -> Count:
+    """Return what counts: llama.cpp itself, or Hugging Face's tokenizers."""
+    if name == "llama.cpp":
+        return LlamaCpp(model).count
+    tokenizer = _tokenizer(model)
+    return lambda texts: [len(cut.ids) for cut in tokenizer.encode_batch(texts, add_special_tokens=False)]
 
 
 def _is_unicode(text: str) -> bool:
@@ -149,12 +161,13 @@ class Bounds:
 
 
 def main() -> int:
-    """Search in every vocabulary; the arguments are how many texts, and a seed."""
-    texts, seed = (int(argument) for argument in (sys.argv[1:] + ["30000", "1"][len(sys.argv) - 1 :]))
+    """Search in every vocabulary; the arguments are how many texts, a seed, and what counts."""
+    texts, seed, counter = (*sys.argv[1:], *("30000", "1", "tokenizers")[len(sys.argv) - 1 :])
     found = False
     for model in PUBLISHED:
-        worst, wrong = search(model, texts=texts, seed=seed)
+        worst, wrong = search(model, _counter(model, counter), texts=int(texts), seed=int(seed))
         sys.stdout.write(f"{model.name:14}{texts} texts, at most {worst:.4f} of the bound {wrong[:3]}\n")
+        sys.stdout.flush()
         found = found or bool(wrong)
     return int(found)
 

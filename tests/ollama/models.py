@@ -78,7 +78,7 @@ def write_models(store: Path) -> None:
     (store / "blobs").mkdir(parents=True)
     folder = store.joinpath("manifests", *REGISTRY)
     for toy in TOYS:
-        file = _gguf(_facts(toy), _tensors(random.Random(toy.seed)))  # noqa: S311 (weights, no secrets)
+        file = gguf(_facts(toy), _tensors(random.Random(toy.seed)))  # noqa: S311 (weights, no secrets)
         image = "application/vnd.docker.container.image.v1+json"
         manifest = {
             "schemaVersion": 2,
@@ -164,7 +164,7 @@ def _tensors(dice: random.Random) -> dict[str, Tensor]:
     return tensors
 
 
-def _gguf(facts: Mapping[str, Value], tensors: Mapping[str, Tensor]) -> bytes:
+def gguf(facts: Mapping[str, Value], tensors: Mapping[str, Tensor]) -> bytes:
     """Write a file of llama.cpp's format, version 3."""
     head = [b"GGUF", struct.pack("<IQQ", 3, len(tensors), len(facts))]
     for name, value in facts.items():
