@@ -70,7 +70,7 @@ class Settings:
         "GATEWAY_CONTEXT_LENGTH", "Most input tokens of a model that names none.", 262_144
     )
     template_tokens: int = _setting(
-        "GATEWAY_TEMPLATE_TOKENS", "Tokens a template adds to a prompt, where a model's is not known.", 16
+        "GATEWAY_TEMPLATE_TOKENS", "Tokens a template adds to a prompt, where a model's is not known.", 512
     )
     deadline_s: int = _setting("GATEWAY_DEADLINE_S", "Longest time of an answer.", 1800)
     queue_ms: int = _setting(

@@ -22,7 +22,7 @@ from authz.store import ADMIN_ROLE, Store
 from authz.types import Limits
 from tests.backend.app import backend
 from tests.backend.serving import served
-from tests.up.stacks import Stack
+from tests.up.stacks import Stack, until
 
 NewKey = Callable[..., Awaitable[str]]
 _numbers = itertools.count()
@@ -73,9 +73,19 @@ def running(backend_url: str, **environ: str) -> Iterator[Gateway]:
         done = stack.run("up", "--port", str(stack.port), "--detach", "--json", **environ)
         assert done.returncode == 0, done.stderr
         said = json.loads(done.stdout)
+        until(lambda: _knows_models(stack.state / "tables"))
         stores = json.loads((stack.state / "stores.json").read_bytes())
         yield Gateway(said["url"], said["key"], backend_url, stores["database_url"], stack)
         stack.run("down")
+
+
+def _knows_models(tables: Path) -> bool:
+    """Return whether Caddy has a table of each model: before, prompts cost more."""
+    index = tables / "index.json"
+    if not index.exists():
+        return False
+    models: dict[str, list[str]] = json.loads(index.read_bytes())["models"]
+    return all((tables / f"{digest}.table").exists() for digests in models.values() for digest in digests)
 
 
 @asynccontextmanager

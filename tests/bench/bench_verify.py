@@ -135,6 +135,7 @@ class Handler:
             "stream": True,
             "max_output": 64,
             "prompt_bytes": 200,
+            "bounds": {"bytes": 305},
             "messages": 2,
         }
         headers = [
