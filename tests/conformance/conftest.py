@@ -10,7 +10,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from tests.gateway import Gateway, running
+from tests.gateway import Gateway, NewKey, keymaker, running
 from tests.ollama.server import Ollama, running_ollama
 
 
@@ -49,6 +49,13 @@ async def ledger(gateway: Gateway) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(gateway.database_url)
     yield connection
     await connection.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def new_key(gateway: Gateway) -> AsyncIterator[NewKey]:
+    """Creates a key of a tenant of its own: no other request has taught its figures."""
+    async with keymaker(gateway) as make:
+        yield make
 
 
 @pytest.fixture

@@ -26,7 +26,9 @@ _CHAT: Final = (
 _THINKING_CHAT: Final = _CHAT + "{% if enable_thinking %}<think></think>{% endif %}"
 _GO_TEMPLATE: Final = (
     "{{- if .Suffix }}<|prefix|> {{ .Prompt }} <|suffix|> {{ .Suffix }} <|middle|>{{ else }}"
-    "{{- range .Messages }}<|{{ .Role }}|> {{ .Content }}\n{{ end }}<|assistant|>{{ end }}"
+    "{{- range .Messages }}<|{{ .Role }}|> {{ .Content }}{{ if .ToolCalls }}{{ range .ToolCalls }}"
+    '<tool_call>{"name": "{{ .Function.Name }}", "arguments": {{ .Function.Arguments }}}</tool_call>'
+    "{{ end }}{{ end }}\n{{ end }}{{ if .Tools }}<|tools|>{{ end }}<|assistant|>{{ end }}"
 )
 _LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 _EMBEDDING: Final = 64

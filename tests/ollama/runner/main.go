@@ -13,11 +13,13 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"strconv"
 	"syscall"
 )
@@ -47,6 +49,11 @@ func main() {
 	// From these Ollama learns how much memory a loaded model takes.
 	fmt.Fprintln(os.Stderr, "load_tensors:        CUDA0 model buffer size =     0.43 MiB")
 	fmt.Fprintln(os.Stderr, "llama_kv_cache:      CUDA0 KV buffer size =     1.00 MiB")
+	// A model that a test wants to load slowly has a gate named like its file.
+	if gate, err := openGate(filepath.Base(o.model)); err == nil {
+		gate.wait(context.Background())
+		gate.close()
+	}
 	listener, err := net.Listen("tcp", net.JoinHostPort(o.host, o.port))
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
