@@ -85,7 +85,9 @@ def _knows_models(tables: Path) -> bool:
     if not index.exists():
         return False
     models: dict[str, list[str]] = json.loads(index.read_bytes())["models"]
-    return all((tables / f"{digest}.table").exists() for digests in models.values() for digest in digests)
+    return bool(models) and all(
+        (tables / f"{digest}.table").exists() for digests in models.values() for digest in digests
+    )
 
 
 @asynccontextmanager

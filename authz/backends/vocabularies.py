@@ -55,6 +55,7 @@ class Vocabularies:
     async def run(self) -> None:
         """Keep the folder up to date until cancelled; what fails is tried again."""
         try:
+            await self._inventory.looked(within_s=TIMEOUT_S)  # before, no model is known to be there
             while True:
                 try:
                     await self.update()

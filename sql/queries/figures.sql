@@ -1,6 +1,8 @@
 -- name: figures(models, scopes)
 -- metering.settle: what the answers of keys and tenants have shown of models.
-SELECT f.*
+SELECT model, scope_id, f.tenant_id, f.answers, f.prompt_bytes, f.prompt_tokens, f.embedded_bytes,
+    f.embedded_tokens, f.text_bytes, f.text_tokens, f.deltas, f.delta_tokens, f.tool_bytes, f.tool_tokens,
+    f.eval_ms, f.eval_tokens, f.prompt_ms, f.evaluated_tokens, f.load_ms, f.loads
 FROM unnest(:models::text[], :scopes::uuid[]) AS w (model, scope_id)
 JOIN learned_figures AS f USING (model, scope_id);
 

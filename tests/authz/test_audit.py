@@ -17,9 +17,11 @@ from authz.accounts.scope import Scope
 from authz.accounts.session import Session
 from authz.accounts.tenants import create_tenant
 from authz.admin.audit import audit
+from authz.store import Store
 from authz.types import Identity
 from metering.rows import Refused
 from tests.authz.billing import Book, denied, served
+from tests.authz.conftest import known
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 LATER = datetime(2199, 1, 1, tzinfo=UTC)
@@ -91,7 +93,7 @@ async def test_an_audit_can_be_of_one(session: Session, book: Book, owner: Ident
     assert [] == await audit(session, since=datetime.now(UTC) + timedelta(hours=1))
 
 
-async def test_a_change_of_limits_is_whole(session: Session, key: CreatedKey) -> None:
+async def test_a_change_of_limits_is_whole(session: Session, store: Store, key: CreatedKey) -> None:
     """A limit, a restriction and a time zone are listed before and after; no change is no event."""
     scope = Scope(models=("demo*",), cidrs=("127.0.0.0/8",), expires_at=LATER, max_output=50)
     for _ in range(2):
@@ -108,8 +110,7 @@ async def test_a_change_of_limits_is_whole(session: Session, key: CreatedKey) ->
     assert of_key.old["expires_at"] is None
     assert LATER == datetime.fromisoformat(of_key.new["expires_at"])
     assert ("UTC", "Europe/Berlin") == (of_tenant.old["timezone"], of_tenant.new["timezone"])
-    identity = await session.store.identity(key.prefix)
-    assert identity is not None
+    identity = await known(store, key.prefix)
     assert (2, 2) == (identity.tenant_version, identity.key_version)
 
 

@@ -66,7 +66,7 @@ async def sums(life: Life) -> list[object]:
             "SELECT scope_id, period, start, used FROM budget_windows ORDER BY 1, 2, 3",
             "SELECT * FROM usage_daily ORDER BY day, key_id, model",
             "SELECT sum(refusals) FROM refusals_per_minute",
-            "SELECT model, samples FROM model_ratios ORDER BY model",
+            "SELECT model, scope_id, answers FROM learned_figures ORDER BY 1, 2",
         )
     ]
 
@@ -82,7 +82,7 @@ async def test_only_requests_and_counts_of_refusals_go(
     dropped = await dropper.keep(30, [now])
     assert [(now - timedelta(days=31)).date()] == dropped
     assert before | {"ledger": 2, "refusals_per_minute": 2} == await kept(life)
-    assert (3, 3) == (before["ledger"], before["usage_daily"])
+    assert (3, 1) == (before["ledger"], before["usage_daily"])
     assert 90 == (await life.windows())[KEY, "total"]
 
 
