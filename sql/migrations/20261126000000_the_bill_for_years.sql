@@ -16,11 +16,14 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = public, pg_temp AS $$
     SELECT oldest_day FROM ledger_retention;
 $$;
 
+-- It reads the catalog's rows: to_regclass() remembers that there was no such table, and whoever has waited
+-- for another session to make the day would not find it.
 CREATE FUNCTION is_attached(part text) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = public, pg_temp AS $$
     SELECT EXISTS (
-        SELECT FROM pg_inherits
-        WHERE inhrelid = to_regclass(part) AND inhparent = 'ledger'::regclass AND NOT inhdetachpending
+        SELECT FROM pg_class AS c
+        JOIN pg_inherits AS i ON i.inhrelid = c.oid
+        WHERE c.relname = part AND i.inhparent = 'ledger'::regclass AND NOT i.inhdetachpending
     );
 $$;
 
