@@ -7,7 +7,7 @@ failure; none of them ever stops the loop or another duty.
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import structlog
@@ -144,8 +144,7 @@ async def beside(begin: Callable[[LedgerStore, Versions], Upkeep], database_url:
         yield
     finally:
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait([task])  # raises only if this very task is cancelled, which must not be lost
 
 
 @asynccontextmanager

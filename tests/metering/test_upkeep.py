@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from datetime import datetime
 from uuid import UUID
 
@@ -101,6 +102,33 @@ async def test_a_lost_connection_is_made_anew(
         while len(started) < 2:
             await asyncio.sleep(0.02)
     assert started[0] != started[1]
+
+
+async def test_a_stop_during_a_stand_back_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancellation that comes while the duties are being ended ends the process all the same."""
+    ending, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slow_to_end(*_: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ending.set()
+            await may_end.wait()
+
+    async def stand_back() -> None:
+        with contextlib.suppress(ZeroDivisionError):
+            async with upkeep.beside(lambda *_: NotImplemented, ""):
+                await asyncio.sleep(0)
+                raise ZeroDivisionError
+
+    monkeypatch.setattr(upkeep, "follow", slow_to_end)
+    life = asyncio.create_task(stand_back())
+    await ending.wait()
+    life.cancel()
+    await asyncio.sleep(0)
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await life
 
 
 async def test_a_sweep_asks_for_many_tenants_at_once(
