@@ -136,8 +136,9 @@ def _billed(asked: Asked, row: Row, truth: Truth) -> Verdict:
         exact = truth.input_tokens, truth.output_tokens
         is_right = (row.input_tokens, row.output_tokens) == exact and row.usage_source == "reported"
         return Verdict.EXACT if is_right else Verdict.WRONG_AMOUNT
-    most = row.ceiling_tokens or 0
+    # A single answer that was left while its model was loaded costs nothing.
+    least, most = 0, row.ceiling_tokens or 0
     if asked.question.is_stream:
-        most = row.input_tokens + max(truth.output_tokens, asked.delivered_tokens) * 21 // 20
-    is_right = asked.delivered_tokens <= row.output_tokens and 1 <= row.tokens <= most
+        least, most = 1, row.input_tokens + max(truth.output_tokens, asked.delivered_tokens) * 21 // 20
+    is_right = asked.delivered_tokens <= row.output_tokens and least <= row.tokens <= most
     return Verdict.BOUNDED if is_right else Verdict.WRONG_AMOUNT
