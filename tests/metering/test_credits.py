@@ -83,7 +83,7 @@ async def world(
 
 
 async def test_redis_follows_within_two_beats(world: World, journal: JournalFile, database: str) -> None:
-    """A correction lowers Redis's totals within two beats of metering; the books agree, nothing is left over."""
+    """A correction lowers Redis's totals within two beats; the books agree, nothing is left over."""
     request = journal.request()
     await world.life.beat()
     assert ({TOKENS}, {TOKENS}) == await world.used()
