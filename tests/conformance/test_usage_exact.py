@@ -21,6 +21,7 @@ from tests.conformance.sending import (
     seen,
     settled,
 )
+from tests.gateway import Gateway, NewKey
 from tests.ollama.server import Ollama
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -98,6 +99,24 @@ async def test_unreported_input_is_counted(
     row = await settled(ledger, reply.headers["x-request-id"])
     assert ("completed", "counted", 0) == (row["outcome"], row["usage_source"], row["output_tokens"])
     assert row["input_tokens"] in range(1, 100)
+
+
+async def test_embedding_costs_the_same_on_either_route(
+    gateway: Gateway, ledger: asyncpg.Connection, new_key: NewKey
+) -> None:
+    """B1: once /api/embed has shown what a text costs, /api/embeddings costs that within 1 %."""
+    text = " ".join(f"number {number} is written out" for number in range(60))
+    embed, billed = EMBEDDINGS[0], []
+    headers = {"Authorization": f"Bearer {await new_key()}"}
+    async with httpx.AsyncClient(base_url=gateway.url, headers=headers, timeout=20) as client:
+        for request in (embed, embed, UNREPORTED):
+            reply = await client.post(request.path, content=request.content(text))
+            row = await settled(ledger, reply.headers["x-request-id"])
+            billed.append((row["path"], row["usage_source"], row["input_tokens"]))
+    (_, _, exact), unreported = billed[1:]
+    assert [("/api/embed", "reported", 302)] * 2 == billed[:2]
+    assert ("/api/embeddings", "counted") == unreported[:2]
+    assert abs(unreported[2] - exact) <= exact * 0.01
 
 
 @pytest.mark.parametrize("mode", FAULTS)
