@@ -17,7 +17,7 @@ from tests.ollama.server import Ollama, running_ollama
 @pytest.fixture(scope="session")
 def ollama() -> Iterator[Ollama]:
     """The real Ollama, with the ledger of what it really generated."""
-    with running_ollama() as started:
+    with running_ollama(parallel=4) as started:
         yield started
 
 

@@ -1,14 +1,19 @@
 """The requests of the conformance tests: every metered route in every shape."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Final
 from uuid import UUID
 
 import asyncpg
 import pytest
 from attrs import frozen
+
+from authz.admin.streams import streams
+from tests.gateway import Gateway
 
 MODEL: Final = "toy"
 EMBED_MODEL: Final = "toy-embed"
@@ -96,6 +101,21 @@ async def seen(lines: AsyncIterator[str], word: str) -> None:
         if word in line:
             return
     pytest.fail(f"the stream ended without {word!r}")
+
+
+def control(gateway: Gateway) -> Path:
+    """Return Caddy's control socket."""
+    return gateway.stack.state / "run" / "control.sock"
+
+
+async def run_for(gateway: Gateway, count: int, *, age_ms: int) -> None:
+    """Wait until so many requests run, all of them for so long."""
+    async with asyncio.timeout(age_ms / 1000 + 20):
+        while True:
+            ages = [stream.age_ms for stream in await streams(control(gateway))]
+            if len(ages) == count and min(ages) >= age_ms:
+                return
+            await asyncio.sleep(0.05)
 
 
 def masked(body: bytes) -> list[bytes]:

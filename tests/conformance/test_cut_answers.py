@@ -3,7 +3,6 @@
 import asyncio
 import json
 import math
-from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 from uuid import UUID
@@ -14,7 +13,7 @@ import pytest
 from attrs import frozen
 
 from authz.admin.streams import kill, streams
-from tests.conformance.sending import STREAMS, Request, seen, settled
+from tests.conformance.sending import STREAMS, Request, control, seen, settled
 from tests.gateway import Gateway, NewKey
 from tests.ollama.server import Ollama
 
@@ -138,7 +137,7 @@ async def _delivered(gateway: Gateway, request_id: str, *, frames: int) -> None:
     """Wait until a stream has brought so many frames."""
     async with asyncio.timeout(10):
         while frames not in [
-            stream.output_tokens for stream in await streams(_control(gateway)) if stream.id == request_id
+            stream.output_tokens for stream in await streams(control(gateway)) if stream.id == request_id
         ]:
             await asyncio.sleep(0.01)
 
@@ -146,9 +145,5 @@ async def _delivered(gateway: Gateway, request_id: str, *, frames: int) -> None:
 async def _cut(gateway: Gateway, reply: httpx.Response, cut: str) -> None:
     """Hang up, or have the request ended by an operator."""
     if cut == "kill":
-        assert 1 == await kill(_control(gateway), id=UUID(reply.headers["x-request-id"]))
+        assert 1 == await kill(control(gateway), id=UUID(reply.headers["x-request-id"]))
     await reply.aclose()
-
-
-def _control(gateway: Gateway) -> Path:
-    return gateway.stack.state / "run" / "control.sock"

@@ -11,8 +11,15 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from authz.admin.streams import streams
-from tests.conformance.sending import FAULTS, GENERATIONS, SETTLED_WITHIN_S, STREAMS, Request, settled
+from tests.conformance.sending import (
+    FAULTS,
+    GENERATIONS,
+    SETTLED_WITHIN_S,
+    STREAMS,
+    Request,
+    run_for,
+    settled,
+)
 from tests.gateway import Gateway, NewKey
 from tests.ollama.server import Ollama
 
@@ -145,7 +152,7 @@ async def test_leaving_while_the_model_loads_is_free(
             )
             for each in GENERATIONS
         ]
-        await _run_for(gateway, len(asking), age_ms=1000)
+        await run_for(gateway, len(asking), age_ms=1000)
         for task in asking:
             task.cancel()
         rows = await _rows(ledger, floor, len(asking))
@@ -183,16 +190,6 @@ async def _cold(client: httpx.AsyncClient) -> None:
     async with asyncio.timeout(20):
         while any([COLD_MODEL in (await client.get("/api/ps")).text for _ in range(WARM)]):
             await asyncio.sleep(0.1)
-
-
-async def _run_for(gateway: Gateway, count: int, *, age_ms: int) -> None:
-    """Wait until so many requests run, all of them for so long."""
-    async with asyncio.timeout(20):
-        while True:
-            ages = [stream.age_ms for stream in await streams(gateway.stack.state / "run" / "control.sock")]
-            if len(ages) == count and min(ages) >= age_ms:
-                return
-            await asyncio.sleep(0.05)
 
 
 async def _rows(ledger: asyncpg.Connection, floor: UUID, count: int) -> list[asyncpg.Record]:

@@ -106,8 +106,11 @@ class Gate:
 
 
 @contextmanager
-def running_ollama() -> Iterator[Ollama]:
-    """Build what the cache lacks, and run an Ollama of its own with the toy models."""
+def running_ollama(*, parallel: int) -> Iterator[Ollama]:
+    """Build what the cache lacks, and run an Ollama of its own with the toy models.
+
+    Each of them answers so many requests at once.
+    """
     binary = server_binary(ollama_folder(os.environ))
     with tempfile.TemporaryDirectory(prefix="nz") as name:
         ollama = Ollama(f"http://127.0.0.1:{free_port()}", Path(name))
@@ -116,7 +119,7 @@ def running_ollama() -> Iterator[Ollama]:
         with (ollama.folder / "server.log").open("wb") as log:
             process = subprocess.Popen(
                 [str(binary), "serve"],
-                env=_environ(ollama),
+                env={**_environ(ollama), "OLLAMA_NUM_PARALLEL": str(parallel)},
                 cwd=ollama.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -151,7 +154,6 @@ def _environ(ollama: Ollama) -> dict[str, str]:
         "OLLAMA_MODELS": str(ollama.folder / "models"),
         "OLLAMA_NOPRUNE": "1",
         "OLLAMA_NO_CLOUD": "1",
-        "OLLAMA_NUM_PARALLEL": "4",
         "RUNNER_GATES": str(ollama.folder / "gates"),
         "RUNNER_LEDGER": str(ollama.folder / "truth.jsonl"),
     }
