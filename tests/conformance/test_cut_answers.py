@@ -41,6 +41,7 @@ CONTENTS: Final = {
 _ARGUMENTS: Final = {"text": " ".join(f"word{number}" for number in range(40))}
 CALL: Final = f"<tool_call>{json.dumps({'name': 'write_down', 'arguments': _ARGUMENTS})}</tool_call>"
 """As the model writes it: Ollama passes it on in one frame, at once."""
+CALLS: Final = {"a tool call": CALL, "text, then a tool call": f"I shall write this down at once: {CALL}"}
 SCHEMA: Final = {"type": "object", "properties": {"text": {"type": "string"}}}
 _FUNCTION: Final = {"name": "write_down", "parameters": SCHEMA}
 TOOLS: Final[dict[str, dict[str, object]]] = {
@@ -85,6 +86,7 @@ async def test_cut_stream(
 
 
 @pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("said", CALLS.values(), ids=CALLS)
 @pytest.mark.parametrize("request_", [request for request in CUT if request.path in TOOLS], ids=str)
 async def test_cut_behind_a_tool_call(
     *,
@@ -94,14 +96,16 @@ async def test_cut_behind_a_tool_call(
     new_key: NewKey,
     tag: str,
     request_: Request,
+    said: str,
     cut: str,
 ) -> None:
     """B1: a tool call comes in one frame, and costs its tokens: who takes it and leaves pays for it."""
     async with _client(gateway, await new_key()) as client:
-        await _teach(client, ledger, request_, _with_tool(request_, f"say={quote(CALL)}"))
+        await _teach(client, ledger, request_, _with_tool(request_, f"say={quote(said)}"))
+        await _teach(client, ledger, request_, _with_tool(request_, "tokens=64"))
         with ollama.gate(tag) as gate:
-            gate.release(len(CALL.split()))
-            asked = _with_tool(request_, f"say={quote(CALL)} hold={tag} tag={tag}")
+            gate.release(len(said.split()))
+            asked = _with_tool(request_, f"say={quote(said)} hold={tag} tag={tag}")
             async with client.stream("POST", request_.path, content=asked) as reply:
                 request_id = reply.headers["x-request-id"]
                 await seen(reply.aiter_lines(), "word39")
@@ -111,8 +115,31 @@ async def test_cut_behind_a_tool_call(
     assert (CUTS[cut], "cancel") == (row["outcome"], truth.end)
     assert 0 < row["tool_bytes"]
     produced = truth.output_tokens
-    assert len(CALL.split()) == produced
+    assert len(said.split()) == produced
     assert produced <= row["output_tokens"] <= math.ceil(produced * 1.05)
+
+
+@pytest.mark.parametrize("request_", [request for request in CUT if request.path in TOOLS], ids=str)
+async def test_tool_calls_do_not_move_the_price_of_text(
+    *,
+    gateway: Gateway,
+    ollama: Ollama,
+    ledger: asyncpg.Connection,
+    new_key: NewKey,
+    tag: str,
+    request_: Request,
+) -> None:
+    """B1: text that is cut costs its words, to a key that has called nothing but tools."""
+    async with _client(gateway, await new_key()) as client:
+        await _teach(client, ledger, request_, _with_tool(request_, f"say={quote(CALL)}"))
+        with ollama.gate(tag) as gate:
+            gate.release(FRAMES)
+            asked = _with_tool(request_, f"tokens=64 hold={tag} tag={tag}")
+            async with client.stream("POST", request_.path, content=asked) as reply:
+                request_id = reply.headers["x-request-id"]
+                await _delivered(gateway, request_id, frames=FRAMES)
+    row = await settled(ledger, request_id)
+    assert ("client_gone", FRAMES) == (row["outcome"], row["output_tokens"])
 
 
 def _client(gateway: Gateway, key: str) -> httpx.AsyncClient:

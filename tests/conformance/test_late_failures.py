@@ -11,12 +11,14 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from authz.admin.streams import kill, streams
 from tests.conformance.sending import (
     FAULTS,
     GENERATIONS,
     SETTLED_WITHIN_S,
     STREAMS,
     Request,
+    control,
     run_for,
     settled,
 )
@@ -46,7 +48,7 @@ EARLY: Final = [
     # On the other routes Ollama answers 200 then, as if that were all.
     *((request, "error at=0") for request in GENERATIONS if request.path not in COMPLETIONS),
 ]
-ABANDONED: Final = "SELECT * FROM ledger WHERE request_id >= $1 AND outcome = 'client_gone'"
+ABANDONED: Final = "SELECT * FROM ledger WHERE request_id >= $1 AND outcome IN ('client_gone', 'killed')"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -114,9 +116,17 @@ async def test_stream_that_fails_late(
     assert 20 <= row["output_tokens"] <= 21
 
 
+@pytest.mark.parametrize("cut", ["client_gone", "killed"])
 @pytest.mark.parametrize("request_", SINGLE, ids=str)
 async def test_single_answer_left_alone(
-    *, steady: httpx.AsyncClient, ollama: Ollama, ledger: asyncpg.Connection, tag: str, request_: Request
+    *,
+    steady: httpx.AsyncClient,
+    gateway: Gateway,
+    ollama: Ollama,
+    ledger: asyncpg.Connection,
+    tag: str,
+    request_: Request,
+    cut: str,
 ) -> None:
     """B1: who leaves before a single answer pays half of what ran at least, and 5 % more at most."""
     await _warm(steady, ledger)
@@ -126,10 +136,14 @@ async def test_single_answer_left_alone(
         content = request_.content(f"tokens=999 {PACE} hold={tag} tag={tag}")
         asking = asyncio.create_task(steady.post(request_.path, content=content))
         await ollama.last(tag, lines=1 + WORDS)
+        if cut == "killed":
+            (running,) = await streams(control(gateway))
+            await kill(control(gateway), id=UUID(running.id))
+            assert 503 == (await asking).status_code
         asking.cancel()
         (truth,) = await ollama.truths(tag)
     (row,) = await _rows(ledger, floor, 1)
-    assert ("cancel", "counted") == (truth.end, row["usage_source"])
+    assert (cut, "cancel", "counted") == (row["outcome"], truth.end, row["usage_source"])
     assert _is_fair(row, truth.output_tokens)
 
 
