@@ -13,23 +13,25 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.conformance.sending import STREAMS, Request, run_for, settled
+from tests.conformance.sending import GENERATIONS, STREAMS, Request, run_for, settled
 from tests.gateway import Gateway, keymaker, running
 from tests.ollama.server import Ollama, running_ollama
 
 STREAMS_AT_ONCE: Final = 20
+SINGLE_AT_ONCE: Final = 4
 PACE: Final = "delay_ms=100"
 WORDS_PER_S: Final = 10
 RAN_FOR_MS: Final = 21_000
 KINDS: Final = {"text": "", "glued": "pertoken=4"}
 APIS: Final = [request for request in STREAMS if "include_usage" not in request.body]
-BILLED: Final = "SELECT count(*) FROM ledger WHERE usage_source = 'progress'"
+(SINGLE,) = (request for request in GENERATIONS if str(request) == "api/chat")
+UNSEEN: Final = "SELECT * FROM ledger WHERE usage_source = 'progress' AND NOT stream"
 
 
 @pytest.fixture(scope="module")
 def wide() -> Iterator[Ollama]:
     """An Ollama that answers all of them at once."""
-    with running_ollama(parallel=STREAMS_AT_ONCE) as started:
+    with running_ollama(parallel=STREAMS_AT_ONCE + SINGLE_AT_ONCE) as started:
         yield started
 
 
@@ -44,6 +46,7 @@ def broken(wide: Ollama) -> Iterator[Gateway]:
 async def test_killed_caddy_bills_what_ran(broken: Gateway, wide: Ollama, tag: str) -> None:
     """B1: 20 streams killed after 20 s are billed within 5 % in sum, and within a second each.
 
+    A single answer, of which nothing was seen, costs half of what ran at least, and 5 % more at most.
     The journal notes what they deliver no more than once a second.
     """
     ledger = await asyncpg.connect(broken.database_url)
@@ -58,11 +61,16 @@ async def test_killed_caddy_bills_what_ran(broken: Gateway, wide: Ollama, tag: s
         )
     ]
     running_ = [asyncio.create_task(_ask(broken, key, request, prompt)) for key, request, prompt in asked]
-    await run_for(broken, STREAMS_AT_ONCE, age_ms=RAN_FOR_MS)
+    unseen = [
+        asyncio.create_task(_ask(broken, keys["text"], SINGLE, f"tokens=999 {PACE} tag={tag}single"))
+        for _ in range(SINGLE_AT_ONCE)
+    ]
+    await run_for(broken, STREAMS_AT_ONCE + SINGLE_AT_ONCE, age_ms=RAN_FOR_MS)
     pid = broken.stack.pid("caddy")
     assert pid
     os.kill(pid, signal.SIGKILL)
     ids = await asyncio.gather(*running_)
+    await asyncio.gather(*unseen, return_exceptions=True)
     produced, billed = [], []
     for number, request_id in enumerate(ids):
         (truth,) = await wide.truths(f"{tag}{number}")
@@ -70,7 +78,11 @@ async def test_killed_caddy_bills_what_ran(broken: Gateway, wide: Ollama, tag: s
         assert ("cancel", "progress", "orphaned") == (truth.end, row["usage_source"], row["outcome"])
         produced.append(truth.output_tokens)
         billed.append(row["output_tokens"])
+    guessed = [row["output_tokens"] for row in await ledger.fetch(UNSEEN)]
     await ledger.close()
+    assert SINGLE_AT_ONCE == len(guessed)
+    for truth in await wide.truths(f"{tag}single", ended=SINGLE_AT_ONCE):
+        assert truth.output_tokens / 2 <= min(guessed) <= max(guessed) <= truth.output_tokens * 1.05
     assert min(produced) > RAN_FOR_MS / 1000 * WORDS_PER_S * 0.9
     assert WORDS_PER_S >= max(abs(one - other) for one, other in zip(produced, billed, strict=True))
     assert abs(sum(billed) - sum(produced)) <= sum(produced) * 0.05
