@@ -48,7 +48,7 @@ async def credit_command(
         target = f"request {made.request}" if request else f"{tenant} today, under the id {made.request}"
         output.say(
             f"Credited {tokens:,} tokens to {target} (entry {made.entry}). "
-            "Budgets follow within a second while metering runs."
+            "Budgets follow within two seconds while metering runs."
         )
     return 0
 
