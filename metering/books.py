@@ -1,4 +1,4 @@
-"""What is looked at beside the loop, over a connection of its own: how the books in Postgres stand."""
+"""How the books in Postgres stand, read beside the loop over a connection of its own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Books(Connection):
         await self._do("stay_serial")
 
     async def tally(self, node: UUID | None) -> Tally:
-        """Count a node's requests, letters and losses."""
+        """Count a node's open requests, dead letters and lost lines."""
         (row,) = await self._rows("tally", node=node)
         return Tally(*row)
 
@@ -44,7 +44,7 @@ class Books(Connection):
         return [Reckoned(_total(row), row["tokens"]) for row in rows]
 
     async def lock_repairs(self, tenant: UUID) -> None:
-        """Let nobody else repair a tenant's windows before the transaction ends."""
+        """Keep every other process from repairing a tenant's windows until the transaction ends."""
         await self._one("lock_repairs", tenant=tenant)
 
     async def lock_windows(self, tenant: UUID, first: date) -> None:

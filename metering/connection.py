@@ -75,7 +75,7 @@ class Connection:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the connection is closed, by whichever side."""
+        """Return whether either side has closed the connection."""
         return self._connection.is_closed()
 
     async def close(self) -> None:
@@ -88,7 +88,7 @@ class Connection:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
-        """All that is done inside happens at once, or, if anything raises, not at all."""
+        """Commit everything done inside at once, or nothing if anything raises."""
         with _translated():
             async with self._connection.transaction():
                 yield

@@ -47,7 +47,7 @@ class Identity:
     modified_ns: int
 
     def is_same_file(self, other: Identity) -> bool:
-        """Whether both are one file, at whatever length."""
+        """Return whether both are one file, at whatever length."""
         return (self.device, self.inode) == (other.device, other.inode)
 
 
@@ -93,7 +93,7 @@ class OpenFile:
 
     @classmethod
     def open(cls, path: Path) -> OpenFile:
-        """Open a file, decompressing by its name; raises FileNotFoundError if it has just gone."""
+        """Open a file, decompressing by its name. Raises FileNotFoundError if it was removed meanwhile."""
         raw = cast("BinaryIO", path.open("rb", buffering=0))
         unpacked = None
         if path.suffix == ".gz":
@@ -104,7 +104,7 @@ class OpenFile:
 
     @property
     def is_compressed(self) -> bool:
-        """Whether this can only be read from front to back."""
+        """Return whether the file can only be read from front to back."""
         return self._unpacked is not None
 
     def read(self, position: int, length: int) -> bytes:
@@ -123,7 +123,7 @@ class OpenFile:
         return hashlib.sha256(data if end < 0 else data[:end]).digest()
 
     def is_of_node(self, node: str) -> bool:
-        """Whether its first line is one of a node's journal."""
+        """Return whether its first line is one of a node's journal."""
         head = self.read(0, PREFIX_BYTES).lstrip()
         return head.startswith(GLUE) and f'"node":"{node}"'.encode() in head.partition(b"\n")[0]
 
@@ -133,15 +133,15 @@ class OpenFile:
         return hashlib.sha256(self.read(position - window, window)).digest()
 
     def holds(self, mark: Mark) -> bool:
-        """Whether this content is what had been read when the mark was made."""
+        """Return whether the content before the mark is what had been read when the mark was made."""
         return mark.is_after(self.read(mark.position - mark.window_bytes, mark.window_bytes))
 
     def ends_at(self, position: int) -> bool:
-        """Whether nothing comes after a position."""
+        """Return whether a position is the end."""
         return not self.read(position, 1)
 
     def is_gzip_of(self, length: int) -> bool:
-        """Whether the trailer of a .gz says that it unpacks to so many bytes (modulo 2^32)."""
+        """Return whether the trailer of a .gz gives so many bytes unpacked (modulo 2^32)."""
         # Saves unpacking every old file at each start; RFC 1952, section 2.3.1.
         if self.path.suffix != ".gz":
             return False
@@ -184,7 +184,7 @@ def older(active: Path) -> list[Path]:
 
 
 def is_rotated(path: Path, active: Path) -> bool:
-    """Whether a file bears the name of a rotated one."""
+    """Return whether a file has the name of a rotated one."""
     return _rotated(active).fullmatch(path.name) is not None
 
 
@@ -203,7 +203,7 @@ def _rotated(active: Path) -> re.Pattern[str]:
 
 
 def _may_be_moved(entry: Path, active: Path) -> bool:
-    """Whether a file of another name may be a journal: not what belongs to it, nor what is half written."""
+    """Return whether a file of another name may be a journal: no companion of it, no half-written one."""
     own = (active.name, "node", f"{active.name}.lock")
     return entry.name not in own and entry.suffix not in {".new", ".tmp"} and entry.is_file()
 

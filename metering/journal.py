@@ -76,7 +76,7 @@ class DeadLetter:
 
 @frozen
 class Page:
-    """What some lines say, in their order."""
+    """The events of some lines, in their order."""
 
     boots: tuple[Boot, ...] = ()
     opens: tuple[Open, ...] = ()
@@ -111,7 +111,7 @@ def understand(lines: Iterable[Line]) -> Page:
 
 @frozen
 class _Found:
-    """What a line holds."""
+    """The event or dead letter that a line holds."""
 
     event: Event | None = None
     dead: DeadLetter | None = None

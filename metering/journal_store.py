@@ -1,4 +1,4 @@
-"""What Postgres knows of journals: how far each is read, what is missing, what was not understood."""
+"""Journals in Postgres: how far each is read, which lines are missing, and which were not understood."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class JournalStore(Connection):
     _queries: ClassVar[Any] = sql.load("journal")
 
     async def marks(self, node: UUID) -> list[Mark]:
-        """Where metering stands in the files of a journal."""
+        """Return how far metering has read each file of a journal."""
         return [Mark(*row) for row in await self._rows("marks", node=node)]
 
     async def move_mark(self, node: UUID, before: Mark, after: Mark) -> bool:
@@ -52,7 +52,7 @@ class JournalStore(Connection):
         )
 
     async def finish_lost(self, node: UUID, mark: Mark) -> None:
-        """Give up a file that is gone."""
+        """Give up a file that is no longer there."""
         await self._do("finish_lost", node=node, fingerprint=mark.fingerprint, generation=mark.generation)
 
     async def eof_at(self, node: UUID) -> datetime | None:
@@ -115,7 +115,7 @@ class JournalStore(Connection):
         await self.add_dead_letters(node, mark, [DeadLetter(0, len(raw), digest, f"row_{row.outcome}", raw)])
 
     async def wanted_letters(self, node: UUID, count: int) -> list[Letter]:
-        """Dead letters to be read again."""
+        """Return dead letters that an operator wants read again."""
         rows = await self._rows("wanted_letters", node=node, count=count)
         return [Letter(row["id"], Line(row["position"], row["raw"])) for row in rows]
 

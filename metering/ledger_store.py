@@ -1,4 +1,4 @@
-"""What Postgres knows of requests: open ones, the ledger, its sums, and what Redis has not been told."""
+"""Requests in Postgres: open ones, the ledger, its sums, and the outbox to Redis."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class LedgerStore(Connection):
     _queries: ClassVar[Any] = sql.load("ledger")
 
     async def owners(self, lookups: Collection[str]) -> dict[str, Owner]:
-        """Whose the handles are; unknown ones are left out."""
+        """Return the owners of handles; unknown ones are left out."""
         if not lookups:
             return {}
         rows = await self._rows("owners", lookups=list(lookups))
@@ -75,7 +75,7 @@ class LedgerStore(Connection):
         )
 
     async def settled(self, ids: Iterable[UUID]) -> set[UUID]:
-        """Of these requests those that the ledger has."""
+        """Return those of these requests that the ledger has."""
         return {row["request_id"] for row in await self._day_by_day("settled", ids)}
 
     async def end_open(self, ids: Collection[UUID]) -> None:
@@ -99,7 +99,7 @@ class LedgerStore(Connection):
         return {row["request_id"] for row in await self._rows("add_ledger", **_columns(rows))}
 
     async def orphans_charged(self, ids: Collection[UUID]) -> dict[UUID, Charged]:
-        """Of these requests the ones charged as orphans and not adjusted yet."""
+        """Return those of these requests that were charged as orphans and not adjusted yet."""
         rows = await self._day_by_day("orphans_charged", ids)
         if not rows:
             return {}
@@ -134,7 +134,7 @@ class LedgerStore(Connection):
         return [_tenant_total(row) for row in rows]
 
     async def unpublished(self, after: OutboxRow, count: int) -> list[Unpublished]:
-        """Return a page of the ledger rows that Redis has not been told of, in the order of the outbox."""
+        """Return a page of the ledger rows that are not published yet, in the order of the outbox."""
         waiting = await self._rows("unpublished", **after._asdict(), count=count)
         entries = await self._day_by_day("entries", {row["request_id"] for row in waiting})
         tokens: Counter[UUID] = Counter()
@@ -158,11 +158,11 @@ class LedgerStore(Connection):
         return moment
 
     async def tenants(self) -> list[UUID]:
-        """All tenants."""
+        """Return the ids of all tenants."""
         return [row["id"] for row in await self._rows("tenants")]
 
     async def in_no_journal(self, ids: Iterable[UUID]) -> list[UUID]:
-        """Of these requests those that nothing was ever read of."""
+        """Return those of these requests that no line was ever read of."""
         asked = list(ids)
         known = {row["request_id"] for row in await self._rows("open_of", ids=asked)}
         known |= await self.settled(asked)
@@ -188,7 +188,7 @@ class LedgerStore(Connection):
         return [_tenant_total(row) for row in rows]
 
     async def published(self, rows: Iterable[OutboxRow]) -> None:
-        """Redis has been told of these ledger rows."""
+        """Take published ledger rows out of the outbox."""
         tenants, ids, entries = zip(*sorted(rows), strict=True)
         await self._do("published", tenants=tenants, ids=ids, entries=entries)
 

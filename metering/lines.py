@@ -84,7 +84,7 @@ class Open(Struct, frozen=True, gc=False):
 
 
 class Progress(Struct, frozen=True, gc=False):
-    """What streams that moved have delivered so far: id, deltas, text_bytes, tool_bytes of each."""
+    """The content of streams that moved, so far: id, deltas, text_bytes, tool_bytes of each."""
 
     v: int
     node: UUID

@@ -1,4 +1,4 @@
-"""What metering tells Prometheus: how far the bill is behind, what was lost, and where books differ."""
+"""Metrics of metering: how far the bill is behind, which lines were lost, and where books differ."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _BUCKETS_S: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 
 class Metrics(Collector):
-    """One process's registry; it outlives every life of the loop, so that a failure shows as lag."""
+    """The registry of a process; it outlives each run of the loop, so that a failure shows as lag."""
 
     def __init__(
         self, registry: CollectorRegistry, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -71,7 +71,7 @@ class Metrics(Collector):
             "gateway_drift_tokens", "Tokens by which books differed.", ("between",), registry=registry
         )
         self.drift_tokens = {between: drift.labels(between) for between in (LEDGER_WINDOWS, WINDOWS_REDIS)}
-        # What nobody has looked at yet is not 0.
+        # A figure that was never read is not 0.
         for unknown in (
             self._dead_letters,
             self._open_requests,
@@ -118,7 +118,7 @@ class Metrics(Collector):
         )
 
     def text(self) -> bytes:
-        """All of it, in Prometheus's text format."""
+        """Return all metrics in Prometheus's text format."""
         return generate_latest(self._registry)
 
     def _lag_bytes(self) -> float:

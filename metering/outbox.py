@@ -1,4 +1,4 @@
-"""What Redis has not been told of, and what it is told."""
+"""The outbox: ledger rows that are not in Redis yet, and what is published of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @frozen
 class Publication:
-    """What Redis is told of one tenant; rows are the ledger rows (id, entry) this is about."""
+    """The changes to publish of one tenant; rows are the ledger rows (id, entry) that they come from."""
 
     tenant: UUID
     closed: tuple[Closed, ...]
@@ -38,7 +38,7 @@ class OutboxRow(NamedTuple):
 
 @frozen
 class Unpublished:
-    """A ledger row that Redis has not been told of."""
+    """A ledger row that is not published yet."""
 
     tenant: UUID
     entry: int

@@ -1,4 +1,4 @@
-"""What running streams had delivered when their Caddy process wrote of it last."""
+"""The content that running streams had delivered at the last progress line of their Caddy process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Delivered:
 
 @frozen
 class BootProgress:
-    """When a Caddy process wrote its last line, and what its streams had delivered by then."""
+    """The last line of a Caddy process, and the content that its streams had delivered by then."""
 
     last_at: datetime
     progress_at: datetime | None

@@ -1,4 +1,4 @@
-"""What running streams have delivered, in Postgres: one merged row for each Caddy process."""
+"""The progress of running streams in Postgres: one merged row for each Caddy process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tell Redis what is committed: from ledger rows not yet published, never from a range of the journal."""
+"""Publish to Redis what is committed: from the outbox, never from a range of the journal."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Publisher:
     async def publish(self, publications: Iterable[Publication]) -> None:
         """Publish what was just committed; raises LimiterUnavailable, and nothing is lost by that."""
         rows: list[OutboxRow] = []
-        # Redis first, the outbox second: whoever dies in between tells Redis the same once more.
+        # Redis first, the outbox second: a process that dies in between publishes the same once more.
         for publication in publications:
             await self._limiter.settle(publication.tenant, publication.closed, publication.totals)
             self._reach("settled")

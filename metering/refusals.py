@@ -44,16 +44,16 @@ class Sorted:
 
 
 def key_minutes(rows: Iterable[LedgerRow]) -> set[KeyMinute]:
-    """Of which keys and minutes it matters how many refusals the ledger has already."""
+    """Return the keys and minutes whose refusals in the ledger must be counted first."""
     return {(row.key_id, _minute(row)) for row in rows if row.key_id is not None and _is_plain_denial(row)}
 
 
 def sort_out(rows: Mapping[UUID, LedgerRow], kept: Mapping[KeyMinute, set[UUID]]) -> Sorted:
-    """Tell rows of the ledger from what is counted; kept are the refusals that the ledger has already."""
+    """Separate rows of the ledger from what is only counted; kept are refusals that it has already."""
     found, seen = Sorted(), defaultdict(set, {pair: set(ids) for pair, ids in kept.items()})
     for request_id, row in rows.items():
         if _is_nobodys(row):
-            # Probes of public routes are no refusals, and nobody's business.
+            # Probes of public routes are no refusals, and belong to no tenant.
             if row.outcome != "completed":
                 found.counts[_refused(row)] += 1
         elif row.key_id is None or not _is_plain_denial(row):
@@ -73,7 +73,7 @@ def _is_nobodys(row: LedgerRow) -> bool:
 
 
 def _is_plain_denial(row: LedgerRow) -> bool:
-    """Whether authz has said no to a known key, and nothing was admitted or charged for certain."""
+    """Return whether authz has denied a known key, and nothing can have been admitted or charged."""
     return row.outcome == "denied" and row.reserved_input is None and row.reason not in _MAY_HOLD
 
 

@@ -24,7 +24,7 @@ AT_ONCE: Final = 100
 
 
 async def replay(journal: JournalStore, settlement: Settlement, *, node: UUID, at: datetime) -> int:
-    """Settle the wanted letters that are understood now; answers how many.
+    """Settle the wanted dead letters that are understood now. Returns how many.
 
     One by one, so that one which Postgres refuses costs no other. A letter that was settled before
     changes nothing, so dying in between is harmless.

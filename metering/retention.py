@@ -1,4 +1,4 @@
-"""What is kept: journal files until they are read and some more came, days of the ledger by policy."""
+"""Retention: journal files until they are read and some more came, days of the ledger by policy."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ async def prepare_days(ledger: LedgerStore, today: date) -> None:
 
 
 async def keep_journal(journal: JournalStore, node: UUID, active: Path, finished: Iterable[Path]) -> None:
-    """Remove the oldest of the files that are committed to their end; forget marks of files that are gone.
+    """Remove the oldest of the files that are committed to their end; forget marks of missing files.
 
     A mark lives as long as its file: without it the file would be read again.
     """

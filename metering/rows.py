@@ -47,7 +47,7 @@ so that its id is in it; the ends of records are all alike.
 
 @frozen
 class Mark:
-    """Where metering stands in one file: position is the start of the first line not yet read.
+    """How far metering has read one file: position is the start of the first line not yet read.
 
     A file is known by its first line (fingerprint) and by what comes before the position (marker,
     the SHA-256 of a window; empty if anything may). Content that has the one but not the other is
@@ -63,11 +63,11 @@ class Mark:
 
     @property
     def window_bytes(self) -> int:
-        """How much before the position the marker is about."""
+        """Return how many bytes before the position the marker covers."""
         return min(self.position, WINDOW_BYTES) if self.marker else 0
 
     def is_after(self, window: bytes) -> bool:
-        """Whether these are the bytes that came before the position."""
+        """Return whether these are the bytes that came before the position."""
         return not self.marker or self.marker == hashlib.sha256(window).digest()
 
 
@@ -80,7 +80,7 @@ class Letter:
 
 
 class Source(StrEnum):
-    """Where the figures of a ledger row come from."""
+    """The origin of the figures of a ledger row."""
 
     REPORTED = "reported"
     COUNTED = "counted"
@@ -100,7 +100,7 @@ NO_BOOT: Final = UUID(int=0)
 
 @frozen
 class Owner:
-    """Whom a request belongs to."""
+    """The tenant and the key that a request belongs to."""
 
     tenant: UUID
     key: UUID
@@ -132,7 +132,7 @@ class OpenRow:
 
 @frozen
 class Charged:
-    """What an orphan was charged before its record came after all."""
+    """The tokens that an orphan was charged before its record came after all."""
 
     request_id: UUID
     owner: Owner
@@ -204,7 +204,7 @@ class LedgerRow(NamedTuple):
 
     @property
     def partition(self) -> date:
-        """The day, in UTC, whose partition holds it."""
+        """Return the day, in UTC, whose partition holds it."""
         return day_of(self.request_id)
 
     @property
@@ -226,14 +226,14 @@ class Increase:
 
 @frozen
 class TenantTotal:
-    """A window's new total, and whose it is."""
+    """The new total of a window, and its tenant."""
 
     tenant: UUID
     total: Total
 
 
 class Use(NamedTuple):
-    """What to add to a row of usage_daily: the fields are columns of the table."""
+    """The sums to add to a row of usage_daily: the fields are columns of the table."""
 
     day: date
     tenant_id: UUID
@@ -248,7 +248,7 @@ KeyMinute = tuple[UUID, datetime]
 
 
 class Refused(NamedTuple):
-    """What to add to a row of refusals_per_minute: the fields are columns of the table."""
+    """The count to add to a row of refusals_per_minute: the fields are columns of the table."""
 
     minute: datetime
     tenant_id: UUID | None
@@ -260,7 +260,7 @@ class Refused(NamedTuple):
 
 @frozen
 class Tally:
-    """What can be counted in a moment; counting stops at 100,000."""
+    """Counts that take only a moment; counting stops at 100,000."""
 
     open_requests: int
     dead_letters: int

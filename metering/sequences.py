@@ -37,7 +37,7 @@ class Sequence:
     missing: tuple[tuple[int, int], ...] = ()
 
     def has(self, number: int) -> bool:
-        """Whether the line of a number was taken."""
+        """Return whether the line of a number was taken."""
         if number >= self.next:
             return number in self.ahead
         return not any(first <= number < end for first, end in self.missing)

@@ -53,7 +53,7 @@ NO_JOURNAL: Final = timedelta(days=365)
 
 @define
 class Metering:
-    """One life of the loop, from connecting to Postgres until anything fails."""
+    """One run of the loop, from connecting to Postgres until anything fails."""
 
     _node: UUID
     _tail: Tail

@@ -52,7 +52,7 @@ class MarkMovedError(GatewayError):
 
 @frozen
 class Batch:
-    """What one transaction commits: a page, and the marks it lies between.
+    """The content of one transaction: a page, and the marks that it lies between.
 
     A page that was kept elsewhere lies between none. eof_at says that it reaches to an end of file.
     """

@@ -1,4 +1,4 @@
-"""Where the journal and the stores are, and what tests replace."""
+"""The places of the journal and the stores, and what tests replace."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _nowhere(_step: str) -> None:
 
 @frozen
 class Surroundings:
-    """Where the journal and the stores are, and what tests replace: the clock and the steps."""
+    """The places of the journal and the stores, and what tests replace: the clock and the steps."""
 
     journal: Path
     database_url: str

@@ -45,7 +45,7 @@ class Chunk:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to commit."""
+        """Return whether there is nothing to commit."""
         return self.before == self.after
 
     def halves(self) -> tuple[Chunk, Chunk]:
@@ -90,7 +90,7 @@ class _Reading:
 
 
 class ContentReplacedError(Exception):
-    """What had been read of the file is no longer in it."""
+    """The content that had been read of a file is no longer in it."""
 
 
 @define
@@ -128,11 +128,11 @@ class Tail:
 
     @property
     def is_missing(self) -> bool:
-        """Whether there is no journal at its path."""
+        """Return whether there is no journal at its path."""
         return identify(self._active) is None
 
     def lost(self) -> tuple[Mark, ...]:
-        """At the end of the journal: marks whose file went away before it was read to its end."""
+        """Return, at the end of the journal, the marks of files that were removed before they were read."""
         current = self._reading.mark if self._reading else None
         marks = (mark for known in self._marks.values() for mark in known.values())
         return tuple(mark for mark in marks if not mark.is_finished and mark != current)
@@ -142,7 +142,7 @@ class Tail:
         return [path for path in rotated(self._active) if identify(path) in self._done]
 
     def unread_bytes(self) -> int:
-        """How much on disk is not handed out yet, also after closing; a file not looked at counts whole."""
+        """Return the bytes on disk that are not handed out yet; a file not looked at counts whole."""
         found = (identify(path) for path in (*older(self._active), self._active))
         unread = [identity for identity in found if identity and identity not in self._done]
         return sum(max(0, identity.size - self._position_in(identity)) for identity in unread)
@@ -184,7 +184,7 @@ class Tail:
         return Chunk(before, after, lines, is_end and not is_final)
 
     def _is_final(self, file: OpenFile, active: Identity | None) -> bool:
-        """Whether nobody will write to a file again: only one that is not the journal's newest."""
+        """Return whether a file will not be written again: only one that is not the journal's newest."""
         if file.is_compressed:
             return True
         if active is not None:
@@ -232,7 +232,7 @@ class Tail:
             return ""
 
     def _mark_of(self, file: OpenFile, *, is_active: bool) -> Mark | None:
-        """Where to read a file on; None if there is nothing (more) to read in it."""
+        """Return where to read a file on; None if there is nothing (more) to read in it."""
         fingerprint = file.fingerprint(is_final=not is_active)
         if fingerprint is None:
             return None

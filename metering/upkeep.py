@@ -43,7 +43,7 @@ BACKOFF_MAX_S: Final = 300
 
 @define
 class _Turn:
-    """When a duty is due, and how often it has failed since it last succeeded."""
+    """The time at which a duty is due, and how often it has failed since it last succeeded."""
 
     due_s: float = 0.0
     failures: int = 0
@@ -71,7 +71,7 @@ class Upkeep:
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether the connection to Postgres is lost."""
+        """Return whether the connection to Postgres is lost."""
         return self._ledger.is_closed
 
     async def _attempt(self, duty: str, every_s: float, run: Callable[[], Awaitable[None]]) -> None:
@@ -108,7 +108,7 @@ class Upkeep:
         await Publisher(self._ledger, self._limiter, self._around.reach).catch_up()
 
     async def _keep_journal(self) -> None:
-        """Remove files that were read, and forget marks of files that are gone."""
+        """Remove files that were read, and forget marks of files that are no longer there."""
         journal = JournalStore.beside(self._ledger)
         await keep_journal(journal, self._node, self._around.journal, self._finished())
 

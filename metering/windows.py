@@ -1,4 +1,4 @@
-"""What ledger rows add to the budget windows of their tenant and key."""
+"""Increases of budget windows: the tokens that ledger rows add for their tenant and key."""
 
 from __future__ import annotations
 
