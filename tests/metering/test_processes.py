@@ -21,6 +21,7 @@ from authz.limiter import keyspace
 from authz.limiter.limiter import Limiter
 from metering import service
 from metering.surroundings import Surroundings
+from tests.metering.gate import Gate
 from tests.metering.writing import KEY, NODE, TENANT, JournalFile
 
 TOKENS = 30
@@ -31,55 +32,6 @@ async def until(fact: Callable[[], Awaitable[bool]], *, within_s: float = 30.0) 
     async with asyncio.timeout(within_s):
         while not await fact():
             await asyncio.sleep(0.01)
-
-
-@define
-class Gate:
-    """Stands before a server on a unix socket; can be closed, and can swallow one answer."""
-
-    server: Path
-    path: Path
-    swallow_answer_to: bytes | None = None
-    is_open: bool = True
-    _writers: set[asyncio.StreamWriter] = field(factory=set)
-
-    async def serve(self) -> asyncio.Server:
-        """Begin to listen."""
-        return await asyncio.start_unix_server(self._meet, self.path)
-
-    def close(self) -> None:
-        """Cut every connection and let nobody in."""
-        self.is_open = False
-        for writer in self._writers:
-            writer.transport.abort()
-        self._writers.clear()
-
-    async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self.is_open:
-            writer.transport.abort()
-            return
-        inner, outer = await asyncio.open_unix_connection(self.server)
-        pair = {writer, outer}
-        self._writers |= pair
-        jobs = [
-            asyncio.create_task(self._pump(reader, outer)),
-            asyncio.create_task(self._pump(inner, writer)),
-        ]
-        await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
-        for job in jobs:
-            job.cancel()
-        for end in pair:
-            end.transport.abort()
-        self._writers -= pair
-
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(ConnectionError):
-            while data := await reader.read(65536):
-                writer.write(data)
-                await writer.drain()
-                if self.swallow_answer_to is not None and self.swallow_answer_to in data:
-                    self.swallow_answer_to = None
-                    return
 
 
 @pytest.fixture
