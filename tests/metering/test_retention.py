@@ -21,8 +21,12 @@ DAY = 86_400_000
 
 @pytest.fixture
 async def now(database: str) -> datetime:
-    """Postgres's clock, by which days are old or not."""
+    """Postgres's clock, by which days are old or not, on a day that does not end during a test."""
     connection = await asyncpg.connect(database)
+    await connection.execute(
+        "SELECT pg_sleep_until(midnight) FROM (SELECT date_trunc('day', now() AT TIME ZONE 'UTC')"
+        " AT TIME ZONE 'UTC' + interval '1 day' AS midnight) AS day WHERE midnight - now() < interval '15 s'"
+    )
     moment: datetime = await connection.fetchval("SELECT now()")
     await connection.close()
     return moment.astimezone(UTC)
