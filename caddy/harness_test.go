@@ -4,13 +4,17 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -197,12 +201,21 @@ func stopShared() {
 	}
 }
 
+// freeAddr is an address on which nothing listens, below the ports that the kernel lends to connections,
+// any of which could take it before the server that it is for.
 func freeAddr(t testing.TB) string {
 	t.Helper()
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	must(t, err)
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().String()
+	for {
+		addr := "127.0.0.1:" + strconv.Itoa(10_000+rand.IntN(20_000))
+		listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", addr)
+		if err == nil {
+			must(t, listener.Close())
+			return addr
+		}
+		if !errors.Is(err, syscall.EADDRINUSE) {
+			t.Fatal(err)
+		}
+	}
 }
 
 // eventually waits for something that others do.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import secrets
 import socket
 from typing import TYPE_CHECKING, Final
 
@@ -50,9 +52,25 @@ async def some_model(found: Sequence[Backend]) -> str | None:
 
 def demo_backend() -> Backend:
     """Return a demo backend on a port that is free now."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return Backend(DEMO_NAME, f"http://127.0.0.1:{free.getsockname()[1]}")
+    return Backend(DEMO_NAME, f"http://127.0.0.1:{free_port()}")
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 on which nothing listens.
+
+    It lies below those that kernels lend to outgoing connections (Linux from 32,768, macOS from
+    49,152), since any connection could take one of them before the server that it is meant for.
+    """
+    while True:
+        port = 10_000 + secrets.randbelow(20_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
+            else:
+                return port
 
 
 async def refuse_unfit_redis(url: str) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from authz.errors import LimiterUnavailable, SettingsError
 from authz.limiter.limiter import Limiter
+from authz.stack.discovery import free_port
 from authz.stack.embedded import redis_binary
-from tests.up.stacks import free_port
 
 SERVER = redis_binary()
 CONNECTED_WITHIN_S = 10

@@ -18,9 +18,10 @@ import msgspec
 import pytest
 from attrs import frozen
 
+from authz.stack.discovery import free_port
 from tests.ollama.build import ollama_folder, server_binary
 from tests.ollama.models import REGISTRY, write_models
-from tests.up.stacks import answers, free_port, until
+from tests.up.stacks import answers, until
 
 _PASSED: Final = ("PATH", "TZ", "LANG")
 _NO_PROXY: Final = "127.0.0.1,localhost"

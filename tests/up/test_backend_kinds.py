@@ -15,9 +15,10 @@ import pytest
 from attrs import frozen
 
 from authz.stack.build import caddy_binary
+from authz.stack.discovery import free_port
 from tests.backend.app import backend
 from tests.backend.serving import served
-from tests.up.stacks import Stack, free_port, until
+from tests.up.stacks import Stack, until
 
 MODELS = ("tls", "six", "socket")
 CADDYFILE = """{{

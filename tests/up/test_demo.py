@@ -18,8 +18,9 @@ import pytest
 
 from authz.stack.demo.app import Demo
 from authz.stack.demo.call import Call
+from authz.stack.discovery import free_port
 from tests.backend.serving import served
-from tests.up.stacks import answers, free_port, until
+from tests.up.stacks import answers, until
 
 ASKED: Final[Any] = [{"role": "user", "content": "one two three"}]
 TEXT: Final = "Hello from the demo"

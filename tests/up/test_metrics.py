@@ -8,7 +8,8 @@ import httpx
 import pytest
 
 from authz.stack.build import SOURCE
-from tests.up.stacks import Stack, free_port
+from authz.stack.discovery import free_port
+from tests.up.stacks import Stack
 
 pytestmark = pytest.mark.timeout(300)
 

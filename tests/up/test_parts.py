@@ -13,6 +13,7 @@ from authz import settings
 from authz.schema import dbmate_url
 from authz.stack import embedded, plan
 from authz.stack.checklist import Checklist, News, Stage, pipe_report, read_news, step
+from authz.stack.discovery import free_port
 from authz.stack.folder import StateFolder
 from authz.stack.program import last_lines
 from authz.stack.supervisor import Deaths
@@ -124,3 +125,10 @@ def test_unfinished_cluster_is_made_anew(tmp_path_factory: pytest.TempPathFactor
         server.start()
 
     assert not (state / "postgres.new").exists()
+
+
+def test_free_port_is_lent_to_no_connection() -> None:
+    """A port for a later server is none that the kernel may give to a connection before that."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+
+    assert all(free_port() < lowest for _ in range(20))
