@@ -12,6 +12,7 @@ import time
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -283,7 +284,7 @@ def _response(answer: Answer) -> Response[bytes]:
 
 async def _send(send: Send, answer: Answer) -> None:
     headers = [(name.encode(), value.encode("latin-1")) for name, value in answer.headers.items()]
-    if answer.status != 204:  # noqa: PLR2004
+    if answer.status != HTTPStatus.NO_CONTENT:
         headers.append((b"content-length", b"%d" % len(answer.body)))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body, "more_body": False})

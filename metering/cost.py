@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
@@ -38,8 +39,6 @@ ORPHANED: Final = "orphaned"
 _NEVER_RAN: Final = frozenset({"denied", "refused", "authz_failed"})
 _ABANDONED: Final = frozenset({"client_gone", "cut_cap", "cut_deadline", "killed", "shutdown", ORPHANED})
 _FAILED: Final = frozenset({"upstream_error", "upstream_gone"})
-_BUSY: Final = 503
-_SERVER_ERROR: Final = 500
 
 
 @frozen
@@ -82,12 +81,14 @@ def _may_have_worked(record: Record) -> bool:
         if record.outcome in _FAILED:
             return record.sent is True
         return record.outcome in _ABANDONED and record.backend is not None
-    return 200 <= status < 300 or (status >= _SERVER_ERROR and status != _BUSY)  # noqa: PLR2004
+    return HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES or (
+        status >= HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.SERVICE_UNAVAILABLE
+    )
 
 
 def _has_failed(record: Record) -> bool:
     """Return whether the backend itself gave up."""
-    return record.outcome in _FAILED or (record.upstream_status or 0) >= _SERVER_ERROR
+    return record.outcome in _FAILED or (record.upstream_status or 0) >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def _ceiling(record: Record) -> Tokens:

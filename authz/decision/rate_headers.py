@@ -64,8 +64,8 @@ def _anthropic(unit: str, rate: Rate, now: datetime) -> dict[str, str]:
 
 def _duration(us: int) -> str:
     """Format a duration as Go does: 12ms, 1s, 6m0s."""
-    ms = math.ceil(us / 1000)
-    if ms < 1000:  # noqa: PLR2004
+    seconds, ms = divmod(math.ceil(us / 1000), 1000)
+    if not seconds:
         return f"{ms}ms"
-    minutes, seconds = divmod(ms / 1000, MINUTE_S)
-    return f"{minutes:.0f}m{seconds:g}s" if minutes else f"{seconds:g}s"
+    minutes, rest = divmod(seconds + ms / 1000, MINUTE_S)
+    return f"{minutes:.0f}m{rest:g}s" if minutes else f"{rest:g}s"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -109,7 +110,9 @@ class Wording:
 
 
 def _bad(sentence: str, code: str | None = None, status: int = 400) -> Wording:
-    anthropic_type = "request_too_large" if status == 413 else "invalid_request_error"  # noqa: PLR2004
+    anthropic_type = (
+        "request_too_large" if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else "invalid_request_error"
+    )
     return Wording(status, sentence, "invalid_request_error", code, anthropic_type, dict(NEVER_RETRY))
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 PREFIX: Final = "nz_"
+PEPPER_BYTES: Final = 32
 LOOKUP_LENGTH: Final = len(PREFIX) + 8
 LENGTH: Final = LOOKUP_LENGTH + 32 + 6
 
@@ -73,7 +74,7 @@ class Peppers:
             ) from error
         if mode & 0o077:
             raise SettingsError(f"The pepper file {path} can be read by others: run `chmod 0400 {path}`.")
-        if not alive or any(len(pepper.key) < 32 for pepper in alive):  # noqa: PLR2004
+        if not alive or any(len(pepper.key) < PEPPER_BYTES for pepper in alive):
             raise SettingsError(f"The pepper file {path} needs at least one line of 64 hex digits.")
         return cls(alive)
 

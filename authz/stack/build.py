@@ -97,7 +97,7 @@ def _build(binary: Path, environ: Mapping[str, str], note: Callable[[str], None]
     argv = [go, "build", "-v", "-ldflags", _LDFLAGS, "-o", str(attempt), "./cmd/caddy"]
     printed: list[str] = []
     fetched = compiled = 0
-    with subprocess.Popen(  # noqa: S603 - our own argument vector, no shell
+    with subprocess.Popen(
         argv,
         cwd=SOURCE,
         env=go_environ(environ),
@@ -133,7 +133,7 @@ def main(tool: str, *arguments: str) -> NoReturn:
     environ = go_environ(os.environ)
     is_ours = tool == "caddy"
     program = caddy_binary(os.environ, _say) if is_ours else _go_root() / "bin" / tool
-    os.execve(program, [str(program), *arguments], environ)  # noqa: S606 - no shell is meant
+    os.execve(program, [str(program), *arguments], environ)
 
 
 def _say(progress: str) -> None:

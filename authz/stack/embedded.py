@@ -101,7 +101,7 @@ def postgres_answers(state: Path) -> bool:
     """Return whether the embedded PostgreSQL takes connections."""
     tool = _postgres_bin() / "pg_isready"
     argv = [str(tool), "-q", "-h", str(state / "run"), "-U", "postgres", "-t", "1"]
-    return subprocess.run(argv, check=False, timeout=5).returncode == 0  # noqa: S603
+    return subprocess.run(argv, check=False, timeout=5).returncode == 0
 
 
 def redis_answers(state: Path) -> bool:

@@ -119,7 +119,7 @@ def main(signal: int, parent: int, user: str, *program: str) -> None:
     _prctl(_PR_SET_PDEATHSIG, signal)
     if os.getppid() != parent:
         sys.exit(1)
-    os.execvp(program[0], program)  # noqa: S606 - the caller's own argument vector, no shell
+    os.execvp(program[0], program)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ class Program:
     def spawn(self) -> subprocess.Popen[bytes]:
         """Start the program; both of its outputs are appended to its log."""
         with self.log.open("ab") as log:
-            return subprocess.Popen(  # noqa: S603 - our own argument vector, no shell
+            return subprocess.Popen(
                 self.command(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -54,7 +54,7 @@ class Docker:
     def run(self, *arguments: str, is_shown: bool = False) -> bytes:
         """Run a docker command; return what it printed, unless that is shown. Raises CommandError."""
         try:
-            done = subprocess.run(  # noqa: S603 - our own argument vector, no shell
+            done = subprocess.run(
                 [self.program, *arguments],
                 env=self.environ,
                 stdin=subprocess.DEVNULL,

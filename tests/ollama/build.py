@@ -115,7 +115,7 @@ def main(tool: str | None = None, *arguments: str) -> None:
     os.chdir(SOURCE)
     program = wheel_folder("go") / "bin" / tool
     environ = {**_go_environ(os.environ), "CGO_ENABLED": "0"}
-    os.execve(program, [str(program), *arguments], environ)  # noqa: S606 (no shell is meant)
+    os.execve(program, [str(program), *arguments], environ)
 
 
 if __name__ == "__main__":
