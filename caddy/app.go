@@ -110,6 +110,7 @@ type state struct {
 	streams      registry
 	tables       tables
 	done         doneQueue
+	retried      atomic.Uint64 // requests that went out once more
 }
 
 // process is the state of this process.

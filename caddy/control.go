@@ -71,7 +71,7 @@ func streamsNow(now time.Time) []stream {
 	for _, x := range running {
 		list = append(list, stream{
 			ID: x.id, Tenant: x.grant.Tenant, Key: x.grant.Key, Model: x.request.model,
-			Backend: x.grant.Backends[0], Path: x.path,
+			Backend: x.backend(), Path: x.path,
 			AgeMS: now.Sub(x.start).Milliseconds(), OutputTokens: x.seen.load().deltas,
 		})
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -38,7 +37,7 @@ const (
 // record in the journal. Guard and tap find it in the context of the request.
 //
 // Only the goroutine of the request touches it, with two exceptions: run has a lock of its
-// own, seen and sent are atomic. What others read besides those is set before the exchange
+// own, attempts and seen are atomic where others see them. What others read besides those is set before the exchange
 // enters the registry, and does not change while it is there.
 type exchange struct {
 	// What the client sent.
@@ -69,7 +68,7 @@ type exchange struct {
 	firstContent time.Time
 	lastContent  time.Time     // when the client had what was passed on last
 	blocked      time.Duration // between the two, in writes to the client
-	sent         atomic.Bool   // a backend has been written to: it may have worked
+	attempts     attempts      // to reach a backend
 	seen         seen          // so far, for the control socket and the progress lines
 
 	// What became of it.
@@ -203,7 +202,7 @@ func (x *exchange) openLine(now time.Time) openLine {
 	return openLine{
 		V: version, ID: x.id, Node: process.node, Boot: process.boot, Seq: process.seq.Add(1),
 		Tenant: g.Tenant, Key: g.Key, IP: x.ip, Path: concealed(x.path), Model: x.model(),
-		Backend: g.Backends[0], Stream: x.request.stream, Reserved: g.Reserved, Ceiling: g.Ceiling,
+		Backend: x.backend(), Stream: x.request.stream, Reserved: g.Reserved, Ceiling: g.Ceiling,
 		Windows: g.Windows, PromptBytes: int64(x.request.prompt.bytes),
 		Images: int64(x.request.prompt.images), Deadline: now.Unix() + g.DeadlineS,
 	}

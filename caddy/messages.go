@@ -72,7 +72,7 @@ type grant struct {
 	ID        string            `json:"id"`
 	Tenant    string            `json:"tenant"`
 	Key       string            `json:"key"`
-	Backends  []string          `json:"backends"`   // the first is used
+	Backends  []string          `json:"backends"`   // the first is used, another one if that can't be
 	MaxOutput *int64            `json:"max_output"` // tokens, null without a cap
 	Reserved  *tokens           `json:"reserved"`   // what is held for it
 	Ceiling   *tokens           `json:"ceiling"`    // the most that it can be charged

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"net/http/httptrace"
 	"strconv"
 	"time"
 
@@ -58,20 +57,19 @@ func (Tap) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Hand
 
 	ctx, cancel := context.WithCancelCause(r.Context())
 	defer cancel(nil)
-	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{WroteHeaders: func() { x.sent.Store(true) }})
+	ctx = x.attempts.traced(ctx)
 	deadline := time.Duration(x.grant.DeadlineS) * time.Second
 	x.run.attach(process.clock, http.NewResponseController(w), cancel, deadline)
 	process.streams.add(x)
 	t := newTapWriter(ctx, w, x)
 	defer func() { err = t.finish(recover(), err) }()
-	return next.ServeHTTP(t, r.WithContext(ctx))
+	return x.serve(t, r.WithContext(ctx), next)
 }
 
-// applyGrant makes the request what the backend is to see: the granted backend, the body
-// with the Grant's cap, and no trace of the client's credentials or of our messages.
+// applyGrant makes the request what a backend is to see: the body with the Grant's cap, and no
+// trace of the client's credentials or of our messages.
 func applyGrant(x *exchange, r *http.Request) {
 	x.phase = phaseBackend
-	caddyhttp.SetVar(r.Context(), backendVar, x.grant.Backends[0])
 	stripOurs(r.Header)
 	for _, name := range append([]string{"Accept-Encoding", "Origin", "Referer"}, credentialHeaders...) {
 		delete(r.Header, name)

@@ -38,6 +38,7 @@ type tapWriter struct {
 	carry []byte // the piece of a frame that is not whole
 	kept  []byte // frames to pass on, where they are not what came
 
+	isBusy  bool  // the backend turned the request away, and another one will be asked
 	failure error // of an answer of which nothing is passed on
 }
 
@@ -59,7 +60,11 @@ func newTapWriter(ctx context.Context, w http.ResponseWriter, x *exchange) *tapW
 func (t *tapWriter) WriteHeader(status int) {
 	x := t.x
 	fromProxy := status == statusClientDisconnected && t.ctxErr() != nil
-	if status < http.StatusOK || x.upstreamStatus != 0 || fromProxy || x.run.cause() != "" {
+	if status < http.StatusOK || x.upstreamStatus != 0 || fromProxy || x.run.cause() != "" || t.isBusy {
+		return
+	}
+	if status == http.StatusServiceUnavailable && x.hasAnother() {
+		t.isBusy = true
 		return
 	}
 	x.upstreamStatus = status
@@ -103,6 +108,8 @@ func framingOf(status int, contentType string) framing {
 func (t *tapWriter) Write(p []byte) (int, error) {
 	t.WriteHeader(http.StatusOK)
 	switch {
+	case t.isBusy:
+		return len(p), nil
 	case t.failure != nil:
 		return 0, t.failure
 	case t.x.run.cause() != "":

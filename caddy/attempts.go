@@ -1,0 +1,71 @@
+package gateway
+
+import (
+	"context"
+	"maps"
+	"net/http"
+	"net/http/httptrace"
+	"sync/atomic"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// attempts is the way of one request to the backends of its Grant. A backend that has begun to
+// answer is the last one: it has worked, and a second answer would be billed twice.
+//
+// net/http reports on a connection from goroutines of its own, and the control socket lists where a
+// request is, hence the atomics.
+type attempts struct {
+	tried []string // backends that were left for another one
+
+	at     atomic.Int32 // index of the backend in the Grant
+	isSent atomic.Bool  // the backend has been written to: it may have worked
+}
+
+// traced returns a context in which net/http reports how far a request has come.
+func (a *attempts) traced(ctx context.Context) context.Context {
+	return httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		WroteHeaders: func() { a.isSent.Store(true) },
+	})
+}
+
+// hasAnother reports whether the Grant names another backend, and none was left before.
+func (x *exchange) hasAnother() bool {
+	return len(x.attempts.tried) == 0 && int(x.attempts.at.Load())+1 < len(x.grant.Backends)
+}
+
+// backend returns the name of the backend that the request is with, or was with last.
+func (x *exchange) backend() string { return x.grant.Backends[x.attempts.at.Load()] }
+
+// serve passes a request to the first backend of its Grant, and once more to another one if the
+// first can't have worked for it: if no byte of the request was written, or if the backend says
+// that it is busy.
+func (x *exchange) serve(t *tapWriter, r *http.Request, next caddyhttp.Handler) error {
+	header := maps.Clone(t.Header())
+	for {
+		caddyhttp.SetVar(r.Context(), backendVar, x.backend())
+		err := next.ServeHTTP(t, r)
+		if !x.isAgain(t.isBusy, err != nil) {
+			return err
+		}
+		process.retried.Add(1)
+		t.isBusy = false
+		x.attempts.isSent.Store(false)
+		clear(t.Header())
+		maps.Copy(t.Header(), header)
+		r.Body, _ = r.GetBody() // from memory: there is no error
+	}
+}
+
+// isAgain reports whether a request goes out once more, and makes the next backend its own. After a hang-up
+// or a kill the proxy reports no failure, and sends nothing in a context that is cancelled.
+func (x *exchange) isAgain(isBusy, isFailed bool) bool {
+	a := &x.attempts
+	isAway := isFailed && x.upstreamStatus == 0 && !a.isSent.Load()
+	if !isBusy && !isAway || !x.hasAnother() {
+		return false
+	}
+	a.tried = append(a.tried, x.backend())
+	a.at.Add(1)
+	return true
+}
