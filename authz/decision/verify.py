@@ -217,11 +217,16 @@ class Verifier:
         return fresh
 
     def _backends(self, model: str) -> tuple[Seen, ...]:
-        """Return the backends to name in the Grant; where there is none, they are asked again soon."""
+        """Return the backends to name in the Grant; where there is none, they are asked again soon.
+
+        All have the very model of the first, since any of them may answer.
+        """
         live = tuple(seen for seen in self.inventory.backends_of(model) if seen.is_live)
         if not live:
             self.inventory.look_again()
-        return live
+        if len(live) <= 1:
+            return live
+        return tuple(seen for seen in live if seen.digest(model) == live[0].digest(model))
 
     async def _admit(self, terms: Terms, disconnected: Disconnected) -> Grant | Refusal | Stale:
         identity = terms.identity

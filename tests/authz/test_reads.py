@@ -12,7 +12,7 @@ from authz.accounts.scope import Scope
 from authz.accounts.session import Session
 from authz.settings import Settings
 from tests.authz.asking import Guard, grant, reason
-from tests.authz.backend_kinds import Scripted
+from tests.authz.backend_kinds import Answer, Scripted, ollama
 from tests.backend.serving import served
 
 
@@ -108,3 +108,24 @@ async def test_hanging_backend_delays_no_decision(guard: Guard, settings: Settin
         async with asyncio.timeout(10):
             while "hanging" in str((await guard._client.get("/readyz")).json()["missing"]):
                 await asyncio.sleep(0.01)
+
+
+def having(digest: str) -> Answer:
+    """What an Ollama answers that has the model `m` with a digest."""
+    tags = json.dumps({"models": [{"name": "m:latest", "digest": digest * 64}]}).encode()
+    return lambda path: tags if path == "/api/tags" else ollama()(path)
+
+
+async def test_grant_names_backends_with_the_very_model(guard: Guard, settings: Settings) -> None:
+    """Any backend of a Grant may answer: what has another model under the same name is none of them."""
+    with (
+        served(Scripted(having("a"))) as a,
+        served(Scripted(having("b"))) as b,
+        served(Scripted(having("a"))) as c,
+    ):
+        render(settings, json.dumps([{"name": n, "url": url} for n, url in (("a", a), ("b", b), ("c", c))]))
+        async with asyncio.timeout(10):
+            named: object = None
+            while named != ["a", "c"]:
+                answer = await guard.ask(model="m")
+                named = grant(answer)["backends"] if answer.is_success else None

@@ -16,7 +16,7 @@ from typing import Final
 import httpx
 import msgspec
 import pytest
-from attrs import frozen
+from attrs import evolve, frozen
 
 from authz.stack.discovery import free_port
 from tests.ollama.build import ollama_folder, server_binary
@@ -50,6 +50,12 @@ class Ollama:
 
     url: str
     folder: Path
+    group: int = 0
+    """The process group of the server and its runners."""
+
+    def kill(self) -> None:
+        """End it at once, as a power cut does."""
+        os.killpg(self.group, signal.SIGKILL)
 
     def started(self, tag: str) -> int:
         """Return how many lines the runner has written of a tag so far."""
@@ -129,7 +135,7 @@ def running_ollama(*, parallel: int) -> Iterator[Ollama]:
             )
         try:
             until(lambda: _serves(process, ollama))
-            yield ollama
+            yield evolve(ollama, group=process.pid)
         finally:
             _end(process)
 
