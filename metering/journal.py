@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-from attrs import evolve, frozen
+from attrs import asdict, evolve, fields, frozen
 from msgspec import Struct
 
 from metering.lines import VERSION, Boot, Open, Progress, Record, Seconds
@@ -93,6 +94,12 @@ Event = Boot | Open | Moved | Ended
 def refused(line: Line, reason: str = "refused") -> Page:
     """Return the dead letter of a line that is not billed although it is well-formed."""
     return Page(dead=(_dead(line.position, line.data, reason),))
+
+
+def joined(pages: Iterable[Page]) -> Page:
+    """Return one page with everything that these have, of each kind in their order."""
+    found = [asdict(page, recurse=False) for page in pages]
+    return Page(**{kind.name: tuple(chain(*(each[kind.name] for each in found))) for kind in fields(Page)})
 
 
 def understand(lines: Iterable[Line]) -> Page:

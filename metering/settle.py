@@ -14,7 +14,7 @@ from metering.connection import RowsRefusedError
 from metering.cost import FREE, cost
 from metering.days import floor as lowest
 from metering.figures import ModelOwner, Ratios
-from metering.journal import Page, refused, understand
+from metering.journal import joined, refused, understand
 from metering.learn import figures
 from metering.ledger import adjustment, open_row, settlement, storable
 from metering.orphans import add_each, asked, take_orphans
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from metering.figure_store import FigureStore
+    from metering.journal import Page
     from metering.journal_store import JournalStore
     from metering.ledger_store import LedgerStore
     from metering.lines import Record
@@ -108,7 +109,7 @@ class Settlement:
         if not _is_older(page, lowest(at.date() - timedelta(days=1))):
             return page
         floor = lowest(await self._ledger.oldest_day())
-        return page if not _is_older(page, floor) else _joined(_unless_older(line, floor) for line in lines)
+        return page if not _is_older(page, floor) else joined(_unless_older(line, floor) for line in lines)
 
     def _alarm(self, added: Iterable[LedgerRow], sequences: Iterable[Sequence]) -> None:
         """Say what ought never to happen."""
@@ -219,16 +220,6 @@ def _is_older(page: Page, floor: UUID) -> bool:
 def _unless_older(line: Line, floor: UUID) -> Page:
     page = understand([line])
     return refused(line, "too_old") if _is_older(page, floor) else page
-
-
-def _joined(pages: Iterable[Page]) -> Page:
-    listed = list(pages)
-    return Page(
-        boots=tuple(boot for page in listed for boot in page.boots),
-        opens=tuple(line for page in listed for line in page.opens),
-        ended=tuple(line for page in listed for line in page.ended),
-        dead=tuple(letter for page in listed for letter in page.dead),
-    )
 
 
 def _owner(record: Record, owners: dict[str, Owner]) -> Owner | None:
