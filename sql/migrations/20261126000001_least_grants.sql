@@ -27,10 +27,7 @@ EXCEPTION WHEN insufficient_privilege THEN
 END
 $$;
 
--- The role itself stays: other databases of the same server may still use it.
-REVOKE ALL ON ALL TABLES IN SCHEMA public FROM gateway_service;
-
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public FROM gateway_service;
+-- gateway_service keeps its rights until the release before, which acts as it, is no longer started.
 
 -- Every program repeats what a command could not publish.
 GRANT SELECT, UPDATE (published_version) ON tenants, keys

@@ -55,6 +55,26 @@ GRANTS = {
         "dead_letters": "SELECT, UPDATE(is_replay_wanted)",
         "admin_audit": "INSERT, SELECT",
     },
+    # The role of the release before, which the next release takes these rights from.
+    "gateway_service": {
+        "gateway_service.ledger": "INSERT, SELECT",
+        "gateway_service.open_requests": "DELETE, INSERT, SELECT",
+        "tenants": "INSERT, SELECT, UPDATE",
+        "keys": "INSERT, SELECT, UPDATE",
+        "secrets": "INSERT, SELECT, UPDATE",
+        "nodes": "INSERT, SELECT, UPDATE",
+        "journal_files": "DELETE, INSERT, SELECT, UPDATE",
+        "journal_sequences": "DELETE, INSERT, SELECT, UPDATE",
+        "open_requests": "DELETE, INSERT, SELECT, UPDATE",
+        "ledger": "INSERT, SELECT",
+        "unpublished": "DELETE, INSERT, SELECT, UPDATE",
+        "budget_windows": "INSERT, SELECT, UPDATE",
+        "usage_daily": "INSERT, SELECT, UPDATE",
+        "refusals_per_minute": "DELETE, INSERT, SELECT, UPDATE",
+        "model_ratios": "INSERT, SELECT, UPDATE",
+        "dead_letters": "INSERT, SELECT, UPDATE",
+        "admin_audit": "INSERT, SELECT",
+    },
     "gateway_reader": {
         "report_entries": "SELECT",
         "report_days": "SELECT",
@@ -66,12 +86,14 @@ FUNCTIONS = {
     "gateway_authz": {"disable_key"},
     "gateway_metering": {"ensure_ledger_partition", "oldest_ledger_day"},
     "gateway_admin": {"credit_request", "credit_tenant"},
+    "gateway_service": {"drop_ledger_partition", "ensure_ledger_partition"},
 }
 
 _TABLE_GRANTS = """
-    SELECT a.grantee, c.relname, a.privilege_type, NULL AS attname
+    SELECT a.grantee, c.oid::regclass::text, a.privilege_type, NULL AS attname
     FROM pg_class AS c CROSS JOIN aclexplode(c.relacl) AS a
-    WHERE c.relnamespace = 'public'::regnamespace AND c.relkind <> 'S' AND a.grantee <> c.relowner
+    WHERE c.relnamespace IN ('public'::regnamespace, 'gateway_service'::regnamespace) AND c.relkind <> 'S'
+        AND a.grantee <> c.relowner
     UNION ALL
     SELECT a.grantee, c.relname, a.privilege_type, t.attname
     FROM pg_class AS c

@@ -1,0 +1,104 @@
+-- name: stay_serial()!
+-- metering.watch, on connect: sums over a day of the ledger are in no hurry.
+SET max_parallel_workers_per_gather = 0;
+
+-- name: tally(node)
+-- metering.watch: what can be counted in a moment; with Redis away for hours there is no end to count to.
+SELECT
+    (SELECT count(*) FROM (SELECT FROM open_requests WHERE node = :node LIMIT 100000) AS o) AS open_requests,
+    (SELECT count(*) FROM (SELECT FROM dead_letters WHERE node = :node AND replayed_at IS NULL LIMIT 100000) AS d)
+        AS dead_letters,
+    (SELECT coalesce(sum(lost), 0)::bigint FROM journal_sequences WHERE node = :node) AS lost_lines,
+    (SELECT count(*) FROM (SELECT FROM unpublished LIMIT 100000) AS u) AS unpublished;
+
+-- name: tenants_after(tenant, count)
+-- metering.reconcile: whose books are next.
+SELECT id
+FROM tenants
+WHERE id > :tenant
+ORDER BY id
+LIMIT :count;
+
+-- name: reckon(tenant, first, last)
+-- metering.reconcile: a day is the sum of its ledger rows, a month of its days, the total of its months. One
+-- statement sees one moment, so that what is settled meanwhile is in both sides or in neither. A window's
+-- requests have their ids within a day of it, whatever the time zone: three partitions are read, no more.
+WITH scopes AS (
+    SELECT id FROM keys WHERE tenant_id = :tenant
+    UNION ALL
+    SELECT :tenant::uuid
+), spent AS (
+    SELECT key_id, day, sum(input_tokens + output_tokens)::bigint AS tokens
+    FROM ledger
+    WHERE tenant_id = :tenant
+        AND day BETWEEN :first AND :last
+        AND request_id >= uuid7_floor((:first::date - 1)::timestamp AT TIME ZONE 'UTC')
+        AND request_id < uuid7_floor((:last::date + 2)::timestamp AT TIME ZONE 'UTC')
+    GROUP BY key_id, day
+), ledger_days AS (
+    SELECT key_id AS scope_id, day AS start, tokens FROM spent WHERE tokens <> 0
+    UNION ALL
+    SELECT :tenant, day, sum(tokens)::bigint FROM spent GROUP BY day HAVING sum(tokens) <> 0
+), days AS (
+    SELECT w.scope_id, w.start, w.used, w.version
+    FROM scopes AS s
+    JOIN budget_windows AS w ON w.scope_id = s.id AND w.period = 'day' AND w.start BETWEEN :first AND :last
+)
+SELECT scope_id, 'day' AS period, start, coalesce(d.used, 0) AS used, coalesce(d.version, 0) AS version,
+    coalesce(l.tokens, 0) AS tokens
+FROM ledger_days AS l
+FULL JOIN days AS d USING (scope_id, start)
+UNION ALL
+SELECT w.scope_id, 'month', w.start, w.used, w.version, (
+        SELECT coalesce(sum(d.used), 0)::bigint
+        FROM budget_windows AS d
+        WHERE d.scope_id = w.scope_id AND d.period = 'day'
+            AND d.start >= w.start AND d.start < w.start + interval '1 month'
+    )
+FROM scopes AS s
+JOIN budget_windows AS w
+    ON w.scope_id = s.id AND w.period = 'month' AND w.start >= date_trunc('month', :first::timestamp)::date
+UNION ALL
+SELECT w.scope_id, 'total', w.start, w.used, w.version, (
+        SELECT coalesce(sum(m.used), 0)::bigint
+        FROM budget_windows AS m
+        WHERE m.scope_id = w.scope_id AND m.period = 'month'
+    )
+FROM scopes AS s
+JOIN budget_windows AS w ON w.scope_id = s.id AND w.period = 'total';
+
+-- name: lock_repairs(tenant)$
+-- metering.reconcile: two processes that find the same tokens missing must not both add them.
+SELECT pg_advisory_xact_lock(hashtextextended('repair ' || :tenant::uuid::text, 0));
+
+-- name: raise_window(scope, period, start, tenant, missing)!
+-- metering.reconcile: add what a window lacks of what it is the sum of.
+INSERT INTO budget_windows AS w (scope_id, period, start, tenant_id, used)
+VALUES (:scope, :period, :start, :tenant, :missing)
+ON CONFLICT (scope_id, period, start) DO UPDATE
+SET used = w.used + excluded.used, version = w.version + 1;
+
+-- name: published_totals(tenant, first, last)
+-- metering.reconcile: the current windows of a tenant, if Redis has been told of every row in them.
+WITH scopes AS (
+    SELECT id FROM keys WHERE tenant_id = :tenant
+    UNION ALL
+    SELECT :tenant::uuid
+)
+SELECT w.scope_id, w.period, w.start, w.used, w.version
+FROM scopes AS s
+JOIN budget_windows AS w ON w.scope_id = s.id AND (
+    w.period = 'day' AND w.start BETWEEN :first AND :last
+    OR w.period = 'month' AND w.start >= date_trunc('month', :first::timestamp)::date
+    OR w.period = 'total'
+)
+WHERE NOT EXISTS (SELECT FROM unpublished AS u WHERE u.tenant_id = :tenant);
+
+-- name: outbid(scopes, periods, starts, versions)
+-- metering.reconcile: what Redis holds differs; only a version above its own makes it take ours.
+UPDATE budget_windows AS w
+SET version = greatest(w.version, o.version) + 1
+FROM unnest(:scopes::uuid[], :periods::text[], :starts::date[], :versions::bigint[])
+    AS o (scope_id, period, start, version)
+WHERE w.scope_id = o.scope_id AND w.period = o.period AND w.start = o.start
+RETURNING w.scope_id, w.period, w.start, w.used, w.version;
