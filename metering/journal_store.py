@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import msgspec
 from attrs import define
 
 import sql
+from metering import dead_rows
 from metering.connection import Connection
 from metering.journal import DeadLetter
 from metering.rows import Letter, Line, Mark
@@ -108,16 +108,15 @@ class JournalStore(Connection):
 
     async def add_dead_row(self, node: UUID, row: LedgerRow) -> None:
         """Keep a ledger row that no line stands for and that Postgres refused; once, however often it is."""
-        said = {name: value for name, value in row._asdict().items() if value is not None}
-        raw = msgspec.json.encode(said)
-        digest = hashlib.sha256(raw).digest()
+        raw = dead_rows.written(row)
+        letter = DeadLetter(0, len(raw), hashlib.sha256(raw).digest(), dead_rows.reason_of(row), raw)
         mark = Mark(hashlib.sha256(row.request_id.bytes).digest(), row.entry, row.outcome)
-        await self.add_dead_letters(node, mark, [DeadLetter(0, len(raw), digest, f"row_{row.outcome}", raw)])
+        await self.add_dead_letters(node, mark, [letter])
 
     async def wanted_letters(self, node: UUID, count: int) -> list[Letter]:
         """Return dead letters that an operator wants read again."""
         rows = await self._rows("wanted_letters", node=node, count=count)
-        return [Letter(row["id"], Line(row["position"], row["raw"])) for row in rows]
+        return [Letter(row["id"], row["reason"], Line(row["position"], row["raw"])) for row in rows]
 
     async def letters_replayed(self, understood: Iterable[int], *, tried: Iterable[int]) -> None:
         """Note what became of dead letters that were read again."""

@@ -1,4 +1,6 @@
-"""Read dead letters again: after an update that understands them, when an operator wants it."""
+"""Read dead letters again, when an operator wants it: after an update that understands the line, or once
+Postgres takes the row.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from metering import dead_rows
 from metering.connection import RowsRefusedError
 from metering.journal import understand
 from metering.settle import Batch
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from metering.journal_store import JournalStore
-    from metering.rows import Letter
+    from metering.rows import Letter, Line
     from metering.settle import Settlement
 
 log: Final = structlog.get_logger()
@@ -38,11 +41,24 @@ async def replay(journal: JournalStore, settlement: Settlement, *, node: UUID, a
 
 
 async def _is_settled(letter: Letter, settlement: Settlement, at: datetime) -> bool:
-    page = await settlement.without_too_old([letter.line], understand([letter.line]), at)
-    if page.dead:
-        return False
+    settle = _settle_row if letter.reason.startswith(dead_rows.REASON) else _settle_line
     try:
-        await settlement.settle(Batch(page, at))
+        return await settle(letter.line, settlement, at)
     except RowsRefusedError:
         return False
+
+
+async def _settle_line(line: Line, settlement: Settlement, at: datetime) -> bool:
+    page = await settlement.without_too_old([line], understand([line]), at)
+    if page.dead:
+        return False
+    await settlement.settle(Batch(page, at))
+    return True
+
+
+async def _settle_row(line: Line, settlement: Settlement, _at: datetime) -> bool:
+    row = dead_rows.read(line.data)
+    if row is None:
+        return False
+    await settlement.settle_row(row)
     return True

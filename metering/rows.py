@@ -73,9 +73,10 @@ class Mark:
 
 @frozen
 class Letter:
-    """A dead letter and the line it was."""
+    """A dead letter and the line it was, or the row that stands in its place."""
 
     id: int
+    reason: str
     line: Line
 
 

@@ -14,7 +14,7 @@ from metering.connection import RowsRefusedError
 from metering.cost import FREE, cost
 from metering.days import floor as lowest
 from metering.figures import ModelOwner, Ratios
-from metering.journal import joined, refused, understand
+from metering.journal import Page, joined, refused, understand
 from metering.learn import figures
 from metering.ledger import adjustment, open_row, settlement, storable
 from metering.orphans import add_each, asked, take_orphans
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from metering.figure_store import FigureStore
-    from metering.journal import Page
     from metering.journal_store import JournalStore
     from metering.ledger_store import LedgerStore
     from metering.lines import Record
@@ -99,6 +98,16 @@ class Settlement:
         self._days |= {row.partition for row in added}
         self._sequences |= {sequence.boot: sequence for sequence in sequences}
         return publications(added, totals)
+
+    async def settle_row(self, row: LedgerRow) -> None:
+        """Commit a row that no line stands for; one that the ledger has changes nothing."""
+        async with self._ledger.transaction():
+            await self._ledger.ensure_partition(row.partition)
+            added = [row] if await self._ledger.add_ledger([row]) else []
+            await self._ledger.add_uses(uses(added))
+            await self._ledger.raise_windows(increases(added))
+        self._metrics.committed(Page(), added)
+        self._alarm(added, [])
 
     async def without_too_old(self, lines: Iterable[Line], page: Page, at: datetime) -> Page:
         """Return the page of these lines with dead letters in place of requests of days that were dropped.

@@ -152,7 +152,9 @@ def _sentence(done: Replay) -> str:
     left = done.wanted - done.replayed - done.waiting
     sentences = [f"{done.replayed} of {done.wanted} replayed."]
     if left:
-        sentences.append(f"{left} not understood by this version either: see `dead-letters list`.")
+        sentences.append(
+            f"{left} not understood by this version, or still refused by Postgres: see `dead-letters list`."
+        )
     if done.waiting:
         sentences.append(f"{done.waiting} wait for metering: is it running? It reads them when it does.")
     return " ".join(sentences)

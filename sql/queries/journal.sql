@@ -73,7 +73,7 @@ WHERE node = :node AND is_finished AND updated_at < now() - make_interval(days =
 
 -- name: wanted_letters(node, count)
 -- metering.replay: dead letters that an operator wants to be read again, those kept whole.
-SELECT id, position, raw
+SELECT id, reason, position, raw
 FROM dead_letters
 WHERE node = :node AND is_replay_wanted AND replayed_at IS NULL AND length = octet_length(raw)
 ORDER BY id
