@@ -146,12 +146,17 @@ def _worked_s(record: Record, ratios: Ratios) -> float:
     idle_ms = ratios.prompt_ms_per_token * (record.prompt_bytes or 0) / ratios.input_bytes_per_token
     if record.cold:
         idle_ms += ratios.load_ms
-    return max(0.0, (record.duration_ms or 0) - idle_ms) / 1000
+    return max(0.0, _served_ms(record) - idle_ms) / 1000
 
 
 def _only_loaded(record: Record, ratios: Ratios) -> bool:
     """Return whether the client left while the model was still being loaded."""
-    return bool(record.cold) and record.outcome in _ABANDONED and (record.duration_ms or 0) <= ratios.load_ms
+    return bool(record.cold) and record.outcome in _ABANDONED and _served_ms(record) <= ratios.load_ms
+
+
+def _served_ms(record: Record) -> int:
+    """Return how long a backend had the request."""
+    return (record.duration_ms or 0) - (record.queue_ms or 0)
 
 
 def _overrun(record: Record, charged: int) -> int:

@@ -140,6 +140,7 @@ def open_row(line: Open) -> OpenRow:
         ceiling_output=line.ceiling.output if line.ceiling else None,
         prompt_bytes=line.prompt_bytes,
         images=line.images,
+        queued=line.queued,
     )
 
 

@@ -72,6 +72,7 @@ class LedgerStore(Connection):
             ceiling_outputs=[row.ceiling_output for row in begun],
             prompt_bytes=[row.prompt_bytes for row in begun],
             images=[row.images for row in begun],
+            queued=[row.queued for row in begun],
         )
 
     async def settled(self, ids: Iterable[UUID]) -> set[UUID]:
@@ -253,6 +254,7 @@ def _open_row(row: asyncpg.Record) -> OpenRow:
         row["ceiling_output"],
         row["prompt_bytes"],
         row["images"],
+        row["queued"],
     )
 
 

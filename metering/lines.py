@@ -81,6 +81,8 @@ class Open(Struct, frozen=True, gc=False):
     ceiling: Tokens | None = None
     prompt_bytes: Count | None = None
     images: Images | None = None
+    queued: bool = False
+    """It waited for a slot of its backend; a progress line names it once it ran."""
 
 
 class Progress(Struct, frozen=True, gc=False):
@@ -136,6 +138,8 @@ class Record(Struct, frozen=True, gc=False):
     images: Images | None = None
     ttft_ms: Count | None = None
     duration_ms: Count | None = None
+    queue_ms: Count | None = None
+    """How long it waited for a slot of its backend, within duration_ms."""
     stream_ms: Count | None = None
     load_ms: Count | None = None
     prompt_eval_ms: Count | None = None

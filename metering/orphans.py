@@ -14,7 +14,7 @@ import structlog
 
 from authz.models import canonical
 from metering.connection import RowsRefusedError
-from metering.cost import ORPHANED, cost
+from metering.cost import FREE, ORPHANED, cost
 from metering.figures import ModelOwner
 from metering.journal import Ended
 from metering.journal_store import JournalStore
@@ -79,7 +79,7 @@ def priced(orphan: Orphan, ratios: Ratios, *, at: datetime) -> LedgerRow:
     """Return the row of a request whose record never came.
 
     It pays as one that was cut off at its last progress line, and for a second more, or the time until its
-    process had ended: no line can tell of that.
+    process had ended: no line can tell of that. One that still waited for a slot costs nothing.
     """
     row, progress = orphan.row, orphan.progress
     delivered = progress.delivered.get(row.request_id) if progress else None
@@ -112,7 +112,8 @@ def priced(orphan: Orphan, ratios: Ratios, *, at: datetime) -> LedgerRow:
         images=row.images,
         duration_ms=_ms(ran),
     )
-    charged = cost(record, ratios, unseen_s=_ms(unseen) / 1000)
+    has_waited = row.queued and not (progress and row.request_id in progress.delivered)
+    charged = FREE if has_waited else cost(record, ratios, unseen_s=_ms(unseen) / 1000)
     return settlement(Ended(at, record), row.owner, ratios, charged)._replace(seq=None, backend=row.backend)
 
 

@@ -129,6 +129,7 @@ class OpenRow:
     ceiling_output: int | None = None
     prompt_bytes: int | None = None
     images: int | None = None
+    queued: bool = False
 
 
 @frozen

@@ -20,11 +20,11 @@ FROM ledger
 WHERE request_id = ANY(:ids::uuid[]) AND entry = 0
     AND request_id >= :first::uuid AND request_id < :until::uuid;
 
--- name: add_open(request_ids, nodes, boots, tenant_ids, key_ids, reserved_inputs, reserved_outputs, days, months, deadlines, ips, paths, models, backends, streams, ceiling_inputs, ceiling_outputs, prompt_bytes, images)!
+-- name: add_open(request_ids, nodes, boots, tenant_ids, key_ids, reserved_inputs, reserved_outputs, days, months, deadlines, ips, paths, models, backends, streams, ceiling_inputs, ceiling_outputs, prompt_bytes, images, queued)!
 -- metering.settle: open lines whose record is not in the same batch, nor in the ledger already.
 INSERT INTO open_requests (
     request_id, node, boot, tenant_id, key_id, reserved_input, reserved_output, day, month, deadline, ip,
-    path, model, backend, stream, ceiling_input, ceiling_output, prompt_bytes, images
+    path, model, backend, stream, ceiling_input, ceiling_output, prompt_bytes, images, queued
 )
 SELECT *
 FROM unnest(
@@ -32,7 +32,7 @@ FROM unnest(
     :reserved_inputs::bigint[], :reserved_outputs::bigint[], :days::date[], :months::date[],
     :deadlines::timestamptz[], :ips::text[], :paths::text[], :models::text[], :backends::text[],
     :streams::boolean[], :ceiling_inputs::bigint[], :ceiling_outputs::bigint[], :prompt_bytes::bigint[],
-    :images::int[]
+    :images::int[], :queued::boolean[]
 ) AS o
 ON CONFLICT DO NOTHING;
 
@@ -46,7 +46,7 @@ WHERE request_id = ANY(:ids::uuid[]);
 DELETE FROM open_requests
 WHERE node = :node AND boot < :boot
 RETURNING request_id, node, boot, tenant_id, key_id, reserved_input, reserved_output, day, month, deadline,
-    ip, path, model, backend, stream, ceiling_input, ceiling_output, prompt_bytes, images;
+    ip, path, model, backend, stream, ceiling_input, ceiling_output, prompt_bytes, images, queued;
 
 -- name: take_overdue(node, before)
 -- metering.orphans: open requests that must have ended long ago, and those of nodes that never return.
@@ -54,7 +54,7 @@ DELETE FROM open_requests
 WHERE (node = :node AND deadline < :before)
     OR node IN (SELECT n.node FROM nodes AS n WHERE n.retired_at IS NOT NULL)
 RETURNING request_id, node, boot, tenant_id, key_id, reserved_input, reserved_output, day, month, deadline,
-    ip, path, model, backend, stream, ceiling_input, ceiling_output, prompt_bytes, images;
+    ip, path, model, backend, stream, ceiling_input, ceiling_output, prompt_bytes, images, queued;
 
 -- name: add_ledger(request_id, entry, at, node, boot, seq, ip, lookup, tenant_id, key_id, method, path, model, backend, stream, outcome, reason, status, upstream_status, reserved_input, reserved_output, day, month, max_output, terminal, reported_input_tokens, reported_output_tokens, cached_tokens, deltas, output_bytes, prompt_bytes, images, ttft_ms, duration_ms, load_ms, prompt_eval_ms, eval_ms, input_tokens, output_tokens, overrun_tokens, usage_source, input_bytes_per_token, output_bytes_per_token, output_tokens_per_delta, output_tokens_per_s, actor, ceiling_input, ceiling_output, text_bytes, tool_bytes, messages, tools, cold, stream_ms, tool_bytes_per_token)
 -- metering.settle: only the rows answered are new, and only they count; each waits to be published. Columns

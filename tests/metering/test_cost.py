@@ -158,6 +158,10 @@ TABLE = {
         SINGLE | {"duration_ms": 60_000},
         (32, 200, 0, COUNTED),
     ),
+    "single answer that waited for a slot": (
+        SINGLE | {"duration_ms": 62_010, "queue_ms": 60_000},
+        (32, 30, 0, COUNTED),
+    ),
     "single answer abandoned at once": (SINGLE | {"duration_ms": 0}, (32, 0, 0, COUNTED)),
     "single answer cut at its deadline": (SINGLE | {"outcome": "cut_deadline"}, (32, 30, 0, COUNTED)),
     "single answer killed": (SINGLE | {"outcome": "killed"}, (32, 30, 0, COUNTED)),

@@ -73,6 +73,18 @@ async def test_a_single_answer_pays_for_its_time(begin: Begin, journal: JournalF
     assert {request_id: (PROMPT, 4 * SECOND * 3 // 4)} == await charged(life)
 
 
+async def test_what_waited_for_a_slot_costs_nothing(begin: Begin, journal: JournalFile) -> None:
+    """One that still waits for a slot when its Caddy dies never ran; one that a progress line names did."""
+    waiting, running = (journal.new_id() for _ in range(2))
+    for request_id in (waiting, running):
+        journal.append(journal.opened(request_id, queued=True))
+    journal.append(journal.progress((running, 0, 0, 0)))
+    journal.start()
+    life = await begin()
+    await life.drain()
+    assert {waiting: (0, 0), running: (PROMPT, 1)} == await charged(life)
+
+
 async def test_what_is_reckoned_never_passes_the_ceiling(begin: Begin, journal: JournalFile) -> None:
     """The client's number is a wish; the ceiling of the Grant bounds a guess."""
     request_id = journal.new_id()
