@@ -81,6 +81,11 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     tenant: UUID
     key: UUID
     backends: tuple[str, ...]
+    slots: tuple[int, ...] = ()
+    """Of each backend: how many requests this node may have in flight there; 0 is any number."""
+    priority: str = "interactive"
+    weight: int = 1
+    """Of the tenant, where requests wait for a slot."""
     max_output: int | None
     reserved: Tokens
     ceiling: Tokens

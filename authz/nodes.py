@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from authz.errors import StoreUnavailable
+from authz.errors import LimiterUnavailable, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +33,7 @@ class Nodes:
         self._limiter = limiter
         self._now_s = now_s
         self._known: frozenset[UUID] = frozenset()
+        self.alive = 1
         self._vouched: dict[UUID, float] = {}
 
     async def knows(self, node: UUID) -> bool:
@@ -46,9 +47,15 @@ class Nodes:
         while True:
             try:
                 self._known = await self._store.nodes()
-            except StoreUnavailable as error:
+                self.alive = max(1, await self._count_alive())
+            except (StoreUnavailable, LimiterUnavailable) as error:
                 log.debug("authz.nodes_unread", error=str(error))
             await asyncio.sleep(READ_EVERY_S)
+
+    async def _count_alive(self) -> int:
+        """Count the nodes whose journal is read: they share what the backends take at a time."""
+        lags = [await self._limiter.lag_ms(node) for node in self._known]
+        return sum(lag is not None for lag in lags)
 
     async def can_settle(self, node: UUID) -> bool:
         """Return whether a known node's metering vouches and keeps up; ask Redis once a second."""

@@ -108,6 +108,7 @@ type state struct {
 	large, small pool
 	known        knownKeys
 	streams      registry
+	queues       queues
 	tables       tables
 	done         doneQueue
 	retried      atomic.Uint64 // requests that went out once more

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"sync/atomic"
+	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
@@ -16,7 +17,10 @@ import (
 // net/http reports on a connection from goroutines of its own, and the control socket lists where a
 // request is, hence the atomics.
 type attempts struct {
-	tried []string // backends that were left for another one
+	tried  []string      // backends that were left for another one
+	ticket *ticket       // the place before the backend
+	waited time.Duration // for a slot, with all of them
+	isOut  bool          // the proxy has had the request, once at least
 
 	at     atomic.Int32 // index of the backend in the Grant
 	isSent atomic.Bool  // the backend has been written to: it may have worked
@@ -40,9 +44,14 @@ func (x *exchange) backend() string { return x.grant.Backends[x.attempts.at.Load
 // serve passes a request to the first backend of its Grant, and once more to another one if the
 // first can't have worked for it: if no byte of the request was written, or if the backend says
 // that it is busy.
-func (x *exchange) serve(t *tapWriter, r *http.Request, next caddyhttp.Handler) error {
+// Before each of them it waits for a slot, at most so long.
+func (x *exchange) serve(t *tapWriter, r *http.Request, next caddyhttp.Handler, patience time.Duration) error {
 	header := maps.Clone(t.Header())
 	for {
+		if err := x.wait(r.Context(), patience); err != nil {
+			return err
+		}
+		x.attempts.isOut = true
 		caddyhttp.SetVar(r.Context(), backendVar, x.backend())
 		err := next.ServeHTTP(t, r)
 		if !x.isAgain(t.isBusy, err != nil) {
@@ -57,6 +66,13 @@ func (x *exchange) serve(t *tapWriter, r *http.Request, next caddyhttp.Handler) 
 	}
 }
 
+// enter takes a place before the first backend of the Grant, from this one on, that has a slot.
+func (x *exchange) enter(from int) {
+	t, at := process.queues.enter(x.grant, from)
+	x.attempts.ticket = t
+	x.attempts.at.Store(int32(at)) //nolint:gosec // a Grant is a header: it has few backends
+}
+
 // isAgain reports whether a request goes out once more, and makes the next backend its own. After a hang-up
 // or a kill the proxy reports no failure, and sends nothing in a context that is cancelled.
 func (x *exchange) isAgain(isBusy, isFailed bool) bool {
@@ -66,6 +82,7 @@ func (x *exchange) isAgain(isBusy, isFailed bool) bool {
 		return false
 	}
 	a.tried = append(a.tried, x.backend())
-	a.at.Add(1)
+	process.queues.leave(a.ticket)
+	x.enter(int(a.at.Load()) + 1)
 	return true
 }

@@ -3,6 +3,7 @@ package gateway
 import (
 	"strconv"
 
+	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/caddyconfig/httpcaddyfile"
@@ -96,9 +97,28 @@ func parseGuard(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	return guard, nil
 }
 
-// parseTap reads the directive `gateway_tap`, which has no options.
+// parseTap reads the directive. Syntax:
+//
+//	gateway_tap {
+//	    queue_wait <duration>
+//	}
 func parseTap(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
-	return new(Tap), noOptions(h)
+	tap := new(Tap)
+	h.Next()
+	for h.NextBlock(0) {
+		if h.Val() != "queue_wait" {
+			return nil, h.Errf("unknown option %q of gateway_tap", h.Val())
+		}
+		if !h.NextArg() {
+			return nil, h.ArgErr()
+		}
+		wait, err := caddy.ParseDuration(h.Val())
+		if err != nil || wait <= 0 {
+			return nil, h.Errf("%s is not a duration such as 30s", strconv.Quote(h.Val()))
+		}
+		tap.QueueWait = caddy.Duration(wait)
+	}
+	return tap, nil
 }
 
 // parseControl reads the directive `gateway_control`, which has no options.

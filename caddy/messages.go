@@ -73,6 +73,9 @@ type grant struct {
 	Tenant    string            `json:"tenant"`
 	Key       string            `json:"key"`
 	Backends  []string          `json:"backends"`   // the first is used, another one if that can't be
+	Slots     []int             `json:"slots"`      // of each backend: how many may be in flight, 0 is any
+	Priority  string            `json:"priority"`   // interactive or batch
+	Weight    int64             `json:"weight"`     // of the tenant, where requests wait
 	MaxOutput *int64            `json:"max_output"` // tokens, null without a cap
 	Reserved  *tokens           `json:"reserved"`   // what is held for it
 	Ceiling   *tokens           `json:"ceiling"`    // the most that it can be charged
@@ -82,6 +85,14 @@ type grant struct {
 	Cold      bool              `json:"cold"`       // the backend must load the model first
 	DeadlineS int64             `json:"deadline_s"` // 0 is none
 	LogPrompt bool              `json:"log_prompt"`
+}
+
+// slots returns how many requests may be in flight at a backend; 0 is any number.
+func (g *grant) slots(backend int) int {
+	if backend >= len(g.Slots) {
+		return 0
+	}
+	return max(0, g.Slots[backend])
 }
 
 // denial is authz's refusal of one request; its status and body are the client's answer.
@@ -128,6 +139,7 @@ type openLine struct {
 	Reserved    *tokens  `json:"reserved"`
 	Ceiling     *tokens  `json:"ceiling"`
 	Windows     *windows `json:"windows"`
+	Queued      bool     `json:"queued"` // it waits for a slot; a progress line says when it runs
 	PromptBytes int64    `json:"prompt_bytes"`
 	Images      int64    `json:"images"`
 	Deadline    int64    `json:"deadline"` // in seconds since 1970

@@ -14,6 +14,8 @@ func registerMetrics(registry *prometheus.Registry) error {
 			func() float64 { return float64(value()) })
 	}
 	return errors.Join(
+		registry.Register(&process.queues),
+		registry.Register(queueSeconds),
 		registry.Register(counter("gateway_records_by_guard_total",
 			"Records that the access log did not carry to the journal, and the guard wrote.",
 			process.records.byGuard.Load)),

@@ -20,7 +20,8 @@ type content struct{ deltas, textBytes, toolBytes int64 }
 // seen is the content of a running answer, for other goroutines than its own.
 type seen struct {
 	deltas, textBytes, toolBytes atomic.Int64
-	reported                     content // in the last progress line; of reportProgress alone
+	isStarted                    atomic.Bool // it has a slot now, which no line says yet
+	reported                     content     // in the last progress line; of reportProgress alone
 }
 
 // store takes the counts of a usage.
@@ -48,7 +49,8 @@ func (s *state) reportProgress() {
 func (s *state) writeProgress(now time.Time) {
 	var moved []streamProgress
 	for _, x := range s.streams.list() {
-		if c := x.seen.load(); c != x.seen.reported {
+		if c := x.seen.load(); c != x.seen.reported || x.seen.isStarted.Load() {
+			x.seen.isStarted.Store(false)
 			x.seen.reported = c
 			moved = append(moved, streamProgress{c, x.id})
 		}

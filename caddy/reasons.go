@@ -41,6 +41,7 @@ const (
 	reasonBackendUnknown     reason = "backend_unknown"     // no snippet in the Caddyfile
 	reasonBackendUnreachable reason = "backend_unreachable" // no connection, or it broke
 	reasonBackendUnavailable reason = "backend_unavailable" // none that is healthy
+	reasonBackendBusy        reason = "backend_busy"        // no slot came free in time
 	reasonBackendTimeout     reason = "backend_timeout"
 	reasonBackendInvalid     reason = "backend_invalid" // an upgrade, or an empty answer
 	reasonBackendEncoded     reason = "backend_encoded" // compressed, though we did not ask for it
@@ -81,6 +82,7 @@ var messages = map[reason]string{
 	reasonBodyBroken:         "the request body could not be read; please send it again",
 	reasonBackendUnreachable: "the model backend cannot be reached; please try again",
 	reasonBackendUnavailable: "no model backend is available; please try again",
+	reasonBackendBusy:        "all slots of the model's backends are in use; please try again",
 	reasonBackendTimeout:     "the model backend did not answer in time; please try again",
 	reasonBackendInvalid:     "the model backend gave an answer that is not valid; please try again",
 	reasonBackendEncoded:     "the model backend gave an answer that cannot be read; please try again",

@@ -66,7 +66,7 @@ func (x *record) encode(e zapcore.ObjectEncoder) error {
 func (x *record) addResult(e zapcore.ObjectEncoder) {
 	var backend *string // null unless the request went on to it
 	var tried *[]string // null unless another was asked before
-	if x.grant != nil && x.phase == phaseBackend {
+	if x.grant != nil && x.attempts.isOut {
 		name := x.backend()
 		backend = &name
 	}
@@ -137,6 +137,7 @@ func (x *record) addTimes(e zapcore.ObjectEncoder) {
 	}
 	addOptional(e, "ttft_ms", ttft)
 	e.AddInt64("duration_ms", x.duration.Milliseconds())
+	e.AddInt64("queue_ms", x.attempts.waited.Milliseconds())
 	addOptional(e, "stream_ms", x.streamTime())
 	u := x.answered()
 	addOptional(e, "load_ms", u.load.milliseconds())

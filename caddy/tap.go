@@ -30,8 +30,12 @@ const maxGrantAge = 2 * time.Second
 // the backend byte for byte, but for the usage chunk that it did not ask for. A stream that
 // the gateway ends closes with a valid last frame.
 //
-// There is nothing to configure: the Grant has the terms.
-type Tap struct{}
+// The Grant has the terms.
+type Tap struct {
+	// QueueWait is how long a request waits for a slot where its backend takes only so many at a
+	// time; then it is refused with 503. 0 means 30 s.
+	QueueWait caddy.Duration `json:"queue_wait,omitempty"`
+}
 
 // CaddyModule returns the Caddy module information.
 func (Tap) CaddyModule() caddy.ModuleInfo {
@@ -41,15 +45,21 @@ func (Tap) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision makes sure that there is a journal.
-func (Tap) Provision(ctx caddy.Context) error { return process.needsJournal(ctx, "gateway_tap") }
+// Provision makes sure that there is a journal, and sets the default.
+func (h *Tap) Provision(ctx caddy.Context) error {
+	if h.QueueWait == 0 {
+		h.QueueWait = caddy.Duration(defaultQueueWait)
+	}
+	return process.needsJournal(ctx, "gateway_tap")
+}
 
 // ServeHTTP serves what has been granted and refuses everything else with 503.
-func (Tap) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
+func (h *Tap) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) (err error) {
 	x := exchangeOf(r)
 	if x == nil {
 		return caddyhttp.Error(http.StatusServiceUnavailable, errors.New("gateway_tap without gateway_guard"))
 	}
+	defer func() { process.queues.leave(x.attempts.ticket) }()
 	if why := x.takeGrant(r.Header.Get(grantHeader), process.clock.now()); why != "" {
 		return x.refuse(http.StatusServiceUnavailable, why)
 	}
@@ -63,7 +73,7 @@ func (Tap) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Hand
 	process.streams.add(x)
 	t := newTapWriter(ctx, w, x)
 	defer func() { err = t.finish(recover(), err) }()
-	return x.serve(t, r.WithContext(ctx), next)
+	return x.serve(t, r.WithContext(ctx), next, time.Duration(h.QueueWait))
 }
 
 // applyGrant makes the request what a backend is to see: the body with the Grant's cap, and no

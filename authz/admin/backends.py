@@ -39,6 +39,7 @@ class Listed:
     token: str | None
     header: str | None
     scheme: str | None
+    max_in_flight: int | None
 
 
 async def add_backend_command(
@@ -57,6 +58,9 @@ async def add_backend_command(
     ] = None,
     header: Annotated[str, Parameter(help="The header that carries the token.")] = "Authorization",
     scheme: Annotated[str, Parameter(help="What stands before the token; '' for nothing.")] = "Bearer",
+    max_in_flight: Annotated[
+        int | None, Parameter(help="How many requests it gets at a time; the others wait, fairly by tenant.")
+    ] = None,
     replace: Annotated[bool, Parameter(negative="", help="Change the backend of this name.")] = False,
     no_validate: Annotated[
         bool, Parameter(negative="", help="Don't ask it whether it is an Ollama.")
@@ -72,7 +76,7 @@ async def add_backend_command(
 
     A stack that runs in --state uses what --write-env has written at once, and drops no stream.
     """
-    new = backend_.checked(Backend(name, url, _token(token, token_file), header, scheme))
+    new = backend_.checked(Backend(name, url, _token(token, token_file), header, scheme, max_in_flight))
     file = EnvFile.read(write_env) if write_env else None
     before = backend_list.current(os.environ, state, file)
     after = backend_.added(before, new, is_replacement=replace)
@@ -95,16 +99,18 @@ async def remove_backend_command(
 def list_backends_command(*, state: State = DEFAULT_STATE, json: Flag = False) -> int:
     """List the backends in their order; tokens as ***."""
     rows = [
-        Listed(each.name, each.url, HIDDEN, each.header, each.scheme)
+        Listed(each.name, each.url, HIDDEN, each.header, each.scheme, each.max_in_flight)
         if each.token
-        else Listed(each.name, each.url, None, None, None)
+        else Listed(each.name, each.url, None, None, None, each.max_in_flight)
         for each in backend_list.current(os.environ, state)
     ]
     if json:
         output.show_list(rows)
     else:
         empty = "No backend yet: add one with `neuronetz-gateway add-backend NAME URL`."
-        output.show_table(rows, columns=("name", "url", "token", "header", "scheme"), empty=empty)
+        output.show_table(
+            rows, columns=("name", "url", "token", "header", "scheme", "max_in_flight"), empty=empty
+        )
     return 0
 
 

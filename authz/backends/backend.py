@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 DEFAULT_NAME: Final = "default"
 VARIABLE: Final = "OLLAMA_BACKENDS"
 HIDDEN: Final = "***"
+MOST_IN_FLIGHT: Final = 10_000
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
 _HEADER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)
 _SCHEME = re.compile(r"[A-Za-z0-9._~+/-]{0,32}", re.ASCII)
@@ -42,6 +43,8 @@ class Backend:
     token: str | None = field(default=None, repr=False)
     header: str = "Authorization"
     scheme: str = "Bearer"
+    max_in_flight: int | None = None
+    """How many requests it gets at a time; those beyond wait in Caddy, fairly between tenants."""
 
     @property
     def address(self) -> Address:
@@ -70,6 +73,8 @@ def checked(backend: Backend) -> Backend:
         raise SettingsError(f"{where}: the scheme {backend.scheme!r} can't be used: write it like Bearer.")
     if backend.token is not None and not _TOKEN.fullmatch(backend.token):
         raise SettingsError(f"{where}: the token is empty or holds what no header can: give it as issued.")
+    if backend.max_in_flight is not None and not 1 <= backend.max_in_flight <= MOST_IN_FLIGHT:
+        raise SettingsError(f"{where}: max_in_flight must be from 1 to {MOST_IN_FLIGHT:,}.")
     return evolve(backend, url=address.read(backend.url, where).text)
 
 
@@ -149,5 +154,12 @@ def _string(value: object, _: type) -> str:
     return value
 
 
+def _number(value: object, _: type) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{value!r} is no whole number")
+    return value
+
+
 _converter = cattrs.Converter(forbid_extra_keys=True)
 _converter.register_structure_hook(str, _string)
+_converter.register_structure_hook(int, _number)

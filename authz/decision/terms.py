@@ -55,6 +55,8 @@ class Terms:
     route: Route
     backends: tuple[Seen, ...]
     settings: Settings
+    nodes: int
+    """How many nodes share the backends."""
 
     def admission(self, calendar: Calendar) -> Admission:
         """Return what the request asks of the limits.
@@ -96,6 +98,7 @@ class Terms:
             tenant=self.identity.tenant,
             key=self.identity.key,
             backends=tuple(seen.backend.name for seen in self.backends),
+            slots=tuple(self._slots(seen.backend.max_in_flight) for seen in self.backends),
             max_output=max_output or None,
             reserved=Tokens(admitted.input, admitted.output),
             ceiling=Tokens(admission.bound_in, max_output or producible),
@@ -107,6 +110,10 @@ class Terms:
             cold=not self.backends[0].has_loaded(self.ask.model or ""),
             deadline_s=admission.deadline_s,
         )
+
+    def _slots(self, most: int | None) -> int:
+        """Return this node's share of the requests that a backend gets at a time; 0 is any number."""
+        return max(1, most // self.nodes) if most else 0
 
     def _bound_at(self, seen: Seen) -> int:
         """Return the most input tokens that this backend can report for the request.

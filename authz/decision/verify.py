@@ -188,7 +188,9 @@ class Verifier:
         refusal = refusal or await self._unserved(ask, identity, backends)
         if refusal is not None:
             return refusal if is_fresh or await self._is_current(identity) else Stale()
-        return await self._admit(Terms(ask, identity, route, backends, self.settings), disconnected)
+        return await self._admit(
+            Terms(ask, identity, route, backends, self.settings, self.nodes.alive), disconnected
+        )
 
     async def _unserved(self, ask: Ask, identity: Identity, backends: tuple[Seen, ...]) -> Refusal | None:
         """Refuse what no backend can serve, and what no metering vouches for."""

@@ -17,6 +17,7 @@ from tests.authz.backend_kinds import Scripted, ollama
 from tests.backend.serving import served
 
 BEFORE = "# ours\nA=1\nOLLAMA_URL=http://127.0.0.1:9 # one\nZ='z'\n"
+SLOTS = ("--max-in-flight", "4")
 DEAD = "http://127.0.0.1:9"
 
 
@@ -76,10 +77,12 @@ def test_line_is_ready_to_paste(
 ) -> None:
     """`add-backend NAME URL` probes with the headers of a request and prints one whole line."""
     monkeypatch.setenv("OLLAMA_URL", "http://ollama:11434")
-    code, out, _ = shell("add-backend", "gpu", url, "--token", "ABC", "--header", "X-Key", "--scheme", "")
+    code, out, _ = shell(
+        "add-backend", "gpu", url, "--token", "ABC", "--header", "X-Key", "--scheme", "", *SLOTS
+    )
 
     assert (0, 1) == (code, len(out.splitlines()))
-    gpu = {"name": "gpu", "url": url, "token": "ABC", "header": "X-Key", "scheme": ""}
+    gpu = {"name": "gpu", "url": url, "token": "ABC", "header": "X-Key", "scheme": "", "max_in_flight": 4}
     assert [{"name": "default", "url": "http://ollama:11434"}, gpu] == entries(out)
     assert "/api/tags" == app.asked[0]
     assert [(b"host", url.removeprefix("http://").encode()), (b"x-key", b"ABC")] == app.headers[0]
@@ -152,6 +155,8 @@ def test_dry_run_writes_nothing(shell: Shell, url: str) -> None:
         (("a", DEAD, "--token", "SECRET\nX"), "what no header can"),
         (("a", DEAD, "--token-file", "/none"), "name a text file"),
         (("a", DEAD, "--header", "Host"), "name another"),
+        (("a", DEAD, "--max-in-flight", "0"), "from 1 to 10,000"),
+        (("a", DEAD, "--max-in-flight", "10001"), "from 1 to 10,000"),
     ],
 )
 def test_bad_input_leaves_the_file(shell: Shell, arguments: tuple[str, ...], words: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from ipaddress import IPv6Address
+from typing import Any
 
 import pytest
 from attrs import evolve
@@ -29,6 +30,7 @@ _backends = st.builds(
     token=st.none() | _tokens,
     header=st.sampled_from(("Authorization", "X-Api-Key")),
     scheme=st.sampled_from(("Bearer", "Basic", "")),
+    max_in_flight=st.none() | st.integers(1, 10_000),
 )
 
 
@@ -148,9 +150,10 @@ def test_bad_addresses_are_refused(text: str) -> None:
         {"token": ""},
         {"token": "SECRET\r\nX: y"},
         {"token": "SECRETé"},
+        {"token": "SECRET", "max_in_flight": 0},
     ],
 )
-def test_bad_fields_are_refused(change: dict[str, str]) -> None:
+def test_bad_fields_are_refused(change: dict[str, Any]) -> None:
     """What would be a header of its own, or no header at all, is refused without the token."""
     with pytest.raises(SettingsError) as refused:
         backend.checked(evolve(B, **change))

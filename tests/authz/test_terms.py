@@ -14,6 +14,7 @@ from authz.backends.backend import Backend
 from authz.backends.inventory import Model, Seen
 from authz.decision import calendar, routes
 from authz.decision.terms import Terms
+from authz.limiter.admission import Admitted
 from authz.messages import Ask
 from authz.types import Identity, Limits
 from tests.authz.asking import BOOT, NODE, uuid7
@@ -47,8 +48,7 @@ IDENTITY: Final = Identity(
 )
 
 
-def _bound_in(*backends: Seen, path: str = "/api/chat", **fields: Any) -> int:
-    """Return the bound of a prompt's tokens on any of these backends."""
+def _terms(*backends: Seen, path: str = "/api/chat", nodes: int = 1, **fields: Any) -> Terms:
     ask = Ask(
         v=1,
         id=uuid7(),
@@ -63,8 +63,23 @@ def _bound_in(*backends: Seen, path: str = "/api/chat", **fields: Any) -> int:
     settings = settings_.load(
         {"DATABASE_URL": "x", "REDIS_URL": "x", "GATEWAY_TEMPLATE_TOKENS": "16"}, state=Path("x")
     )
-    terms = Terms(ask, IDENTITY, routes.EXACT[path], backends, settings)
-    return terms.admission(calendar.at(NOW, "UTC")).bound_in
+    return Terms(ask, IDENTITY, routes.EXACT[path], backends, settings, nodes)
+
+
+def _bound_in(*backends: Seen, **fields: Any) -> int:
+    """Return the bound of a prompt's tokens on any of these backends."""
+    return _terms(*backends, **fields).admission(calendar.at(NOW, "UTC")).bound_in
+
+
+@pytest.mark.parametrize(("nodes", "slots"), [(1, (8, 0)), (3, (2, 0)), (9, (1, 0))])
+def test_slots_are_the_nodes_share(nodes: int, slots: tuple[int, ...]) -> None:
+    """What a backend takes at a time is shared by the nodes that live, at least one each."""
+    bounded = Seen(Backend("bounded", "http://a", max_in_flight=8), models=BIG.models)
+    terms = _terms(bounded, BIG, nodes=nodes)
+    admission = terms.admission(calendar.at(NOW, "UTC"))
+    admitted = Admitted(1, 1, calendar.at(NOW, "UTC").windows, None, None)
+
+    assert slots == terms.grant(admission, admitted, NOW).slots
 
 
 @pytest.mark.parametrize(

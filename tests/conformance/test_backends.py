@@ -9,8 +9,9 @@ import asyncpg
 import httpx
 import pytest
 
-from tests.conformance.sending import settled
-from tests.gateway import Gateway, running
+from authz.admin.streams import streams
+from tests.conformance.sending import control, run_for, settled
+from tests.gateway import Gateway, keymaker, running
 from tests.ollama.server import Ollama, running_ollama
 
 CLIENTS: Final = 4
@@ -72,3 +73,57 @@ async def test_killed_backend_fails_only_what_it_had_begun(
     await ledger.close()
     assert {5} == {row["output_tokens"] for row in rows}
     assert {"first", "second"} == {row["backend"] for row in rows}
+
+
+@pytest.fixture
+def narrow(ollama: Ollama) -> Iterator[Gateway]:
+    """A gateway that sends one request at a time to its backend."""
+    backends = [{"name": "only", "url": ollama.url, "max_in_flight": 1}]
+    with running(ollama.url, OLLAMA_BACKENDS=json.dumps(backends)) as started:
+        yield started
+
+
+@pytest.mark.asyncio
+async def test_burst_stands_in_no_other_tenants_way(narrow: Gateway, ollama: Ollama, tag: str) -> None:
+    """Slots go round between tenants; who leaves the line has reached no backend, and pays nothing."""
+    async with keymaker(narrow) as new_key:
+        burst, other = await new_key(), await new_key()
+    order: list[str] = []
+
+    async def ask(key: str, knobs: str = "") -> None:
+        message = {"role": "user", "content": f"tokens=2 tag={tag} {knobs}"}
+        body = {"model": "toy", "messages": [message], "stream": False}
+        headers = {"Authorization": f"Bearer {key}"}
+        async with httpx.AsyncClient(base_url=narrow.url, headers=headers, timeout=20) as sender:
+            answer = await sender.post("/api/chat", json=body)
+        assert answer.is_success
+        order.append(key)
+
+    with ollama.gate(tag) as gate:
+        async with asyncio.TaskGroup() as asking:
+            asking.create_task(ask(burst, f"hold={tag}"))
+            await ollama.last(tag)
+            for running_now in (2, 3):
+                asking.create_task(ask(burst))
+                await run_for(narrow, running_now, age_ms=0)
+            before = {stream.id for stream in await streams(control(narrow))}
+            impatient = asyncio.create_task(ask(burst))
+            await run_for(narrow, 4, age_ms=0)
+            (left,) = {stream.id for stream in await streams(control(narrow))} - before
+            asking.create_task(ask(other))
+            await run_for(narrow, 5, age_ms=0)
+            impatient.cancel()
+            await run_for(narrow, 4, age_ms=0)
+            gate.release(9)
+
+    assert [burst, burst, other, burst] == order
+    assert 4 == len(await ollama.truths(tag, ended=4))
+    ledger = await asyncpg.connect(narrow.database_url)
+    row = await settled(ledger, left)
+    await ledger.close()
+    assert ("client_gone", 0, 0, None) == (
+        row["outcome"],
+        row["input_tokens"],
+        row["output_tokens"],
+        row["backend"],
+    )

@@ -54,8 +54,9 @@ class Ollama:
     """The process group of the server and its runners."""
 
     def kill(self) -> None:
-        """End it at once, as a power cut does."""
+        """End it at once, as a power cut does, and wait until the server has ended."""
         os.killpg(self.group, signal.SIGKILL)
+        os.waitid(os.P_PID, self.group, os.WEXITED | os.WNOWAIT)
 
     def started(self, tag: str) -> int:
         """Return how many lines the runner has written of a tag so far."""
