@@ -314,8 +314,14 @@ LIMIT :count;
 -- dead-letters replay: metering reads those again that are wanted, if they were kept whole.
 UPDATE dead_letters
 SET is_replay_wanted = true
-WHERE replayed_at IS NULL AND length = octet_length(raw)
-    AND (:ids::bigint[] IS NULL OR id = ANY(:ids::bigint[]))
+WHERE id = ANY(ARRAY(
+    SELECT id
+    FROM dead_letters
+    WHERE replayed_at IS NULL AND length = octet_length(raw)
+        AND (:ids::bigint[] IS NULL OR id = ANY(:ids::bigint[]))
+    ORDER BY id
+    FOR UPDATE
+))
 RETURNING id;
 
 -- name: letters_now(ids)

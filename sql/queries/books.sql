@@ -108,7 +108,13 @@ WHERE NOT EXISTS (SELECT FROM unpublished AS u WHERE u.tenant_id = :tenant);
 -- metering.reconcile: what Redis holds differs; only a version above its own makes it take ours.
 UPDATE budget_windows AS w
 SET version = greatest(w.version, o.version) + 1
-FROM unnest(:scopes::uuid[], :periods::text[], :starts::date[], :versions::bigint[])
-    AS o (scope_id, period, start, version)
+FROM (
+    SELECT scope_id, period, start, u.version
+    FROM unnest(:scopes::uuid[], :periods::text[], :starts::date[], :versions::bigint[])
+        AS u (scope_id, period, start, version)
+    JOIN budget_windows AS l USING (scope_id, period, start)
+    ORDER BY scope_id, period, start
+    FOR UPDATE OF l
+) AS o
 WHERE w.scope_id = o.scope_id AND w.period = o.period AND w.start = o.start
 RETURNING w.scope_id, w.period, w.start, w.used, w.version;

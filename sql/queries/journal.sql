@@ -84,4 +84,6 @@ LIMIT :count;
 UPDATE dead_letters
 SET is_replay_wanted = false,
     replayed_at = CASE WHEN id = ANY(:understood::bigint[]) THEN now() END
-WHERE id = ANY(:tried::bigint[]);
+WHERE id = ANY(ARRAY(
+    SELECT id FROM dead_letters WHERE id = ANY(:tried::bigint[]) ORDER BY id FOR UPDATE
+));

@@ -50,9 +50,15 @@ RETURNING request_id, node, boot, tenant_id, key_id, reserved_input, reserved_ou
 
 -- name: take_overdue(node, before)
 -- metering.orphans: open requests that must have ended long ago, and those of nodes that never return.
+-- What another process is just ending is its own.
 DELETE FROM open_requests
-WHERE (node = :node AND deadline < :before)
-    OR node IN (SELECT n.node FROM nodes AS n WHERE n.retired_at IS NOT NULL)
+WHERE request_id = ANY(ARRAY(
+    SELECT request_id
+    FROM open_requests
+    WHERE (node = :node AND deadline < :before)
+        OR node IN (SELECT n.node FROM nodes AS n WHERE n.retired_at IS NOT NULL)
+    FOR UPDATE SKIP LOCKED
+))
 RETURNING request_id, node, boot, tenant_id, key_id, reserved_input, reserved_output, day, month, deadline,
     ip, path, model, backend, stream, ceiling_input, ceiling_output, prompt_bytes, images, queued;
 
@@ -87,6 +93,7 @@ WITH added AS (
         :messages::bigint[], :tools::bigint[], :cold::boolean[], :stream_ms::bigint[],
         :tool_bytes_per_token::float8[]
     ) AS r
+    ORDER BY 1, 2
     ON CONFLICT DO NOTHING
     RETURNING request_id, entry, tenant_id, key_id
 ), waiting AS (
@@ -94,6 +101,7 @@ WITH added AS (
     SELECT request_id, entry, tenant_id, key_id
     FROM added
     WHERE tenant_id IS NOT NULL
+    ORDER BY tenant_id, request_id, entry
     ON CONFLICT DO NOTHING
 )
 SELECT request_id
@@ -159,10 +167,14 @@ FROM budget_windows
 WHERE scope_id = ANY(:scopes::uuid[]) AND start = ANY(:starts::date[]);
 
 -- name: published(tenants, ids, entries)!
--- metering.publish: Redis has been told.
-DELETE FROM unpublished AS u
-USING unnest(:tenants::uuid[], :ids::uuid[], :entries::smallint[]) AS p (tenant_id, request_id, entry)
-WHERE u.tenant_id = p.tenant_id AND u.request_id = p.request_id AND u.entry = p.entry;
+-- metering.publish: Redis has been told. What another process is just taking out, too, is left to it.
+DELETE FROM unpublished
+WHERE ctid = ANY(ARRAY(
+    SELECT u.ctid
+    FROM unnest(:tenants::uuid[], :ids::uuid[], :entries::smallint[]) AS p (tenant_id, request_id, entry)
+    JOIN unpublished AS u USING (tenant_id, request_id, entry)
+    FOR UPDATE OF u SKIP LOCKED
+));
 
 -- name: every_eof_at()$
 -- metering.orphans: how far every node's journal is known; null if one's never was read to an end.
@@ -188,6 +200,7 @@ SELECT request_id, entry, tenant_id, key_id
 FROM ledger
 WHERE request_id = ANY(:ids::uuid[]) AND entry = 0 AND tenant_id IS NOT NULL
     AND request_id >= :first::uuid AND request_id < :until::uuid
+ORDER BY tenant_id, request_id, entry
 ON CONFLICT DO NOTHING;
 
 -- name: partitions()

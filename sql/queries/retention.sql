@@ -51,6 +51,7 @@ WITH gone AS (
         SELECT ctid FROM refusals_per_minute
         WHERE minute < :before::date::timestamp AT TIME ZONE 'UTC'
         LIMIT :count
+        FOR UPDATE SKIP LOCKED
     ))
     RETURNING 1
 )
@@ -65,6 +66,7 @@ WITH gone AS (
         WHERE at < :before::date::timestamp AT TIME ZONE 'UTC'
         ORDER BY id
         LIMIT :count
+        FOR UPDATE SKIP LOCKED
     ))
     RETURNING 1
 )
@@ -78,6 +80,7 @@ WITH gone AS (
         SELECT ctid FROM budget_windows
         WHERE period = 'day' AND start < date_trunc('month', :before::date - interval '2 months')::date
         LIMIT :count
+        FOR UPDATE SKIP LOCKED
     ))
     RETURNING 1
 )
@@ -86,12 +89,16 @@ SELECT count(*) FROM gone;
 -- name: forget_sequences(before)$
 -- metering.retention: boots that another one followed so long ago that each of their lines is refused.
 WITH gone AS (
-    DELETE FROM journal_sequences AS s
-    WHERE EXISTS (
-        SELECT FROM journal_sequences AS later
-        WHERE later.node = s.node AND later.boot > s.boot
-            AND later.boot < uuid7_floor(:before::date::timestamp AT TIME ZONE 'UTC')
-    )
+    DELETE FROM journal_sequences
+    WHERE ctid = ANY(ARRAY(
+        SELECT s.ctid FROM journal_sequences AS s
+        WHERE EXISTS (
+            SELECT FROM journal_sequences AS later
+            WHERE later.node = s.node AND later.boot > s.boot
+                AND later.boot < uuid7_floor(:before::date::timestamp AT TIME ZONE 'UTC')
+        )
+        FOR UPDATE SKIP LOCKED
+    ))
     RETURNING 1
 )
 SELECT count(*) FROM gone;
