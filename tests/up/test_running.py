@@ -49,6 +49,13 @@ def test_status_says_the_same_as_up(running: Stack) -> None:
     }
 
 
+def test_status_has_nothing_to_complain_of(running: Stack) -> None:
+    """A newcomer's first `status` names no model that lacks a vocabulary: the demo has one."""
+    until(lambda: any((running.state / "tables").glob("*.table")))
+
+    assert [] == running.status()["untabled"]
+
+
 def test_state_folder_is_private(running: Stack) -> None:
     """No other user can look into the folder that holds pepper, sockets and data."""
     assert 0o700 == stat.S_IMODE(running.state.stat().st_mode)

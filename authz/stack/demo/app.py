@@ -92,7 +92,7 @@ class Demo:
             raise Refusal(400, f"invalid request: {invalid}") from invalid
         name = str(asked.get("model") or asked.get("name") or "")
         self._check(name)
-        return self.catalogue.show(name)
+        return self.catalogue.show(name, is_verbose=asked.get("verbose") is True)
 
     async def _answer(self, exchange: Exchange, call: Call, speak: Speak) -> None:
         if call.is_embedding:

@@ -21,6 +21,13 @@ _DETAILS: Final = {
     "parameter_size": "0",
     "quantization_level": "F32",
 }
+_TOKENIZER: Final = {
+    "tokenizer.ggml.model": "llama",
+    "tokenizer.ggml.tokens": ("\u2581", *(f"<0x{byte:02X}>" for byte in range(256))),
+    "tokenizer.ggml.token_type": (1, *[6] * 256),
+    "tokenizer.ggml.scores": (0.0,) * 257,
+}
+"""The least vocabulary: it has no words, so the bound of a prompt is a token a byte."""
 DEFAULT_MODELS: Final = ("demo", "demo-embed")
 
 
@@ -41,8 +48,8 @@ class Catalogue:
         """Shape `/api/tags`."""
         return {"models": [self._tag(name) for name in self.names]}
 
-    def show(self, name: str) -> Shape:
-        """Shape `/api/show`."""
+    def show(self, name: str, *, is_verbose: bool) -> Shape:
+        """Shape `/api/show`; the vocabulary is shown to those who ask for it."""
         return {
             "modelfile": f"FROM {name}\nTEMPLATE {{{{ .Prompt }}}}\n",
             "template": "{{ .Prompt }}",
@@ -51,6 +58,7 @@ class Catalogue:
                 "general.architecture": _FAMILY,
                 f"{_FAMILY}.context_length": _context_tokens(name),
                 f"{_FAMILY}.embedding_length": _DIMENSIONS,
+                **(_TOKENIZER if is_verbose else {}),
             },
             "capabilities": _capabilities(name),
             "modified_at": self.since,
