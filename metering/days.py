@@ -25,9 +25,19 @@ class DayOfIds:
     until: UUID
 
 
+def milliseconds_of(uuid7: UUID) -> int:
+    """Return the unix time, in milliseconds, that a UUIDv7 was made at."""
+    return uuid7.int >> 80
+
+
+def moment_of(uuid7: UUID) -> datetime:
+    """Return when a UUIDv7 was made: a request begun, or a Caddy process started."""
+    return datetime.fromtimestamp(milliseconds_of(uuid7) / 1000, UTC)
+
+
 def day_of(request_id: UUID) -> date:
     """Return the day, in UTC, that an id is of."""
-    return datetime.fromtimestamp((request_id.int >> 80) / 1000, UTC).date()
+    return moment_of(request_id).date()
 
 
 def floor(day: date) -> UUID:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Final
 
+from metering.days import day_of
 from metering.rows import ADJUSTMENT, NO_BOOT, SETTLEMENT, Charged, LedgerRow, OpenRow, Owner, Source
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def _windows(record: Record) -> tuple[date | None, date | None]:
         return record.windows.day, record.windows.month_start
     if record.reserved is None:
         return None, None
-    day = datetime.fromtimestamp((record.id.int >> 80) / 1000, UTC).date()
+    day = day_of(record.id)
     return day, day.replace(day=1)
 
 

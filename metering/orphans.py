@@ -7,7 +7,7 @@ come. A reservation that no journal knows never ran: it costs nothing.
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -15,6 +15,7 @@ import structlog
 from authz.models import canonical
 from metering.connection import RowsRefusedError
 from metering.cost import FREE, ORPHANED, cost
+from metering.days import moment_of
 from metering.figures import ModelOwner
 from metering.journal import Ended
 from metering.journal_store import JournalStore
@@ -25,6 +26,7 @@ from metering.rows import Owner
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
     from uuid import UUID
 
     from authz.limiter.limiter import Limiter
@@ -61,7 +63,7 @@ async def take_orphans(
     """
     taken: list[tuple[OpenRow, datetime | None]] = []
     for boot in boots:
-        taken += [(row, _began(boot.boot)) for row in await ledger.take_dead_boots(boot.node, boot.boot)]
+        taken += [(row, moment_of(boot.boot)) for row in await ledger.take_dead_boots(boot.node, boot.boot)]
     if eof_at is not None:
         taken += [(row, None) for row in await ledger.take_overdue(node, eof_at - GRACE)]
     known = await progress.of({row.boot for row, _ in taken})
@@ -87,7 +89,7 @@ def priced(orphan: Orphan, ratios: Ratios, *, at: datetime) -> LedgerRow:
     unseen = PROGRESS_EVERY
     if progress and progress.progress_at and orphan.ended_at:
         unseen = min(unseen, orphan.ended_at - progress.progress_at)
-    ran = (progress.last_at if progress else at) - _began(row.request_id)
+    ran = (progress.last_at if progress else at) - moment_of(row.request_id)
     record = Record(
         v=VERSION,
         id=row.request_id,
@@ -125,10 +127,6 @@ def _ceiling(row: OpenRow) -> Tokens | None:
 
 def _ms(duration: timedelta) -> int:
     return max(0, duration // timedelta(milliseconds=1))
-
-
-def _began(uuid7: UUID) -> datetime:
-    return datetime.fromtimestamp((uuid7.int >> 80) / 1000, UTC)
 
 
 async def sweep(ledger: LedgerStore, limiter: Limiter, *, node: UUID, at: datetime) -> int:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import define
 
 import sql
 from metering.connection import Connection
+from metering.days import moment_of
 from metering.progress import BootProgress, Delivered
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from datetime import datetime
     from uuid import UUID
 
     from metering.journal import Page
@@ -72,15 +73,11 @@ class ProgressStore(Connection):
 
 def _last_lines(page: Page) -> dict[tuple[UUID, UUID], datetime]:
     """Return when the last line of each boot and node was written; ids say when their requests began."""
-    moments = [(line.boot, line.node, _began(line.boot)) for line in page.boots]
-    moments += [(line.boot, line.node, _began(line.id)) for line in page.opens]
+    moments = [(line.boot, line.node, moment_of(line.boot)) for line in page.boots]
+    moments += [(line.boot, line.node, moment_of(line.id)) for line in page.opens]
     moments += [(line.progress.boot, line.progress.node, line.at) for line in page.progress]
     moments += [(line.record.boot, line.record.node, line.at) for line in page.ended]
     last: dict[tuple[UUID, UUID], datetime] = {}
     for boot, node, at in moments:
         last[boot, node] = max(at, last.get((boot, node), at))
     return last
-
-
-def _began(uuid7: UUID) -> datetime:
-    return datetime.fromtimestamp((uuid7.int >> 80) / 1000, UTC)

@@ -7,17 +7,18 @@ minute; beyond that they are counted by key. What may hold a reservation is alwa
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from datetime import UTC, datetime
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
 
 from authz.identity.sources import source
+from metering.days import moment_of
 from metering.rows import KeyMinute, Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from datetime import datetime
     from uuid import UUID
 
     from metering.rows import LedgerRow
@@ -26,8 +27,6 @@ KEPT_PER_MINUTE: Final = 60
 
 _MAY_HOLD: Final = frozenset({"limiter_unavailable", "store_unavailable", "overloaded", "client_gone"})
 """Reasons of a denial after which Redis may have admitted the request all the same."""
-
-_MINUTE_MS: Final = 60_000
 
 
 @define
@@ -91,5 +90,4 @@ def _refused(row: LedgerRow) -> Refused:
 
 def _minute(row: LedgerRow) -> datetime:
     """Return the minute in which a request came, by its id."""
-    at_ms = row.request_id.int >> 80
-    return datetime.fromtimestamp((at_ms - at_ms % _MINUTE_MS) / 1000, UTC)
+    return moment_of(row.request_id).replace(second=0, microsecond=0)

@@ -6,7 +6,6 @@ free. Numbers are clamped to what settlement takes; every other field that can't
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from uuid import UUID
 
@@ -15,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import FieldInfo, fields
 
 from authz.types import GREATEST_COUNT
+from metering.days import milliseconds_of, moment_of
 from metering.lines import LAST_ID_MS, Open, Record, Tokens, Windows
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def salvaged(kind: type[Event], gateway: msgspec.Raw) -> Event | None:
         return None
     instead: dict[str, Any] = {"v": 1, "node": UNKNOWN, "boot": UNKNOWN, "seq": 0, "outcome": ""}
     if kind is Open:
-        minted = datetime.fromtimestamp((values["id"].int >> 80) / 1000, UTC)
+        minted = moment_of(values["id"])
         instead |= {
             "reserved": Tokens(0, 0),
             "windows": Windows(minted.date(), f"{minted:%Y-%m}"),
@@ -59,7 +59,7 @@ def salvaged(kind: type[Event], gateway: msgspec.Raw) -> Event | None:
 
 def is_sound(value: UUID) -> bool:
     """Return whether an id is a UUIDv7 of this century: its time names a partition, their order counts."""
-    return value.int >> 76 & 15 == _UUID_VERSION and _FIRST_ID_MS <= value.int >> 80 < LAST_ID_MS
+    return value.int >> 76 & 15 == _UUID_VERSION and _FIRST_ID_MS <= milliseconds_of(value) < LAST_ID_MS
 
 
 def _readable(of: Iterable[FieldInfo], found: dict[str, msgspec.Raw]) -> dict[str, Any]:
