@@ -37,8 +37,10 @@ class _Head(Struct, gc=False):
 
 
 class _Version(Struct, gc=False):
-    v: int
+    v: msgspec.Raw = msgspec.Raw()
 
+
+_OURS: Final = msgspec.Raw(str(VERSION).encode())
 
 _head = msgspec.json.Decoder(_Head)
 _version = msgspec.json.Decoder(_Version)
@@ -196,10 +198,11 @@ def _salvaged(head: _Head, *, otherwise: str = "field_invalid") -> _Found | str:
 
 
 def _is_of_another_version(head: _Head) -> bool:
+    """Return whether its version is not ours, or can't be read: then nothing else of it can."""
     try:
-        return _version.decode(head.gateway).v != VERSION
+        return _version.decode(head.gateway).v != _OURS
     except _UNDECODABLE:
-        return False  # the version is the field that can't be read
+        return False  # it is no object at all
 
 
 def _is_sound(event: Event) -> bool:

@@ -69,9 +69,25 @@ def test_an_unreadable_ceiling_is_none() -> None:
     assert Tokens(0, 0) == ended.record.reserved
 
 
-def test_a_line_of_another_version_is_not_guessed_at() -> None:
-    """What a newer writer means by its fields is not known: its lines wait for a newer reader."""
-    (dead,) = understand([Line(0, changed("record", v=2, deltas="many"))]).dead
+@pytest.mark.parametrize("name", ["record", "open", "progress", "boot"])
+@pytest.mark.parametrize("version", [2, 0, 10**30, "1", "2.1", 1.5, None, [1], {"major": 1}])
+@pytest.mark.parametrize("others", [{}, {"seq": "odd"}])
+def test_a_line_of_another_version_is_not_guessed_at(
+    name: str, version: object, others: dict[str, object]
+) -> None:
+    """What a newer writer means by its fields is not known, nor how it counts its versions: its lines wait
+    for a newer reader.
+    """
+    (dead,) = understand([Line(0, changed(name, v=version, **others))]).dead
+    assert "version_unknown" == dead.reason
+
+
+@pytest.mark.parametrize("name", ["record", "open"])
+def test_a_line_without_a_version_is_not_guessed_at(name: str) -> None:
+    """Every version has written which it is."""
+    line = json.loads(golden(name))
+    del line["gateway"]["v"]
+    (dead,) = understand([Line(0, json.dumps(line).encode())]).dead
     assert "version_unknown" == dead.reason
 
 
