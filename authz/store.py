@@ -205,8 +205,8 @@ def _open_request(row: asyncpg.Record) -> OpenRequest:
     return OpenRequest(
         request_id=row["request_id"],
         key=row["key_id"],
-        reserved_input=row["reserved_input"],
-        reserved_output=row["reserved_output"],
+        held_input=row["held_input"],
+        held_output=row["held_output"],
         day=day,
         month=row["month"],
         deadline=row["deadline"],

@@ -117,12 +117,12 @@ class Total:
 
 @frozen
 class OpenRequest:
-    """A request with a committed open line, and no committed record yet."""
+    """A request without a committed record; it holds the most tokens that it can be charged."""
 
     request_id: UUID
     key: UUID
-    reserved_input: int
-    reserved_output: int
+    held_input: int
+    held_output: int
     day: date
     month: date
     deadline: datetime

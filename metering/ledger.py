@@ -96,8 +96,8 @@ def swept(request: OpenRequest, owner: Owner, *, node: UUID, at: datetime) -> Le
         tenant_id=owner.tenant,
         key_id=owner.key,
         outcome="swept",
-        reserved_input=request.reserved_input,
-        reserved_output=request.reserved_output,
+        reserved_input=request.held_input,
+        reserved_output=request.held_output,
         day=request.day,
         month=request.month,
     )

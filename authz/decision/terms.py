@@ -62,12 +62,12 @@ class Terms:
         """Return what the request asks of the limits.
 
         The input is bounded by its text and the model's context, the output by every cap there is.
-        Under a budget there always is one; without any the answer stays what the backend makes it.
+        Without any it is what the backends can produce; a budget caps every answer.
         """
         ask, identity, settings = self.ask, self.identity, self.settings
         framing = TOKENS_PER_MESSAGE * ask.messages + TOKENS_PER_TOOL * ask.tools + settings.template_tokens
         bound_in = max(self._bound_at(seen) for seen in self.backends)
-        wanted = self._wanted()
+        cap = self._cap()
         return Admission(
             request_id=ask.id,
             tenant=identity.tenant,
@@ -80,19 +80,22 @@ class Terms:
             valid_from_us=calendar.valid_from_us,
             valid_until_us=calendar.valid_until_us,
             bound_in=bound_in,
-            wanted=wanted or 0,
+            wanted=self._producible() if cap is None else cap,
             estimated_input=max(1, min(ask.prompt_bytes // BYTES_PER_TOKEN + framing, bound_in)),
-            estimated_output=self._expected(wanted),
+            estimated_output=self._expected(cap),
             deadline_s=settings.deadline_s,
         )
 
     def grant(self, admission: Admission, admitted: Admitted, now: datetime) -> Grant:
         """Return the Grant that the tap enforces.
 
-        A budget shortens the answer to what it has left; else the cap is what was wanted, if anything.
+        A budget shortens the answer to what it has left, and holds the most that it can cost. Without
+        one the cap is what was wanted, if anything, and what is reserved is what is likely.
         """
-        max_output = admitted.output if self.identity.has_budget else admission.wanted
-        producible = self._producible() if self.route.has_output else 0
+        ceiling = Tokens(admitted.input, admitted.output)
+        likely = Tokens(admission.estimated_input, admission.estimated_output)
+        has_budget = self.identity.has_budget
+        max_output = ceiling.output if has_budget else self._cap()
         return Grant(
             id=self.ask.id,
             tenant=self.identity.tenant,
@@ -100,8 +103,8 @@ class Terms:
             backends=tuple(seen.backend.name for seen in self.backends),
             slots=tuple(self._slots(seen.backend.max_in_flight) for seen in self.backends),
             max_output=max_output or None,
-            reserved=Tokens(admitted.input, admitted.output),
-            ceiling=Tokens(admission.bound_in, max_output or producible),
+            reserved=ceiling if has_budget else likely,
+            ceiling=ceiling,
             windows=WindowIds(admitted.windows.day, admitted.windows.month),
             drop=DROPPED_FIELDS,
             headers=rate_headers.of_rates(
@@ -132,7 +135,7 @@ class Terms:
             bound = bounds.get("bytes", GREATEST_COUNT) + settings.template_tokens
         return min(GREATEST_COUNT, context, context if ask.images else bound)
 
-    def _wanted(self) -> int | None:
+    def _cap(self) -> int | None:
         """Return the most output tokens; None without any cap, 0 on a route without output."""
         if not self.route.has_output:
             return 0
@@ -147,7 +150,7 @@ class Terms:
         context = max(seen.context_tokens(model) or default for seen in self.backends)
         return min(GREATEST_COUNT, OUTPUT_PER_CONTEXT * context)
 
-    def _expected(self, wanted: int | None) -> int:
+    def _expected(self, cap: int | None) -> int:
         """Return how long the answer probably is, in tokens; a client's cap is a wish, not a forecast."""
         expected = self.settings.expected_output
-        return expected if wanted is None else min(wanted, expected)
+        return expected if cap is None else min(cap, expected)

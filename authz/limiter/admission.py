@@ -83,7 +83,7 @@ class Rate:
 
 @frozen
 class Admitted:
-    """The request may run: what is reserved for it, which windows pay, what its rates have left."""
+    """The request may run: the most that it can be charged, which windows pay, what its rates have left."""
 
     input: int
     output: int

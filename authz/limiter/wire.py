@@ -106,7 +106,7 @@ class Charges(msgspec.Struct, frozen=True):
 
 
 class Reservation(msgspec.Struct, frozen=True):
-    """The tokens held for a request, and in which windows."""
+    """The tokens held for a request, the most that it can be charged, and in which windows."""
 
     key: str
     input: str
@@ -127,8 +127,8 @@ def pack(request: OpenRequest) -> bytes:
     return msgspec.json.encode(
         Reservation(
             key=str(request.key),
-            input=str(request.reserved_input),
-            output=str(request.reserved_output),
+            input=str(request.held_input),
+            output=str(request.held_output),
             day=request.day.isoformat(),
             month=request.month.isoformat()[:7],
             admitted_us="0",
@@ -143,8 +143,8 @@ def unpack(request_id: UUID, packed: bytes, deadline: datetime) -> OpenRequest:
     return OpenRequest(
         request_id=request_id,
         key=UUID(held.key),
-        reserved_input=int(held.input),
-        reserved_output=int(held.output),
+        held_input=int(held.input),
+        held_output=int(held.output),
         day=date.fromisoformat(held.day),
         month=date.fromisoformat(f"{held.month}-01"),
         deadline=deadline,

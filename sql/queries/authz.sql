@@ -43,8 +43,10 @@ FROM budget_windows
 WHERE tenant_id = :tenant AND (period = 'total' OR start >= :since);
 
 -- name: open_requests(tenant)
--- The rebuild's reading: what runs, as far as any journal says.
-SELECT request_id, key_id, reserved_input, reserved_output, day, month, deadline
+-- The rebuild's reading: what runs, as far as any journal says, and the most that it can be charged, which
+-- the release before does not write.
+SELECT request_id, key_id, coalesce(ceiling_input, reserved_input) AS held_input,
+    coalesce(ceiling_output, reserved_output) AS held_output, day, month, deadline
 FROM open_requests
 WHERE tenant_id = :tenant;
 

@@ -102,11 +102,7 @@ class Oracle:
         for scope, limits in scopes:
             if limits.concurrency is not None and self._running(scope, now_us) >= limits.concurrency:
                 return {("concurrency",)}
-        bounded, estimated = (
-            (ask.bound_in, reserved - ask.bound_in),
-            (ask.estimated_input, ask.estimated_output),
-        )
-        return self._rated(ask, now_us, bounded if budgets else estimated)
+        return self._rated(ask, now_us, (ask.bound_in, reserved - ask.bound_in))
 
     def _rated(self, ask: Admission, now_us: int, admitted: tuple[int, int]) -> set[Answer]:
         waits = self._waits(ask, now_us)
@@ -238,7 +234,7 @@ def _us(moment: datetime) -> int:
 def _held(row: OpenRequest) -> Held:
     windows = ("t", f"m:{row.month:%Y-%m}", f"d:{row.day}")
     ends_us = _us(row.deadline) + 62_000_000
-    return Held(row.key, row.reserved_input, row.reserved_output, windows, 0, ends_us, {})
+    return Held(row.key, row.held_input, row.held_output, windows, 0, ends_us, {})
 
 
 def _windows(ask: Admission) -> tuple[tuple[str, str], ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import date, timedelta
 from uuid import UUID
 
@@ -10,7 +9,7 @@ from attrs import define, field
 
 from authz.limiter.admission import Admission
 from authz.types import Limits, OpenRequest
-from tests.authz.limiting import DEADLINE_S, Desk, Publication
+from tests.authz.limiting import DEADLINE_S, Desk
 
 GRANT_AGE = timedelta(seconds=2)
 
@@ -38,15 +37,14 @@ class Truth:
     def reserved(self, id_: UUID) -> int:
         """The tokens a request was promised."""
         row = self.desk.admitted[id_]
-        return row.reserved_input + row.reserved_output
+        return row.held_input + row.held_output
 
-    def check(self, ask: Admission, unpublished: Iterable[Publication]) -> None:
+    def check(self, ask: Admission) -> None:
         """Nothing that was just admitted breaks a ceiling of its tenant or its key."""
-        overrun = self._overrun(unpublished)
         row = self.desk.admitted[ask.request_id]
         for scope, limits in ((self.desk.tenant, ask.tenant_limits), (ask.key, ask.key_limits)):
             for limit, day, month in _budgets(limits, row):
-                promised = self._promised(scope, day, month) - overrun
+                promised = self._promised(scope, day, month)
                 assert limit is None or promised <= limit, "L3: more is promised than the budget allows"
             running = self._running_now(scope)
             assert limits.concurrency is None or running <= limits.concurrency, "L4: more run than slots"
@@ -59,11 +57,6 @@ class Truth:
             for id_, row in self.desk.admitted.items()
             if scope in (self.desk.tenant, row.key) and day in (None, row.day) and month in (None, row.month)
         )
-
-    def _overrun(self, unpublished: Iterable[Publication]) -> int:
-        """Return the tokens used beyond an estimate without a budget, of which Redis does not know yet."""
-        ids = {closed.request_id for publication in unpublished for closed in publication.closed}
-        return sum(max(0, self.desk.ledger[id_] - self.reserved(id_)) for id_ in ids)
 
     def _running_now(self, scope: UUID) -> int:
         return sum(

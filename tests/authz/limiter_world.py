@@ -71,6 +71,7 @@ class World:
         """An ask by an identity that is fresh, or that a process still remembers."""
         key = self.desk.keys[second]
         ask = self.desk.ask(bound_in=bound_in, wanted=wanted, key=key, age=age_s * SECOND)
+        ask = evolve(ask, estimated_input=bound_in // 2, estimated_output=wanted // 3)
         if not is_cached:
             return ask
         limits, versions = self.cached
@@ -94,7 +95,7 @@ class World:
             assert ask.request_id not in self.oracle.tombstones, "L2: a closed id is admitted"
             assert not self.oracle.is_lost, "L6: admitted before the rebuild"
             self.oracle.admit(ask, decision, self.now_us)
-            self.truth.check(ask, self.unpublished)
+            self.truth.check(ask)
             return decision
         assert before == await self.desk.content(), "L1, L2: no new admission, yet a key has changed"
         if row is not None:
@@ -103,12 +104,8 @@ class World:
 
     def end(self, ids: set[UUID], share: int) -> None:
         """Requests end upstream and are billed this share of what they may use; Redis is not updated yet."""
-        used = {}
-        for id_ in ids:
-            ask, most = self.asks[id_], self.truth.reserved(id_)
-            if not (ask.tenant_limits.has_budget or ask.key_limits.has_budget):
-                most *= 2  # nothing but an estimate was reserved
-            used[id_] = most * share // 100 if id_ in self.truth.started else 0
+        started = self.truth.started
+        used = {id_: self.truth.reserved(id_) * share // 100 if id_ in started else 0 for id_ in ids}
         self.unpublished.append(self.desk.commit(used))
 
     async def settle(self, publication: Publication) -> None:

@@ -70,7 +70,7 @@ class Desk:
     def ask(
         self, *, bound_in: int = 10, wanted: int = 10, key: UUID | None = None, age: timedelta = timedelta()
     ) -> Admission:
-        """A new request, as authz would ask for it; its estimate is its bound."""
+        """A new request, as authz would ask for it; what is likely of it is the most that it may cost."""
         calendar, key = windows.at(self.now, "UTC"), key or self.key
         minted = (self.now - age).timestamp()
         return Admission(
@@ -99,8 +99,8 @@ class Desk:
             self.admitted[ask.request_id] = OpenRequest(
                 request_id=ask.request_id,
                 key=ask.key,
-                reserved_input=decision.input,
-                reserved_output=decision.output,
+                held_input=decision.input,
+                held_output=decision.output,
                 day=date.fromisoformat(decision.windows.day),
                 month=date.fromisoformat(f"{decision.windows.month}-01"),
                 deadline=self.now + timedelta(seconds=DEADLINE_S),

@@ -167,6 +167,25 @@ async def test_what_others_hold_shortens_no_answer(desk: Desk) -> None:
     assert (10, 75) == (decision.input, decision.output)
 
 
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_budget_set_later_counts_what_runs_at_its_worst(desk: Desk, *, is_lost: bool) -> None:
+    """L3: what was likely of a request counts nowhere: a budget sees the most that it can be charged."""
+    await desk.open()
+    running = evolve(desk.ask(wanted=70), estimated_input=1, estimated_output=1)
+    assert isinstance(await desk.admit(running), Admitted)
+    if is_lost:
+        await desk.redis.flushall()
+        await desk.rebuild()
+    desk.limits[desk.tenant] = Limits(tokens_total=99)
+    desk.versions[desk.tenant] = 2
+    await desk.limiter.raise_versions(desk.tenant, {None: 2})
+    assert ("held_total", "tenant") == refusal(await desk.admit())
+    await desk.settle({running.request_id: 80})
+    decision = await desk.admit()
+    assert isinstance(decision, Admitted)
+    assert (10, 9) == (decision.input, decision.output)
+
+
 async def test_nothing_asked_for_is_still_checked(desk: Desk) -> None:
     """L3: a request that would cost nothing does not pass an exhausted budget."""
     await desk.open(Limits(tokens_total=20))

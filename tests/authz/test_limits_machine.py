@@ -36,15 +36,17 @@ def sometimes(high: int) -> st.SearchStrategy[int | None]:
     return st.none() | st.integers(1, high)
 
 
-LIMITS = st.builds(
-    Limits,
-    requests_per_minute=sometimes(9),
-    tokens_per_minute=sometimes(300),
-    concurrency=sometimes(4),
-    tokens_per_day=sometimes(200),
-    tokens_per_month=sometimes(300),
-    tokens_total=sometimes(400),
-)
+RATES = {
+    "requests_per_minute": sometimes(9),
+    "tokens_per_minute": sometimes(300),
+    "concurrency": sometimes(4),
+}
+BUDGETS = {
+    "tokens_per_day": sometimes(200),
+    "tokens_per_month": sometimes(300),
+    "tokens_total": sometimes(400),
+}
+LIMITS = st.builds(Limits, **RATES) | st.builds(Limits, **RATES, **BUDGETS)
 PICK = st.integers(0, 999)
 
 

@@ -44,8 +44,8 @@ async def test_budget_is_not_passed(desk: Desk) -> None:
     spent = 0
     while admitted := await storm(desk, 8):
         rows = [desk.admitted[id_] for id_ in admitted]
-        assert 1000 >= spent + sum(row.reserved_input + row.reserved_output for row in rows)
-        await desk.settle({row.request_id: row.reserved_input + min(3, row.reserved_output) for row in rows})
+        assert 1000 >= spent + sum(row.held_input + row.held_output for row in rows)
+        await desk.settle({row.request_id: row.held_input + min(3, row.held_output) for row in rows})
         spent = sum(desk.ledger.values())
     assert 990 <= spent <= 1000
     decision = await desk.admit()

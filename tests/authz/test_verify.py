@@ -67,6 +67,7 @@ async def test_ceiling_is_the_worst_case(guard: Guard) -> None:
     capped = msgspec.json.decode((await guard.ask(max_output=7)).headers["x-nz-grant"], type=Grant)
     assert (7, 7) == (capped.max_output, capped.ceiling.output)
     assert capped.reserved.input <= capped.ceiling.input
+    assert free.reserved.output < free.ceiling.output
 
 
 async def test_a_fault_of_ours_is_a_refusal(settings: Settings, key: CreatedKey) -> None:

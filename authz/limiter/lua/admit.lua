@@ -6,7 +6,7 @@
 --       13 bound_in · 14 wanted · 15 estimated input · 16 estimated output · 17 life of a reservation
 --       18-23 limits of the tenant, 24-29 of the key: requests and tokens per minute, concurrency,
 --       tokens per day, month, total; -1 is none. All times are µs.
--- Returns {"admitted", input, output, day, month, µs until the tenant's requests and tokens, then
+-- Returns {"admitted", the most input, the most output, day, month, µs until the tenant's requests and tokens, then
 --          the key's requests and tokens are full again}
 --      or {"refused", limit, scope, used, value, wait in µs, held}
 --      or {"lost" | "stale" | "closed" | "late" | "calendar", now}
@@ -109,8 +109,7 @@ for _, scope in ipairs(scopes) do
 end
 
 -- Rates: of the buckets that refuse, the one with the longest wait is named, so that it suffices.
-local input, output = tonumber(ARGV[15]), tonumber(ARGV[16])
-local estimate, worst = input + output, nil
+local estimate, worst = tonumber(ARGV[15]) + tonumber(ARGV[16]), nil
 local function fill(scope, name, limit, full_in_us, cost_us)
   local filled_us = full_in_us + cost_us
   local wait = math.ceil(filled_us - MINUTE - 0.5)  -- rounding must not cost the last of a burst
@@ -134,8 +133,9 @@ for _, scope in ipairs(scopes) do
 end
 if worst then return refused(unpack(worst)) end
 
--- Admitted: only now anything is written.
-if #budgets > 0 then input, output = bound_in, R - bound_in end
+-- Admitted: only now anything is written. What is held is the most that the request can be charged,
+-- budget or not, so that a budget which is set while it runs counts it at its worst.
+local output = R - bound_in
 local writes, charges = {}, {}
 local function write(field, value)
   writes[#writes + 1] = field
@@ -143,7 +143,7 @@ local function write(field, value)
 end
 for i, scope in ipairs(scopes) do
   for _, budget in ipairs(scope.budgets) do
-    write('h:' .. budget.window, int(budget.held + input + output))
+    write('h:' .. budget.window, int(budget.held + R))
   end
   if scope.rpm or scope.tpm then
     write('n:' .. scope.name, int(now))
@@ -158,7 +158,7 @@ redis.call('ZADD', KEYS[2], ends, id)
 redis.call('ZADD', KEYS[3], ends, id)
 redis.call('ZADD', KEYS[4], ends, id)
 redis.call('HSET', KEYS[5], id, cjson.encode({
-  key = key, input = int(input), output = int(output), day = day, month = month,
+  key = key, input = int(bound_in), output = int(output), day = day, month = month,
   admitted_us = int(now), charges = {tenant = charges[1], key = charges[2]},
 }))
-return admitted(input, output, day, month)
+return admitted(bound_in, output, day, month)
