@@ -63,6 +63,11 @@ class Settings:
     max_output: int = _setting(
         "GATEWAY_MAX_OUTPUT", "Most output tokens of an answer that a budget pays for.", 32_768
     )
+    uncapped_share: int = _setting(
+        "GATEWAY_UNCAPPED_SHARE",
+        "An answer without a cap may take 1 in so many of a budget's tokens left.",
+        8,
+    )
     expected_output: int = _setting(
         "GATEWAY_EXPECTED_OUTPUT", "Output tokens assumed where a client names no cap.", 256
     )

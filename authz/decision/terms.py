@@ -27,6 +27,9 @@ TOKENS_PER_TOOL: Final = 64
 BYTES_PER_TOKEN: Final = 4
 """Of a usual prompt; a bound can't use it, since a byte-level tokenizer may need a token per byte."""
 
+LEAST_SHARE: Final = 1024
+"""Output tokens that an answer without a cap may have, however little a budget has left."""
+
 OUTPUT_PER_CONTEXT: Final = 10
 """Ollama ends an answer without a cap at so many contexts (its openEndedGenerationContextMultiplier)."""
 
@@ -81,6 +84,8 @@ class Terms:
             valid_until_us=calendar.valid_until_us,
             bound_in=bound_in,
             wanted=self._producible() if cap is None else cap,
+            share=settings.uncapped_share if ask.max_output is None and self.route.has_output else 0,
+            least_share=LEAST_SHARE,
             estimated_input=max(1, min(ask.prompt_bytes // BYTES_PER_TOKEN + framing, bound_in)),
             estimated_output=self._expected(cap),
             deadline_s=settings.deadline_s,

@@ -40,6 +40,10 @@ class Admission:
     valid_until_us: int
     bound_in: int
     wanted: int
+    share: int
+    """Of what a budget has left, an answer without a cap takes one in so many; 0 for one with a cap."""
+    least_share: int
+    """But always so many tokens."""
     estimated_input: int
     estimated_output: int
     deadline_s: int
@@ -64,6 +68,8 @@ class Admission:
             lifetime_us,
             *_six(self.tenant_limits),
             *_six(self.key_limits),
+            self.share,
+            self.least_share,
         )
 
 

@@ -91,7 +91,10 @@ class Oracle:
             for scope, limits in scopes
             if (limit := _budget(limits, name)) is not None
         ]
-        reserved = min([ask.bound_in + ask.wanted, *(limit - used for _, limit, used, _ in budgets)])
+        reserved = ask.bound_in + ask.wanted
+        if budgets:
+            left = min(limit - used for _, limit, used, _ in budgets)
+            reserved = min(ask.bound_in + _wanted(ask, left), left)
         least = max(1, ask.bound_in + min(1, ask.wanted))
         for name, limit, used, _ in budgets:
             if limit - used < least:
@@ -245,6 +248,14 @@ def _windows(ask: Admission) -> tuple[tuple[str, str], ...]:
 def _budget(limits: Limits, name: str) -> int | None:
     by_name = {"total": limits.tokens_total, "month": limits.tokens_per_month, "day": limits.tokens_per_day}
     return by_name[name]
+
+
+def _wanted(ask: Admission, left: int) -> int:
+    """Return the tokens of answer that a request wants of what its budgets have left."""
+    if not ask.share:
+        return ask.wanted
+    leaves_room_for_its_like = left // 2 - ask.bound_in
+    return min(ask.wanted, max(ask.least_share, min(left // ask.share, leaves_room_for_its_like)))
 
 
 def _charge(ask: Admission, limits: Limits) -> tuple[Fraction, Fraction]:

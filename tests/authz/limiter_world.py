@@ -67,11 +67,27 @@ class World:
         """The time."""
         return self.desk.limiter.clock_us
 
-    def ask(self, *, second: bool, bound_in: int, wanted: int, is_cached: bool, age_s: int = 0) -> Admission:
+    def ask(
+        self,
+        *,
+        second: bool,
+        bound_in: int,
+        wanted: int,
+        share: int,
+        least_share: int,
+        is_cached: bool,
+        age_s: int = 0,
+    ) -> Admission:
         """An ask by an identity that is fresh, or that a process still remembers."""
         key = self.desk.keys[second]
         ask = self.desk.ask(bound_in=bound_in, wanted=wanted, key=key, age=age_s * SECOND)
-        ask = evolve(ask, estimated_input=bound_in // 2, estimated_output=wanted // 3)
+        ask = evolve(
+            ask,
+            share=share,
+            least_share=least_share,
+            estimated_input=bound_in // 2,
+            estimated_output=wanted // 3,
+        )
         if not is_cached:
             return ask
         limits, versions = self.cached

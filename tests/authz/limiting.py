@@ -86,6 +86,8 @@ class Desk:
             valid_until_us=calendar.valid_until_us,
             bound_in=bound_in,
             wanted=wanted,
+            share=0,
+            least_share=0,
             estimated_input=bound_in,
             estimated_output=wanted,
             deadline_s=DEADLINE_S,

@@ -186,6 +186,34 @@ async def test_budget_set_later_counts_what_runs_at_its_worst(desk: Desk, *, is_
     assert (10, 9) == (decision.input, decision.output)
 
 
+@pytest.mark.parametrize(
+    ("bound_in", "share", "output"),
+    [
+        (10, 0, 90_000),  # a cap of its own is granted as long as it fits
+        (10, 8, 12_500),
+        (45_000, 8, 5_000),  # its like fits beside it
+        (60_000, 8, 1_024),
+        (99_500, 8, 500),
+    ],
+)
+async def test_answer_without_a_cap_takes_a_share(desk: Desk, bound_in: int, share: int, output: int) -> None:
+    """L3: of what the tightest budget has left it takes a part, and room for another stays, or the least."""
+    await desk.open(Limits(tokens_total=10**6), Limits(tokens_per_day=100_020))
+    await desk.settle({await desk.reserve(): 20})
+    ask = evolve(desk.ask(bound_in=bound_in, wanted=90_000), share=share, least_share=1_024)
+    decision = await desk.admit(ask)
+    assert isinstance(decision, Admitted)
+    assert (bound_in, output) == (decision.input, decision.output)
+
+
+async def test_share_is_of_budgets_only(desk: Desk) -> None:
+    """Without a budget an answer without a cap may be as long as the backends make it."""
+    await desk.open(Limits(tokens_per_minute=50))
+    decision = await desk.admit(evolve(desk.ask(wanted=9_000), share=8, least_share=1))
+    assert isinstance(decision, Admitted)
+    assert 9_000 == decision.output
+
+
 async def test_nothing_asked_for_is_still_checked(desk: Desk) -> None:
     """L3: a request that would cost nothing does not pass an exhausted budget."""
     await desk.open(Limits(tokens_total=20))

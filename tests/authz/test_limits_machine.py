@@ -74,6 +74,8 @@ class Ceilings(RuleBasedStateMachine):
         second=st.booleans(),
         bound_in=st.integers(0, 60),
         wanted=st.integers(0, 200),
+        share=st.sampled_from([0, 1, 2, 8]),
+        least_share=st.sampled_from([1, 30]),
         process=st.integers(0, 1),
         is_cached=st.booleans(),
         starts=st.booleans(),

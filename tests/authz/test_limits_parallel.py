@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
+from attrs import evolve
 from redis.asyncio import Redis
 
 from authz.limiter.admission import Admitted, LimitReached
@@ -51,6 +52,19 @@ async def test_budget_is_not_passed(desk: Desk) -> None:
     decision = await desk.admit()
     assert isinstance(decision, LimitReached)
     assert "total" == decision.limit
+
+
+async def test_uncapped_requests_run_side_by_side(desk: Desk) -> None:
+    """L3: five clients without a cap, each with a long prompt, share a budget through two processes."""
+    await desk.open(Limits(tokens_per_day=50_000))
+    asks = [
+        evolve(desk.ask(bound_in=3_000, wanted=32_768, key=key), share=8, least_share=1_024)
+        for key in (*desk.keys, *desk.keys, desk.key)
+    ]
+    processes = (desk.limiter, *desk.others)
+    tries = (desk.admit(ask, limiter=processes[number % 2]) for number, ask in enumerate(asks))
+    decisions = await asyncio.gather(*tries)
+    assert [6_250] * 5 == [got.output for got in decisions if isinstance(got, Admitted)]
 
 
 async def test_64_at_once(desk: Desk) -> None:

@@ -86,6 +86,8 @@ class Loss:
                 valid_until_us=calendar.valid_until_us,
                 bound_in=10,
                 wanted=10,
+                share=0,
+                least_share=0,
                 estimated_input=1,
                 estimated_output=1,
                 deadline_s=30,

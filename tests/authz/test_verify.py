@@ -22,8 +22,8 @@ from authz.admin.limit_options import LimitOptions
 from authz.app import build
 from authz.messages import Grant
 from authz.settings import Settings
-from authz.types import GREATEST_COUNT
-from tests.authz.asking import Guard, grant, reason, uuid7
+from authz.types import GREATEST_COUNT, Limits
+from tests.authz.asking import NODE, Guard, grant, reason, uuid7
 
 DISABLED_WITHIN_S = 10
 
@@ -68,6 +68,21 @@ async def test_ceiling_is_the_worst_case(guard: Guard) -> None:
     assert (7, 7) == (capped.max_output, capped.ceiling.output)
     assert capped.reserved.input <= capped.ceiling.input
     assert free.reserved.output < free.ceiling.output
+
+
+async def test_answer_without_a_cap_gets_a_share_of_the_budget(
+    guard: Guard, session: Session, key: CreatedKey
+) -> None:
+    """L3: what is held, the cap and the ceiling are one share of what is left; a client's cap is its own."""
+    await set_key_limits(session, key.prefix, limits=lambda _: Limits(tokens_per_day=40_000))
+    await session.limiter.vouch(NODE, lag_ms=0)
+    free = msgspec.json.decode((await guard.ask()).headers["x-nz-grant"], type=Grant)
+    assert 5_000 == free.max_output == free.ceiling.output
+    assert free.reserved == free.ceiling
+    capped = msgspec.json.decode((await guard.ask(max_output=20_000)).headers["x-nz-grant"], type=Grant)
+    assert 20_000 == capped.max_output
+    embedding = await guard.ask("/api/embed", model="demo-embed")
+    assert json.loads(embedding.headers["x-nz-grant"])["max_output"] is None
 
 
 async def test_a_fault_of_ours_is_a_refusal(settings: Settings, key: CreatedKey) -> None:

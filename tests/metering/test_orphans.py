@@ -203,6 +203,8 @@ def admission(request_id: UUID) -> Admission:
         valid_until_us=wire.us(START + timedelta(days=1)),
         bound_in=100,
         wanted=200,
+        share=0,
+        least_share=0,
         estimated_input=100,
         estimated_output=200,
         deadline_s=DEADLINE_S,

@@ -5,7 +5,8 @@
 --       6 tenant version · 7 key · 8 key version · 9 day · 10 month · 11 valid from · 12 valid until
 --       13 bound_in · 14 wanted · 15 estimated input · 16 estimated output · 17 life of a reservation
 --       18-23 limits of the tenant, 24-29 of the key: requests and tokens per minute, concurrency,
---       tokens per day, month, total; -1 is none. All times are µs.
+--       tokens per day, month, total; -1 is none. 30 of what is left, an answer takes at most one in
+--       so many, 0 for one that has a cap of its own · 31 but always so much. All times are µs.
 -- Returns {"admitted", the most input, the most output, day, month, µs until the tenant's requests and tokens, then
 --          the key's requests and tokens are full again}
 --      or {"refused", limit, scope, used, value, wait in µs, held}
@@ -72,21 +73,28 @@ if replay then
 end
 if now < tonumber(ARGV[11]) or now >= tonumber(ARGV[12]) then return {'calendar', now} end
 
--- Budgets: R is what is wanted, or less if one has less left. Less than a prompt and one token of
+-- Budgets: R is what is wanted, or less if one has less left. An answer without a cap of its own wants
+-- a share of that, so that others fit beside it, and no more than leaves room for its like. Less than a prompt and one token of
 -- answer is its end; enough of it, but held by others, is worth a wait. So the last answer is a short
 -- one, and what others merely hold shortens none. Of several ends the one that lasts longest is named.
 local bound_in, wanted = tonumber(ARGV[13]), tonumber(ARGV[14])
-local R, budgets = bound_in + wanted, {}
+local left, budgets = math.huge, {}
 for i = 1, 3 do
   for _, scope in ipairs(scopes) do
     local budget = scope.budgets[i]
     if budget.limit then
       budget.scope = scope
       budgets[#budgets + 1] = budget
-      R = math.min(R, budget.limit - budget.used)
+      left = math.min(left, budget.limit - budget.used)
     end
   end
 end
+local share = tonumber(ARGV[30])
+if share > 0 and #budgets > 0 then
+  local part = math.min(math.floor(left / share), math.floor(left / 2) - bound_in)
+  wanted = math.min(wanted, math.max(tonumber(ARGV[31]), part))
+end
+local R = math.min(bound_in + wanted, left)
 local least = math.max(1, bound_in + math.min(1, wanted))
 for _, budget in ipairs(budgets) do
   if budget.limit - budget.used < least then
