@@ -6,7 +6,6 @@ Shapes: OpenAI {"error":{message,type,param,code}}, Anthropic {"type":"error","e
 
 from __future__ import annotations
 
-import math
 from enum import StrEnum
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
@@ -14,16 +13,12 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from attrs import field, frozen
 
-from authz.decision import rate_headers
 from authz.log import redacted
 from authz.types import Dialect
 
 if TYPE_CHECKING:
-    from datetime import datetime
     from uuid import UUID
 
-    from authz.decision.calendar import Calendar
-    from authz.limiter.admission import LimitReached
     from authz.types import Identity
 
 KEY_SENTENCE: Final = "Invalid or missing API key: send a valid key as 'Authorization: Bearer nz_...'."
@@ -63,6 +58,7 @@ class Reason(StrEnum):
     CONCURRENCY = "concurrency"
     BUDGET_HELD = "budget_held"
     BUDGET_EXHAUSTED = "budget_exhausted"
+    BUDGET_TOO_SMALL = "budget_too_small"
     SOURCE_LIMITED = "source_limited"
     METERING_UNAVAILABLE = "metering_unavailable"
     ASK_LATE = "ask_late"
@@ -137,6 +133,11 @@ def _limit(sentence: str, openai_type: str) -> Wording:
     return Wording(429, sentence, openai_type, "rate_limit_exceeded", "rate_limit_error")
 
 
+def _quota(sentence: str) -> Wording:
+    code = "insufficient_quota"
+    return Wording(429, sentence, code, code, "billing_error", dict(NEVER_RETRY), anthropic_status=402)
+
+
 WORDINGS: Final = {
     Reason.TARGET_INVALID: _bad(
         "This is not a request target the gateway takes: send the documented path, unencoded."
@@ -202,16 +203,16 @@ WORDINGS: Final = {
     ),
     Reason.BUDGET_HELD: _limit(
         "{owner} budget of {limit} tokens {period} is held by running requests "
-        "({used} used, {held} held): try again in {seconds} s.",
+        "({used} used, {held} held): this request may need up to {needed} tokens, {left} are free; "
+        "try again in {seconds} s.",
         "tokens",
     ),
-    Reason.BUDGET_EXHAUSTED: Wording(
-        429,
-        "{owner} budget of {limit} tokens {period} is used up ({used} used): {remedy}.",
-        "insufficient_quota",
-        "insufficient_quota",
-        "billing_error",
-        anthropic_status=402,
+    Reason.BUDGET_EXHAUSTED: _quota(
+        "{owner} budget of {limit} tokens {period} is used up ({used} used): {remedy}."
+    ),
+    Reason.BUDGET_TOO_SMALL: _quota(
+        "{owner} budget of {limit} tokens {period} does not suffice: this request may need up to {needed} "
+        "tokens, {left} are left; {remedy}."
     ),
     Reason.SOURCE_LIMITED: Wording(
         429,
@@ -233,38 +234,6 @@ WORDINGS: Final = {
     Reason.OVERLOADED: _unavailable(),
     Reason.DECISION_FAILED: _unavailable(),
 }
-
-
-PERIODS: Final = {"day": "per day", "month": "per month", "total": "in total"}
-RATES: Final = {"requests": Reason.RATE_REQUESTS, "tokens": Reason.RATE_TOKENS}
-
-
-def limit_reached(reached: LimitReached, identity: Identity, *, calendar: Calendar, retry_s: int) -> Refusal:
-    """Refuse for a limit: which one, of the tenant or the key, how far it is used, when to try again.
-
-    `retry_s` is for what running requests hold; a rate has a wait of its own.
-    """
-    owner = "The tenant's" if reached.scope == "tenant" else "This key's"
-    words = {"owner": owner, "limit": f"{reached.value:,}", "used": f"{reached.used:,}"}
-    if reached.limit in RATES:
-        words["seconds"] = str(max(1, math.ceil(reached.wait_us / 1_000_000)))
-        return Refusal(RATES[reached.limit], identity, rate_headers.retry_after(reached.wait_us), words)
-    if reached.limit in PERIODS:
-        words |= {"period": PERIODS[reached.limit], "remedy": _remedy(reached.limit, calendar)}
-        return Refusal(Reason.BUDGET_EXHAUSTED, identity, NEVER_RETRY, words)
-    words["seconds"] = str(retry_s)
-    retry = rate_headers.retry_after(retry_s * 1_000_000)
-    if reached.limit == "concurrency":
-        return Refusal(Reason.CONCURRENCY, identity, retry, words)
-    words |= {"period": PERIODS[reached.limit.removeprefix("held_")], "held": f"{reached.held:,}"}
-    return Refusal(Reason.BUDGET_HELD, identity, retry, words)
-
-
-def _remedy(period: str, calendar: Calendar) -> str:
-    if period == "total":
-        return "ask its owner for more"
-    start: datetime = calendar.valid_until if period == "day" else calendar.next_month
-    return f"it starts again at {start.isoformat(timespec='seconds')}"
 
 
 def word(refusal: Refusal, *, dialect: Dialect, request_id: UUID) -> Answer:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import structlog
 from attrs import field, frozen
 
-from authz.decision import calendar, checks, read_routes, refusals, routes
+from authz.decision import calendar, checks, limit_refusals, read_routes, routes
 from authz.decision.refusals import Answer, Reason, Refusal
 from authz.decision.terms import Terms
 from authz.errors import LimiterUnavailable, StoreUnavailable
@@ -240,7 +240,7 @@ class Verifier:
         if isinstance(decision, Admitted):
             return terms.grant(admission, decision, self.now())
         if isinstance(decision, LimitReached):
-            return refusals.limit_reached(
+            return limit_refusals.limit_reached(
                 decision,
                 identity,
                 calendar=self._calendar(identity, self.now()),

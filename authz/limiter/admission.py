@@ -102,8 +102,9 @@ class Admitted:
 class LimitReached:
     """A limit is reached: which, of the `tenant` or the `key` (scope), its use, when to try again.
 
-    The limit is `requests`, `tokens`, `concurrency`, a budget that is exhausted (`day`, `month`,
-    `total`), or one whose rest is held by running requests (`held_day`, `held_month`, `held_total`).
+    The limit is `requests`, `tokens`, `concurrency`, a budget that has less left than the request needs
+    (`day`, `month`, `total`), or one whose rest is held by running requests (`held_day`, `held_month`,
+    `held_total`). `needed` are the tokens that the request needs of a budget, at the least or as it is.
     """
 
     limit: str
@@ -112,6 +113,7 @@ class LimitReached:
     value: int
     wait_us: int
     held: int
+    needed: int
 
     @property
     def is_passing(self) -> bool:
@@ -152,9 +154,9 @@ def decision(answer: list[Any], of: Admission) -> Decision:
             _tighter(tenant.tokens_per_minute, full_in_us[1], key.tokens_per_minute, full_in_us[3]),
         )
     if kind == b"refused":
-        _, limit, scope, used, value, wait_us, held = answer
+        _, limit, scope, used, value, wait_us, held, needed = answer
         owner = "tenant" if scope.decode() == keyspace.TENANT_SCOPE else "key"
-        return LimitReached(limit.decode(), owner, used, value, wait_us, held)
+        return LimitReached(limit.decode(), owner, used, value, wait_us, held, needed)
     return NotDecided(kind.decode(), wire.moment(answer[1]))
 
 

@@ -144,7 +144,7 @@ async def test_prompt_without_an_answer_is_the_end(desk: Desk) -> None:
     await desk.open(Limits(tokens_total=30))
     await desk.settle({await desk.reserve(): 20})
     decision = await desk.admit()
-    assert LimitReached("total", "tenant", used=20, value=30, wait_us=0, held=0) == decision
+    assert LimitReached("total", "tenant", used=20, value=30, wait_us=0, held=0, needed=11) == decision
 
 
 async def test_embedding_needs_no_answer(desk: Desk) -> None:

@@ -15,7 +15,7 @@ from authz.limiter.queue import WAITERS, Queue
 from authz.types import Windows
 
 KEY = uuid.UUID(int=1)
-FULL = LimitReached("concurrency", "key", 5, 5, 0, 0)
+FULL = LimitReached("concurrency", "key", 5, 5, 0, 0, 0)
 ADMITTED = Admitted(1, 1, Windows("2026-11-25", "2026-11"), None, None)
 
 
@@ -70,7 +70,7 @@ async def test_a_free_slot_is_taken_at_once() -> None:
 @pytest.mark.parametrize("limit", ["requests", "tokens", "day", "month", "total"])
 async def test_only_what_passes_by_itself_is_waited_for(limit: str) -> None:
     """A rate or an exhausted budget is refused at once: waiting in line would not help."""
-    refused = LimitReached(limit, "key", 5, 5, 0, 0)
+    refused = LimitReached(limit, "key", 5, 5, 0, 0, 0)
 
     async def attempt() -> Admitted | LimitReached | NotDecided:
         return refused

@@ -180,11 +180,11 @@ async def test_counters_say_what_postgres_says(loss: Loss) -> None:
     assert standing is not None
     assert (55, 20, 2) == (standing[0].total.used, standing[0].total.held, standing[0].running)
     assert [b"%b" % str(closed).encode()] == await loss.redis.zrange(f"nz:{{{loss.tenant}}}:closed", 0, -1)
-    held = LimitReached("held_total", "tenant", used=55, value=94, wait_us=0, held=20)
+    held = LimitReached("held_total", "tenant", used=55, value=94, wait_us=0, held=20, needed=20)
     assert held == await loss.admit(total=94)
-    assert LimitReached("concurrency", "key", used=2, value=2, wait_us=0, held=0) == await loss.admit(
-        total=95
-    )
+    assert LimitReached(
+        "concurrency", "key", used=2, value=2, wait_us=0, held=0, needed=0
+    ) == await loss.admit(total=95)
 
 
 async def test_revoked_key_stays_revoked(loss: Loss, key: CreatedKey) -> None:

@@ -19,6 +19,8 @@ WORDS = {
     "limit": "1,000",
     "used": "990",
     "held": "10",
+    "needed": "20",
+    "left": "0",
     "period": "per day",
     "seconds": "1",
     "remedy": "it starts again at midnight",

@@ -7,9 +7,9 @@
 --       18-23 limits of the tenant, 24-29 of the key: requests and tokens per minute, concurrency,
 --       tokens per day, month, total; -1 is none. 30 of what is left, an answer takes at most one in
 --       so many, 0 for one that has a cap of its own · 31 but always so much. All times are µs.
--- Returns {"admitted", the most input, the most output, day, month, µs until the tenant's requests and tokens, then
---          the key's requests and tokens are full again}
---      or {"refused", limit, scope, used, value, wait in µs, held}
+-- Returns {"admitted", the most input, the most output, day, month, µs until the tenant's requests
+--          and tokens, then the key's requests and tokens are full again}
+--      or {"refused", limit, scope, used, value, wait in µs, held, tokens that it needs of a budget}
 --      or {"lost" | "stale" | "closed" | "late" | "calendar", now}
 local MINUTE = 60000000
 local id, key, day, month = ARGV[3], ARGV[7], ARGV[9], ARGV[10]
@@ -62,8 +62,8 @@ local function admitted(input, output, of_day, of_month)
   return answer
 end
 
-local function refused(limit, scope, used, value, wait, held)
-  return {'refused', limit, scope.name, used, value, wait, held}
+local function refused(limit, scope, used, value, wait, held, needed)
+  return {'refused', limit, scope.name, used, value, wait, held, needed}
 end
 
 local replay = redis.call('HGET', KEYS[5], id)
@@ -98,12 +98,12 @@ local R = math.min(bound_in + wanted, left)
 local least = math.max(1, bound_in + math.min(1, wanted))
 for _, budget in ipairs(budgets) do
   if budget.limit - budget.used < least then
-    return refused(budget.name, budget.scope, budget.used, budget.limit, 0, budget.held)
+    return refused(budget.name, budget.scope, budget.used, budget.limit, 0, budget.held, least)
   end
 end
 for _, budget in ipairs(budgets) do
   if R > budget.limit - budget.used - budget.held then
-    return refused('held_' .. budget.name, budget.scope, budget.used, budget.limit, 0, budget.held)
+    return refused('held_' .. budget.name, budget.scope, budget.used, budget.limit, 0, budget.held, R)
   end
 end
 
@@ -111,7 +111,7 @@ for _, scope in ipairs(scopes) do
   if scope.concurrency then
     local running = redis.call('ZCOUNT', scope.slots, '(' .. int(now), '+inf')
     if running >= scope.concurrency then
-      return refused('concurrency', scope, running, scope.concurrency, 0, 0)
+      return refused('concurrency', scope, running, scope.concurrency, 0, 0, 0)
     end
   end
 end
@@ -124,7 +124,7 @@ local function fill(scope, name, limit, full_in_us, cost_us)
   if wait <= 0 then return filled_us end
   wait = wait + scope.behind_us
   if not worst or wait > worst[5] then
-    worst = {name, scope, math.ceil(full_in_us * limit / MINUTE - 0.001), limit, wait, 0}
+    worst = {name, scope, math.ceil(full_in_us * limit / MINUTE - 0.001), limit, wait, 0, 0}
   end
   return filled_us
 end
