@@ -70,6 +70,7 @@ test-shifted *arguments:
 # Break a whole gateway under load for 7 minutes, and compare every book afterwards
 chaos *arguments:
     @{{ caddy }} version
+    @python -m tests.ollama.build
     python -m tests.chaos.chaos "$@"
 
 # Measure what a decision costs authz, beside redis-py's own pool

@@ -15,7 +15,7 @@ from authz.limiter.limiter import Limiter
 from tests.chaos import book_tables, evidence
 from tests.chaos.book_compare import Judge, Wrong
 from tests.chaos.book_tables import Table
-from tests.chaos.breaking import Breaker
+from tests.chaos.breaking import OLD_DAYS, Breaker
 from tests.chaos.evidence import Keeper, Lines, Row
 from tests.chaos.load import Load
 from tests.chaos.plan import Blow
@@ -28,6 +28,7 @@ QUIET_WITHIN_S = DEADLINE_S + 62 + 60
 _ALARMS = ("_drifted", "file_lost", "reservation_overrun", "rows_refused")
 _WAITING = """SELECT 'open requests', count(*) FROM open_requests
     UNION ALL SELECT 'unpublished rows', count(*) FROM unpublished"""
+_DROPPED = "SELECT count(*) FROM admin_audit WHERE action = 'ledger_day_dropped'"
 _COUNTED = "SELECT coalesce(sum(refusals), 0)::bigint FROM refusals_per_minute"
 
 
@@ -76,7 +77,7 @@ class Aftermath:
             self.table.note(f"requests: {manner.value}", count)
 
     async def _of_requests(self, rows: dict[UUID, Row], lines: Lines) -> None:
-        truths = await evidence.truths(self.world.backend_url)
+        truths = await self.world.behind.truths()
         judge = Judge(rows, truths, frozenset(lines.boots[:-1]))
         judge.judge(self.load.asked)
         self.wrongs = judge.wrongs
@@ -98,6 +99,7 @@ class Aftermath:
         dead = await ledger.fetchval("SELECT count(*) FROM dead_letters")
         table.equal("dead letters", dead, lines.torn, "B4: torn lines")
         table.at_most("torn lines", lines.torn, 2 * self.breaker.done[Blow.FULL], "a Caddy on a full disk:")
+        table.equal("days dropped meanwhile", await ledger.fetchval(_DROPPED), OLD_DAYS, "by the policy:")
         log = (self.world.stack.state / "logs" / "metering.log").read_text().splitlines()
         alarms = sum(any(word in line for word in _ALARMS) for line in log)
         table.equal("alarms of metering", alarms, 0, "B3, L3:")

@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import cycle
 
+import asyncpg
 from attrs import Factory, define, field
 from redis.asyncio import Redis
 
@@ -25,6 +26,13 @@ RECOVERED_WITHIN_S = 60.0
 REFUSED_WHILE_FULL = 5
 _POLL_S = 0.02
 _KILLED = {Blow.METERING: "metering", Blow.CADDY: "caddy", Blow.FORGET: "redis"}
+
+
+OLD_DAYS = 7
+_GROW_OLD = """SELECT ensure_ledger_partition(day::date)
+    FROM generate_series(current_date - 2 - $1::int, current_date - 3, interval '1 day') AS day
+    WHERE day >= oldest_ledger_day()"""
+_FORGET = "UPDATE journal_files SET updated_at = updated_at - interval '31 days' WHERE is_finished"
 
 
 async def until(is_met: Callable[[], object], *, what: str) -> None:
@@ -43,6 +51,7 @@ class Breaker:
     stack: Stack
     disk: Disk
     load: Load
+    database_url: str = field(repr=False)
     done: Counter[Blow] = Factory(Counter)
     _authz: cycle[tuple[str, ...]] = field(
         factory=lambda: cycle((("authz-0",), ("authz-1",), ("authz-0", "authz-1")))
@@ -78,6 +87,8 @@ class Breaker:
                 await self._fill()
             case Blow.FREE:
                 self.disk.free(self.supervisor)
+            case Blow.AGE:
+                await self._age()
 
     @property
     def supervisor(self) -> int:
@@ -107,6 +118,22 @@ class Breaker:
     def _release(self) -> None:
         with suppress(ProcessLookupError):  # it may have been killed meanwhile
             os.kill(self._held or 0, signal.SIGCONT)
+
+    async def _age(self) -> None:
+        """Give the next metering days that its policy drops, and marks of files that it forgets."""
+        async with asyncio.timeout(RECOVERED_WITHIN_S):
+            while not await self._has_aged():
+                await asyncio.sleep(_POLL_S)
+
+    async def _has_aged(self) -> bool:
+        try:
+            ledger = await asyncpg.connect(self.database_url)
+        except (OSError, asyncpg.PostgresError):  # it may be starting again
+            return False
+        await ledger.execute(_GROW_OLD, OLD_DAYS)
+        await ledger.execute(_FORGET)
+        await ledger.close()
+        return True
 
     async def _fill(self) -> None:
         """Fill the disk until clients are refused for it."""

@@ -1,8 +1,9 @@
 """`just chaos`: the whole gateway under load while every part of it dies, and the bill afterwards.
 
-Tenants with and without ceilings ask through the real stack, in front of a backend that keeps its own
-tally. B1, B2: what ended is billed as that tally has it, once. B3: ledger, windows and Redis agree. B4:
-no line is lost unnoticed. L3: no budget is exceeded. L4: slots return to 0. Exits 1 on any difference.
+Tenants with and without ceilings ask the real stack for text, thinking, tool calls and several tokens a
+frame; the real Ollama behind it keeps a tally. B1, B2: what ended is billed as that tally has it, once. B3:
+ledger, windows and Redis agree. B4: no line is lost unnoticed. L3: no budget is exceeded. L4: slots return
+to 0. Exits 1 on any difference.
 
 python -m tests.chaos.chaos [--minutes 7] [--seed 1]
 """
@@ -26,7 +27,7 @@ from tests.chaos.breaking import Breaker
 from tests.chaos.evidence import Keeper
 from tests.chaos.load import ANSWERED_WITHIN_S, Load
 from tests.chaos.plan import WHOLE, Blow, Event, planned
-from tests.chaos.world import World, populate, running, session, strange_keys
+from tests.chaos.world import World, populate, real, running, session, strange_keys
 
 ROLL = "256KiB"
 SHOWN = 5
@@ -42,6 +43,7 @@ class Run:
 
     async def rage(self, plan: Sequence[Event]) -> None:
         """Let everything happen; afterwards every tenant has been seen again."""
+        await self.load.learn()
         async with asyncio.TaskGroup() as tasks:
             asking = tasks.create_task(self.load.blow())
             keeping = tasks.create_task(self.keeper.go_on())
@@ -56,8 +58,8 @@ async def chaos(world: World, *, seed: int, span_s: float, blows: Mapping[Blow, 
     """Break a stack for so long, and say what is left."""
     clients = httpx.AsyncClient(base_url=world.url, timeout=ANSWERED_WITHIN_S)
     async with session(world.settings) as operator, clients as client:
-        load = Load(seed, await populate(operator), strange_keys(world.settings), client)
-        breaker = Breaker(world.stack, world.disk, load)
+        load = Load(seed, await populate(operator, world.behind.models), strange_keys(world.settings), client)
+        breaker = Breaker(world.stack, world.disk, load, world.settings.database_url)
         keeper = Keeper(world.disk.seen_by(breaker.supervisor))
         await Run(load, breaker, keeper).rage(planned(seed, span_s, blows=blows))
         # Only now: Postgres has been restarted under every connection of before.
@@ -84,7 +86,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=7.0, help="how long things break; 7 for all kills")
     parser.add_argument("--seed", type=int, default=1, help="the same seed breaks the same things")
     arguments = parser.parse_args()
-    with running(ROLL) as world:
+    with real() as behind, running(behind, ROLL) as world:
         aftermath = asyncio.run(chaos(world, seed=arguments.seed, span_s=60 * arguments.minutes, blows=WHOLE))
     show(aftermath.table, aftermath.wrongs)
     sys.stdout.write(f"seed {arguments.seed}: {'all right' if aftermath.table.is_right else 'WRONG'}\n")

@@ -19,6 +19,7 @@ from authz.limiter import keyspace
 from authz.limiter.limiter import Limiter
 from authz.types import Total
 from tests.chaos.load import Key
+from tests.ollama.server import Ollama
 
 KEEP_EVERY_S = 0.2
 
@@ -144,6 +145,15 @@ async def truths(backend_url: str) -> dict[str, list[Truth]]:
     for entry in entries:
         truth = Truth(entry["input_tokens"], entry["output_tokens"], entry["end"] == "stop")
         found[entry["tag"]].append(truth)
+    return dict(found)
+
+
+async def ollama_truths(ollama: Ollama) -> dict[str, list[Truth]]:
+    """The real Ollama's account, by tag."""
+    found: defaultdict[str, list[Truth]] = defaultdict(list)
+    for entry in ollama.ended():
+        truth = Truth(entry.input_tokens, entry.output_tokens, entry.end in {"stop", "limit"})
+        found[entry.tag].append(truth)
     return dict(found)
 
 

@@ -13,9 +13,10 @@ from attrs import define, field, frozen
 
 from authz.types import Limits
 from tests.chaos.plan import dice
-from tests.chaos.questions import Asked, Manner, Question, choose, is_token
+from tests.chaos.questions import Asked, Asker, Manner, Question, is_token
 
 PAUSE_S = 0.25
+LESSONS = 6
 LONGEST_PAUSE_S = 2.0
 ANSWERED_WITHIN_S = 60.0
 
@@ -30,6 +31,7 @@ class Key:
     name: str
     limits: Limits
     clients: int
+    asker: Asker
 
 
 @define
@@ -51,6 +53,13 @@ class Load:
                 for number in range(key.clients):
                     tasks.create_task(self._client(key, dice(self.seed, f"{key.name}/{number}")))
             tasks.create_task(self._stranger(dice(self.seed, "stranger")))
+
+    async def learn(self) -> None:
+        """Hear out some answers with every key that pays: they teach what a cut one costs."""
+        for key in self.keys:
+            chance = dice(self.seed, f"{key.name}/learn")
+            for _ in range(LESSONS if key.clients else 0):
+                await self._next(key, chance, Manner.STREAM)
 
     async def touch(self) -> None:
         """Ask once more with every key until all are decided: a forgotten tenant is known again."""
@@ -74,13 +83,19 @@ class Load:
 
     async def _stranger(self, chance: Random) -> None:
         while not self.is_over:
-            question = Question("stranger", "/api/chat", Manner.BAD_KEY, "tokens=1 tag=stranger")
+            question = Question("stranger", "/api/chat", Manner.BAD_KEY, "tokens=1 tag=stranger", "none")
             await self._ask(Asked(None, question), chance.choice(self.strange_keys))
             await asyncio.sleep(chance.uniform(0, 8 * PAUSE_S))
 
-    async def _next(self, key: Key, chance: Random) -> Asked:
+    async def _next(self, key: Key, chance: Random, manner: Manner | None = None) -> Asked:
         number = next(self._numbers.setdefault(key.name, count()))
-        asked = Asked(key.id, choose(chance, f"{key.name}-{number}", number))
+        tag, asker = f"{key.name}-{number}", key.asker
+        question = (
+            asker.choose(chance, tag, number)
+            if manner is None
+            else asker.question(chance, tag, number, manner)
+        )
+        asked = Asked(key.id, question)
         await self._ask(asked, key.secret)
         return asked
 

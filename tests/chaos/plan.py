@@ -29,6 +29,7 @@ class Blow(StrEnum):
     RELEASE = "process continued"
     FULL = "disk filled"
     FREE = "disk freed"
+    AGE = "days and marks grown old"
 
 
 FOLLOWED_BY = {
@@ -55,7 +56,22 @@ WHOLE: Mapping[Blow, int] = {
     Blow.CADDY: 4,
     Blow.HOLD: 3,
     Blow.FULL: 1,
+    Blow.AGE: 3,
 }
+
+
+SHORT_S = 26.0
+SHORT: Mapping[Blow, int] = {
+    Blow.METERING: 3,
+    Blow.POSTGRES: 1,
+    Blow.AUTHZ: 1,
+    Blow.CADDY: 1,
+    Blow.HOLD: 1,
+    Blow.FULL: 1,
+    Blow.REDIS: 1,
+    Blow.AGE: 1,
+}
+"""Every kind of blow, few of each."""
 
 
 def dice(seed: int, name: str) -> Random:

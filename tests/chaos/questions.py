@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from random import Random
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 from attrs import define, field, frozen
 
 CAP_TOKENS = 48
-_LEAST_PROMPT_BYTES = 60
+_LEAST_PROMPT_BYTES = 240
+_PACE = "delay_ms=10"
+"""Before each word: a single answer that is cut is charged by the model's rate."""
 
 
 class Manner(StrEnum):
@@ -36,6 +39,16 @@ _OFTEN = {
     Manner.UNKNOWN_MODEL: 1,
 }
 
+
+class Content(StrEnum):
+    """What the answers of a key consist of; of what is cut the key's own answers before teach the price."""
+
+    TEXT = "text"
+    GLUED = "several tokens a frame"
+    THINKING = "thinking"
+    CALLS = "tool calls"
+
+
 GENERATIONS = (
     "/api/chat",
     "/api/generate",
@@ -46,6 +59,21 @@ GENERATIONS = (
 )
 EMBEDDINGS = ("/api/embed", "/v1/embeddings", "/api/embeddings")
 UNREPORTED = "/api/embeddings"
+_CALL = json.dumps({"name": "note", "arguments": {"text": " ".join(f"word{number}" for number in range(12))}})
+_FUNCTION = {"name": "note", "parameters": {"type": "object", "properties": {"text": {"type": "string"}}}}
+_TOOLS: dict[str, object] = {
+    "/api/chat": {"type": "function", "function": _FUNCTION},
+    "/v1/chat/completions": {"type": "function", "function": _FUNCTION},
+    "/v1/responses": {"type": "function", **_FUNCTION},
+    "/v1/messages": {"name": _FUNCTION["name"], "input_schema": _FUNCTION["parameters"]},
+}
+"""The one tool, in the dialect of each API that knows tools."""
+_KNOBS = {
+    Content.TEXT: "",
+    Content.GLUED: "pertoken=4",
+    Content.THINKING: "think=6",
+    Content.CALLS: f"say={quote(f'<tool_call>{_CALL}</tool_call>')}",
+}
 _PROMPT_FIELDS = {
     "/api/generate": "prompt",
     "/v1/completions": "prompt",
@@ -64,7 +92,8 @@ class Question:
     path: str
     manner: Manner
     prompt: str
-    model: str = "demo"
+    model: str
+    content: Content = Content.TEXT
     leaves_after: int = 0
     """Tokens of a stream after which its client hangs up."""
     patience_s: float = 60.0
@@ -75,6 +104,11 @@ class Question:
         return self.manner in {Manner.STREAM, Manner.HANG_UP}
 
     @property
+    def shape(self) -> tuple[str, str]:
+        """Return what decides how many bytes a body has beside its prompt."""
+        return self.path, self.content
+
+    @property
     def body(self) -> bytes:
         """The request body in the dialect of its path."""
         body: dict[str, Any] = {"model": self.model}
@@ -82,6 +116,8 @@ class Question:
         body |= {name: self.prompt} if name else {"messages": [{"role": "user", "content": self.prompt}]}
         if self.path in GENERATIONS:
             body |= {"stream": self.is_stream, **_capped(self.path)}
+        if self.content is Content.CALLS and self.path in _TOOLS:
+            body["tools"] = [_TOOLS[self.path]]
         return json.dumps(body).encode()
 
 
@@ -100,20 +136,34 @@ class Asked:
     retry_ms: int = field(default=0)
 
 
-def choose(chance: Random, tag: str, number: int) -> Question:
-    """The next question of a client that behaves in every way."""
-    manner = chance.choices(list(_OFTEN), weights=list(_OFTEN.values()))[0]
-    tokens = chance.randint(3, 40)
-    words = f"tokens={tokens} delay_ms={chance.randint(3, 20)} tag={tag}"
-    return Question(
-        tag=tag,
-        path=chance.choice(EMBEDDINGS if manner is Manner.EMBED else GENERATIONS),
-        manner=manner,
-        prompt=f"{words} ".ljust(_LEAST_PROMPT_BYTES + number, "x"),
-        model={Manner.EMBED: "demo-embed", Manner.UNKNOWN_MODEL: "nobody-has-it"}.get(manner, "demo"),
-        leaves_after=chance.randint(1, max(1, tokens - 1)) if manner is Manner.HANG_UP else 0,
-        patience_s=chance.uniform(0.05, 0.4) if manner is Manner.ABANDON else 60.0,
-    )
+@frozen
+class Asker:
+    """How a key asks: its models, and what its answers consist of."""
+
+    models: Mapping[Manner, str]
+    content: Content
+
+    def choose(self, chance: Random, tag: str, number: int) -> Question:
+        """Return the next question of a client that behaves in every way."""
+        manner = chance.choices(list(_OFTEN), weights=list(_OFTEN.values()))[0]
+        return self.question(chance, tag, number, manner)
+
+    def question(self, chance: Random, tag: str, number: int, manner: Manner) -> Question:
+        """Return a question of one manner."""
+        tokens = chance.randint(3, 40)
+        generations = tuple(_TOOLS) if self.content is Content.CALLS else GENERATIONS
+        return Question(
+            tag=tag,
+            path=chance.choice(EMBEDDINGS if manner is Manner.EMBED else generations),
+            manner=manner,
+            prompt=f"tokens={tokens} {_PACE} {_KNOBS[self.content]} tag={tag} ".ljust(
+                _LEAST_PROMPT_BYTES + number, "x"
+            ),
+            model=self.models[manner],
+            content=self.content,
+            leaves_after=chance.randint(1, max(1, tokens - 1)) if manner is Manner.HANG_UP else 0,
+            patience_s=chance.uniform(0.05, 0.4) if manner is Manner.ABANDON else 60.0,
+        )
 
 
 def is_token(path: str, line: str) -> bool:

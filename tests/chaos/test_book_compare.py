@@ -12,9 +12,10 @@ from tests.chaos.evidence import Row, Truth
 from tests.chaos.questions import Asked, Manner, Question
 
 BOOT, LATER_BOOT, ID, KEY = (UUID(int=number) for number in range(1, 5))
-QUESTION = Question("tag", "/api/chat", Manner.STREAM, "tokens=4 tag=tag")
+QUESTION = Question("tag", "/api/chat", Manner.STREAM, "tokens=4 tag=tag", "demo")
 WHOLE = Asked(KEY, QUESTION, status=200, request_id=ID, delivered_tokens=4, is_whole=True)
 LEFT = evolve(WHOLE, delivered_tokens=2, is_whole=False)
+ABANDONED = evolve(LEFT, question=evolve(QUESTION, manner=Manner.ABANDON), delivered_tokens=0)
 NAMELESS = Asked(KEY, QUESTION)
 ROW = Row(
     id=ID,
@@ -48,6 +49,9 @@ TRUTH = Truth(input_tokens=5, output_tokens=4, is_finished=True)
         (Verdict.BOUNDED, LEFT, GONE, [TRUTH]),
         (Verdict.WRONG_AMOUNT, LEFT, evolve(GONE, output_tokens=1), [TRUTH]),
         (Verdict.WRONG_AMOUNT, LEFT, evolve(GONE, output_tokens=26), [TRUTH]),
+        (Verdict.WRONG_AMOUNT, LEFT, evolve(GONE, output_tokens=6), [TRUTH]),
+        (Verdict.BOUNDED, ABANDONED, evolve(GONE, output_tokens=17), [TRUTH]),
+        (Verdict.WRONG_AMOUNT, ABANDONED, evolve(GONE, output_tokens=18), [TRUTH]),
         (Verdict.PROGRESS, LEFT, ORPHAN, [TRUTH]),
         (Verdict.PROGRESS, NAMELESS, ORPHAN, []),
         (Verdict.WRONG_ORPHAN, LEFT, evolve(ORPHAN, boot=LATER_BOOT), [TRUTH]),

@@ -7,33 +7,23 @@ from collections.abc import Iterator
 import pytest
 
 from tests.chaos.chaos import chaos
-from tests.chaos.plan import WHOLE, Blow, planned
-from tests.chaos.world import World, running
+from tests.chaos.plan import SHORT, SHORT_S, WHOLE, Blow, planned
+from tests.chaos.world import World, imitated, running
 
 SEED = 8
-SPAN_S = 26.0
-BLOWS = {
-    Blow.METERING: 3,
-    Blow.POSTGRES: 1,
-    Blow.AUTHZ: 1,
-    Blow.CADDY: 1,
-    Blow.HOLD: 1,
-    Blow.FULL: 1,
-    Blow.REDIS: 1,
-}
 
 
 @pytest.fixture
 def world() -> Iterator[World]:
     """A gateway whose journal rolls every few requests."""
-    with running("32KiB") as started:
+    with imitated() as behind, running(behind, "32KiB") as started:
         yield started
 
 
 @pytest.mark.timeout(240)
 async def test_the_bill_survives(world: World) -> None:
     """B1, B2, B3, B4, L3, L4: whatever dies, what ran is billed once, and every book says the same."""
-    aftermath = await chaos(world, seed=SEED, span_s=SPAN_S, blows=BLOWS)
+    aftermath = await chaos(world, seed=SEED, span_s=SHORT_S, blows=SHORT)
     assert [] == [str(figure) for figure in aftermath.table.figures if not figure.is_right]
     assert [] == aftermath.wrongs
 
@@ -49,8 +39,14 @@ def test_plan_is_the_same_for_a_seed() -> None:
 
 def test_short_plan_ends_with_a_flush() -> None:
     """Reservations that never began are forgotten with Redis, so that nothing waits for a deadline."""
-    blows = [event.blow for event in planned(SEED, SPAN_S, blows=BLOWS)]
+    blows = [event.blow for event in planned(SEED, SHORT_S, blows=SHORT)]
     assert blows.index(Blow.REDIS) > max(at for at, blow in enumerate(blows) if blow is Blow.CADDY)
+
+
+def test_short_plan_lets_metering_drop_days() -> None:
+    """Metering drops days when it starts: it dies once more after they have grown old."""
+    blows = [event.blow for event in planned(SEED, SHORT_S, blows=SHORT)]
+    assert Blow.METERING in blows[blows.index(Blow.AGE) :]
 
 
 def test_plan_spares_the_supervisor() -> None:

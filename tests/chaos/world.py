@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -23,12 +24,21 @@ from authz.store import ADMIN_ROLE, Store
 from authz.types import Limits
 from tests.backend.app import backend
 from tests.backend.serving import served
+from tests.chaos import evidence
 from tests.chaos.disk import Disk
+from tests.chaos.evidence import Truth
 from tests.chaos.load import Key
+from tests.chaos.questions import Asker, Content, Manner
+from tests.ollama.server import running_ollama
 from tests.up.stacks import Stack
 
 DISK_SIZE = "48m"
 DEADLINE_S = 20
+LEDGER_DAYS = 2
+AT_ONCE = 16
+"""Requests that the real Ollama answers at a time: every client's."""
+
+Models = Callable[[Content], Mapping[Manner, str]]
 
 _TENANTS = {
     "free": Limits(),
@@ -37,13 +47,44 @@ _TENANTS = {
     "narrow": Limits(concurrency=3, requests_per_minute=300, tokens_per_month=1_000_000),
 }
 _KEYS = (
-    ("free", "plain", Limits(), 3),
-    ("free", "slots", Limits(concurrency=2), 3),
-    ("daily", "half", Limits(tokens_per_day=10_000), 2),
-    ("daily", "rest", Limits(), 1),
-    ("poor", "only", Limits(), 2),
-    ("narrow", "only", Limits(tokens_total=15_000), 4),
+    ("free", "plain", Limits(), 3, Content.TEXT),
+    ("free", "slots", Limits(concurrency=2), 3, Content.GLUED),
+    ("daily", "half", Limits(tokens_per_day=10_000), 2, Content.THINKING),
+    ("daily", "rest", Limits(), 1, Content.TEXT),
+    ("poor", "only", Limits(), 2, Content.TEXT),
+    ("narrow", "only", Limits(tokens_total=15_000), 4, Content.CALLS),
 )
+
+
+@frozen
+class Behind:
+    """The backend of a run: where it is, its models, and its own account of what it did."""
+
+    url: str
+    models: Models
+    truths: Callable[[], Awaitable[Mapping[str, list[Truth]]]]
+
+
+@contextmanager
+def imitated() -> Iterator[Behind]:
+    """The demo backend: text alone, whatever is wished for."""
+    with served(backend("demo", "demo-embed")) as url:
+        yield Behind(url, lambda _: _named("demo", "demo-embed"), partial(evidence.truths, url))
+
+
+@contextmanager
+def real() -> Iterator[Behind]:
+    """The real Ollama, which thinks, calls tools and sends several tokens a frame."""
+
+    def models(content: Content) -> Mapping[Manner, str]:
+        return _named("toy-tpl" if content is Content.CALLS else "toy", "toy-embed")
+
+    with running_ollama(parallel=AT_ONCE) as ollama:
+        yield Behind(ollama.url, models, partial(evidence.ollama_truths, ollama))
+
+
+def _named(chat: str, embed: str) -> Mapping[Manner, str]:
+    return dict.fromkeys(Manner, chat) | {Manner.EMBED: embed, Manner.UNKNOWN_MODEL: "none-has-it"}
 
 
 @frozen
@@ -52,7 +93,7 @@ class World:
 
     stack: Stack
     disk: Disk
-    backend_url: str
+    behind: Behind
     settings: Settings
 
     @property
@@ -62,26 +103,24 @@ class World:
 
 
 @contextmanager
-def running(roll: str) -> Iterator[World]:
+def running(behind: Behind, roll: str) -> Iterator[World]:
     """Bring a gateway up whose journal lies on a disk of its own and rolls at this size."""
-    with (
-        served(backend("demo", "demo-embed")) as backend_url,
-        tempfile.TemporaryDirectory(prefix="nz") as name,
-    ):
+    with tempfile.TemporaryDirectory(prefix="nz") as name:
         disk = Disk(Path(name) / "disk", size=DISK_SIZE)
         disk.folder.mkdir()
         starting = Stack(Path(name) / "s", within=disk.within)
         environ = {
-            "OLLAMA_URL": backend_url,
+            "OLLAMA_URL": behind.url,
             "GATEWAY_JOURNAL": str(disk.folder / "journal.log"),
             "GATEWAY_JOURNAL_ROLL": roll,
             "GATEWAY_DEADLINE_S": str(DEADLINE_S),
+            "GATEWAY_LEDGER_DAYS": str(LEDGER_DAYS),
         }
         done = starting.run("up", "--port", str(starting.port), "--detach", "--json", **environ)
         assert done.returncode == 0, done.stderr
         stack = Stack(starting.state, starting.port, json.loads(done.stdout)["key"])
         try:
-            yield World(stack, disk, backend_url, settings_.load({}, state=stack.state))
+            yield World(stack, disk, behind, settings_.load({}, state=stack.state))
         finally:
             stack.run("down")
 
@@ -98,15 +137,16 @@ async def session(settings: Settings) -> AsyncIterator[Session]:
         await store.close()
 
 
-async def populate(operator: Session) -> tuple[Key, ...]:
+async def populate(operator: Session, models: Models) -> tuple[Key, ...]:
     """Make the tenants and their keys; a tenant with a budget stands among the keys too, without clients."""
     tenants = {name: await create_tenant(operator, name, limits=limits) for name, limits in _TENANTS.items()}
     keys = []
     async with operator.store.connection() as connection:
-        for tenant, name, limits, clients in _KEYS:
+        for tenant, name, limits, clients, content in _KEYS:
             made = await create_key(operator, tenant=tenant, name=name, limits=limits)
             id_ = await _key_of(connection, made.prefix)
-            keys.append(Key(id_, tenants[tenant], made.key, f"{tenant}-{name}", limits, clients))
+            asker = Asker(models(content), content)
+            keys.append(Key(id_, tenants[tenant], made.key, f"{tenant}-{name}", limits, clients, asker))
     return tuple(keys)
 
 
@@ -114,7 +154,8 @@ def budgets(keys: tuple[Key, ...]) -> tuple[Key, ...]:
     """The tenants, as if each were a key of its own, after the keys."""
     ids = {key.name.partition("-")[0]: key.tenant for key in keys}
     tenants = (
-        Key(ids[name], ids[name], "", f"tenant {name}", limits, 0) for name, limits in _TENANTS.items()
+        Key(ids[name], ids[name], "", f"tenant {name}", limits, 0, Asker({}, Content.TEXT))
+        for name, limits in _TENANTS.items()
     )
     return (*keys, *tenants)
 

@@ -79,11 +79,17 @@ class Ollama:
             await asyncio.sleep(0.005)
         return found
 
+    def ended(self) -> list[Truth]:
+        """Return all requests that have ended so far."""
+        return [truth for truth in self._lines_now() if truth.end]
+
     def _read(self, tag: str) -> list[Truth]:
+        return [truth for truth in self._lines_now() if truth.tag == tag]
+
+    def _lines_now(self) -> Iterator[Truth]:
         path = self.folder / "truth.jsonl"
         *lines, _unfinished = (path.read_bytes() if path.exists() else b"").split(b"\n")
-        truths = (msgspec.json.decode(line, type=Truth) for line in lines)
-        return [truth for truth in truths if truth.tag == tag]
+        return (msgspec.json.decode(line, type=Truth) for line in lines)
 
     def file_of(self, model: str) -> str:
         """Return the name of a model's file, which is its digest."""
