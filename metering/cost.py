@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final
 from attrs import frozen
 
 from authz.types import GREATEST_COUNT
+from metering.figures import Ratios
 from metering.lines import Tokens
 from metering.rows import Source
 
 if TYPE_CHECKING:
-    from metering.figures import Ratios
     from metering.lines import Record
 
 EMBEDDINGS: Final = frozenset({"/api/embed", "/api/embeddings", "/v1/embeddings"})
@@ -70,6 +70,14 @@ def cost(record: Record, ratios: Ratios, *, unseen_s: float = 0.0) -> Cost:
     if record.outcome == ORPHANED:
         source = Source.PROGRESS
     return Cost(input_tokens, output_tokens, _overrun(record, input_tokens + output_tokens), source)
+
+
+def needs_figures(record: Record) -> bool:
+    """Return whether its cost depends on what is known of its model."""
+    if not _may_have_worked(record):
+        return False
+    unknown = Ratios()
+    return not (_input(record, unknown)[1] and _output(record, unknown, unseen_s=0.0)[1])
 
 
 def _may_have_worked(record: Record) -> bool:

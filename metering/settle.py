@@ -11,7 +11,7 @@ from attrs import define, evolve, field, frozen
 from authz.errors import GatewayError
 from authz.models import canonical
 from metering.connection import RowsRefusedError
-from metering.cost import FREE, cost
+from metering.cost import FREE, cost, needs_figures
 from metering.days import floor as lowest
 from metering.figures import ModelOwner, Ratios
 from metering.journal import Page, joined, refused, understand
@@ -166,11 +166,11 @@ class Settlement:
         nameless = [line.record.lookup for line in ended if line.record.tenant is None]
         owners = await self._ledger.owners({storable(lookup) or "" for lookup in nameless} - {""})
         owned = [(line, _owner(line.record, owners)) for line in ended]
-        wanted = {_asked(line.record, owner) for line, owner in owned if owner}
+        wanted = {_asked(line.record, owner) for line, owner in owned if owner and needs_figures(line.record)}
         ratios = await self._figures.ratios(wanted, at=batch.at)
         rows: dict[UUID, LedgerRow] = {}
         for line, owner in owned:
-            known = ratios[_asked(line.record, owner)] if owner else DEFAULTS
+            known = ratios.get(_asked(line.record, owner), DEFAULTS) if owner else DEFAULTS
             row = settlement(line, owner, known, cost(line.record, known) if owner else FREE)
             rows.setdefault(line.record.id, row)
         return rows
@@ -179,10 +179,11 @@ class Settlement:
         """Remember what has begun, forget what has ended; answers the rows of what is dead."""
         page = batch.page
         ended = {line.record.id for line in page.ended}
+        begun = {line.id for line in page.opens}
         # In this order: what ended in this very batch was never open, and only what is still open
         # after that can be an orphan.
         await self._ledger.add_open([open_row(line) for line in page.opens if line.id not in ended])
-        await self._ledger.end_open(ended)
+        await self._ledger.end_open(ended - begun)
         for boot in page.boots:
             await self._journal.add_boot(boot)
         await self._progress.note(page)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -146,3 +148,31 @@ async def test_reading_goes_on_while_the_outbox_is_caught_up(begin: Begin, journ
     assert 30 == (await life.windows())[KEY, "total"]
     await life.upkeep.round()
     assert 0 == await life.count("unpublished")
+
+
+@pytest.mark.parametrize("count", [1, 100])
+async def test_a_batch_asks_nothing_that_it_need_not_know(
+    begin: Begin, journal: JournalFile, count: int
+) -> None:
+    """However many requests: a statement for each table that changes, and none beside."""
+    life = await begin()
+    journal.request()
+    await life.drain()
+    for _ in range(count):
+        journal.request()
+    asked: list[str] = []
+    with life.store._connection.query_logger(lambda query: asked.append(query.query)):
+        await life.metering.step()
+        await asyncio.sleep(0)  # the last statement is logged in the loop's next turn
+    changed = [re.search(r"(INSERT INTO|DELETE FROM) (\w+)", query) for query in asked]
+    assert [
+        "journal_files",
+        "boot_progress",
+        "ledger",
+        "journal_sequences",
+        "usage_daily",
+        "budget_windows",
+        "learned_figures",
+        "unpublished",
+    ] == [found[2] for found in changed if found]
+    assert 8 + len(["BEGIN", "COMMIT"]) == len(asked)
