@@ -71,14 +71,7 @@ class Metrics(Collector):
             "gateway_drift_tokens", "Tokens by which books differed.", ("between",), registry=registry
         )
         self.drift_tokens = {between: drift.labels(between) for between in (LEDGER_WINDOWS, WINDOWS_REDIS)}
-        # A figure that was never read is not 0.
-        for unknown in (
-            self._dead_letters,
-            self._open_requests,
-            self._unpublished,
-            *self.drift_tokens.values(),
-        ):
-            unknown.set(nan)
+        self.uncounted()
         lag_bytes = Gauge("gateway_lag_bytes", "Bytes of the journal not read yet.", registry=registry)
         lag_bytes.set_function(self._lag_bytes)
         lag_seconds = Gauge("gateway_lag_seconds", "Age of the last committed end.", registry=registry)
@@ -110,6 +103,12 @@ class Metrics(Collector):
         self._dead_letters.set(tally.dead_letters)
         self._open_requests.set(tally.open_requests)
         self._unpublished.set(tally.unpublished)
+
+    def uncounted(self) -> None:
+        """Forget what Postgres has counted: a figure that can't be read is neither 0 nor what it was."""
+        drift = self.drift_tokens.values()
+        for unknown in (self._dead_letters, self._open_requests, self._unpublished, *drift):
+            unknown.set(nan)
 
     def collect(self) -> Iterator[Metric]:
         """Set the lost lines, which Postgres remembers: no restart sets them back."""

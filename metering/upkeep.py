@@ -21,6 +21,7 @@ from metering.ledger_store import LedgerStore
 from metering.orphans import sweep
 from metering.publish import Publisher
 from metering.retention import Retention, keep_journal, prepare_days
+from metering.supervise import failure_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -78,18 +79,16 @@ class Upkeep:
         turn = self._turns.setdefault(duty, _Turn())
         if self._around.ticks() < turn.due_s:
             return
-        try:
-            await run()
-        except Exception as error:  # noqa: BLE001 (whatever it is, the other duties go on)
-            turn.failures += 1
-            self._around.metrics.duty_failed(duty)
-            log.warning(
-                "metering.duty_failed", duty=duty, failures=turn.failures, reason=str(error) or repr(error)
-            )
-            turn.due_s = self._around.ticks() + min(2.0 ** (turn.failures - 1), BACKOFF_MAX_S)
-        else:
-            turn.failures = 0
-            turn.due_s = self._around.ticks() + every_s
+        error = await failure_of(run())
+        if error is None:
+            turn.failures, turn.due_s = 0, self._around.ticks() + every_s
+            return
+        turn.failures += 1
+        self._around.metrics.duty_failed(duty)
+        log.warning(
+            "metering.duty_failed", duty=duty, failures=turn.failures, reason=str(error) or repr(error)
+        )
+        turn.due_s = self._around.ticks() + min(2.0 ** (turn.failures - 1), BACKOFF_MAX_S)
 
     async def _publish_versions(self) -> None:
         """Repeat what a command could not publish."""
@@ -123,14 +122,18 @@ class Upkeep:
 async def follow(begin: Callable[[LedgerStore, Versions], Upkeep], database_url: str) -> NoReturn:
     """Do the duties until cancelled; a lost connection is made anew."""
     failures = 0
+
+    async def until_cut_off() -> None:
+        nonlocal failures
+        async with _connected(database_url) as (ledger, names):
+            upkeep, failures = begin(ledger, names), 0
+            while not upkeep.is_cut_off:
+                await upkeep.round()
+                await asyncio.sleep(TICK_S)
+
     while True:
-        try:
-            async with _connected(database_url) as (ledger, names):
-                upkeep, failures = begin(ledger, names), 0
-                while not upkeep.is_cut_off:
-                    await upkeep.round()
-                    await asyncio.sleep(TICK_S)
-        except Exception as error:  # noqa: BLE001 (whatever it is, the duties go on)
+        error = await failure_of(until_cut_off())
+        if error is not None:
             log.warning("metering.duties_failed", reason=repr(error))
         failures += 1
         await asyncio.sleep(min(2.0 ** (failures - 1), BACKOFF_MAX_S))

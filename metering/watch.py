@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 import structlog
 
-from authz.errors import LimiterUnavailable, StoreUnavailable
+from authz.errors import LimiterUnavailable
 from authz.limiter.limiter import Limiter
 from metering.books import Books
-from metering.connection import RowsRefusedError
 from metering.reconcile import Reconciler
 from metering.service import node_of
+from metering.supervise import failure_of
 
 if TYPE_CHECKING:
     from metering.surroundings import Surroundings
@@ -30,15 +30,15 @@ RESTS: Final = 19
 
 
 async def watch(around: Surroundings) -> NoReturn:
-    """Look until cancelled; nothing that Postgres or Redis does ends this."""
+    """Look until cancelled; nothing that fails ends this, and meanwhile the figures are unknown."""
     limiter = Limiter(around.redis_url)
     await limiter.start()
     try:
         while True:
-            try:
-                await _look(around, limiter)
-            except (StoreUnavailable, RowsRefusedError) as error:
-                log.warning("metering.books_unavailable", reason=str(error))
+            error = await failure_of(_look(around, limiter))
+            around.metrics.uncounted()
+            around.metrics.duty_failed("books")
+            log.warning("metering.books_unavailable", reason=str(error) or repr(error))
             await asyncio.sleep(TALLY_EVERY_S)
     finally:
         await limiter.close()

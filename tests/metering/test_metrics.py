@@ -6,6 +6,7 @@ import asyncio
 import stat
 from collections.abc import Iterator
 from datetime import timedelta
+from math import isnan
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -134,6 +135,29 @@ async def test_watching_outlives_postgres(
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
     await ours.close()
+
+
+async def test_watching_outlives_whatever_fails(
+    begin: Begin, journal: JournalFile, database: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a file can't be read the figures are unknown, never old; the watch goes on when it can again."""
+    monkeypatch.setattr(watch, "TALLY_EVERY_S", 0.01)
+    around = Surroundings(journal.path, database, redis_url, clock=lambda: START)
+    watching = asyncio.create_task(watch.watch(around))
+    node, broken = journal.path.with_name("node"), journal.path.with_name("broken")
+    async with asyncio.timeout(20):
+        for _ in range(2):
+            while isnan(samples(around.metrics)["gateway_open_requests",]):
+                await asyncio.sleep(0.01)
+            node.rename(broken)
+            node.mkdir()
+            while not isnan(samples(around.metrics)["gateway_open_requests",]):
+                await asyncio.sleep(0.01)
+            node.rmdir()
+            broken.rename(node)
+    assert 2 <= samples(around.metrics)["gateway_duty_failures_total", "books"]
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
 
 
 @pytest.fixture
