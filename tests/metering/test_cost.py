@@ -108,6 +108,7 @@ TABLE = {
         CUT | {"deltas": 0, "text_bytes": 90, "output_bytes": 90},
         (32, 30, 0, COUNTED),
     ),
+    "stream cut: output that was reported so far": (CUT | {"output_tokens": 50}, (32, 50, 0, COUNTED)),
     "stream cut: input as reported": (CUT | {"input_tokens": 12}, (12, 20, 0, COUNTED)),
     "stream cut: what is only reckoned is never above the ceiling": (
         CUT | {"deltas": 0, "text_bytes": 60_000, "output_bytes": 60_000, "prompt_bytes": 4000},
@@ -162,6 +163,10 @@ TABLE = {
         SINGLE | {"duration_ms": 62_010, "queue_ms": 60_000},
         (32, 30, 0, COUNTED),
     ),
+    "single answer cut on its way: what was delivered": (
+        SINGLE | {"text_bytes": 60, "output_bytes": 60},
+        (32, 20, 0, COUNTED),
+    ),
     "single answer abandoned at once": (SINGLE | {"duration_ms": 0}, (32, 0, 0, COUNTED)),
     "single answer cut at its deadline": (SINGLE | {"outcome": "cut_deadline"}, (32, 30, 0, COUNTED)),
     "single answer killed": (SINGLE | {"outcome": "killed"}, (32, 30, 0, COUNTED)),
@@ -189,11 +194,17 @@ TABLE = {
         (0, 0, 0, NONE),
     ),
     "refused by the tap, after its Grant": ({"outcome": "refused", "upstream_status": None}, (0, 0, 0, NONE)),
+    "refused, whatever status came": ({"outcome": "refused"}, (0, 0, 0, NONE)),
+    "a status without a reservation": ({"reserved": None}, (0, 0, 0, NONE)),
     "client disconnected before a backend was named": (SINGLE | {"backend": None}, (0, 0, 0, NONE)),
     "a read route": ({"path": "/api/tags", "reserved": None, "upstream_status": None}, (0, 0, 0, NONE)),
     # Requests whose record never came.
     "orphaned stream": (ORPHAN, (32, 20, 0, PROGRESS)),
     "orphaned stream in a tool call": (ORPHAN | TOOL, (32, 25, 0, PROGRESS)),
+    "orphaned stream: progress has no bytes of the whole": (
+        ORPHAN | {"deltas": 0, "output_bytes": None},
+        (32, 20, 0, PROGRESS),
+    ),
     "orphaned stream without progress": (ORPHAN | NOTHING, (32, 0, 0, PROGRESS)),
     "orphaned single answer": (ORPHAN | NOTHING | {"stream": False}, (32, 30, 0, PROGRESS)),
     # Lines of the release before have no ceiling: what was held bounds what is only reckoned.
@@ -217,12 +228,15 @@ def test_an_orphan_pays_what_no_line_can_tell(unseen_s: float, tokens: int) -> N
 
 
 @pytest.mark.parametrize("outcome", ["client_gone", "killed", "upstream_gone", "upstream_error", "orphaned"])
-@pytest.mark.parametrize("content", [{}, TOOL, GLUED], ids=["text", "tool call", "several tokens in a frame"])
-def test_no_cut_is_below_what_was_delivered(outcome: str, content: dict[str, object]) -> None:
-    """B1: however a stream ends, its deltas are charged at least, and no more than its ceiling."""
+@pytest.mark.parametrize(
+    ("content", "tokens"),
+    [({}, 80), (TOOL, 25), (GLUED, 20)],
+    ids=["text", "tool call", "several tokens in a frame"],
+)
+def test_a_cut_costs_what_the_key_has_shown(outcome: str, content: dict[str, object], tokens: int) -> None:
+    """B1: however a stream ends, each of its frames is charged at the tokens that others have had."""
     glued = Ratios(output_tokens_per_delta=4.0, tool_bytes_per_token=2.0)
-    charged = cost(record(**CUT | content | {"outcome": outcome}), glued).output_tokens
-    assert (content or {"deltas": 20})["deltas"] <= charged <= 200  # type: ignore[operator]
+    assert tokens == cost(record(**CUT | content | {"outcome": outcome}), glued).output_tokens
 
 
 def test_a_dense_prompt_is_not_cheaper_cut_than_whole() -> None:
