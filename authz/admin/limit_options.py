@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from ipaddress import ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import evolve, frozen
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 NONE: Final = "none"
 _SPAN: Final = re.compile(r"(\d{1,5})([mhd])", re.ASCII)
+_MAPPED: Final = IPv6Network("::ffff:0:0/96")
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
 
 
@@ -59,7 +61,10 @@ class LimitOptions:
             "tokens_total": ("tokens-total", self.tokens_total),
         }
         changes = {name: count(text, option) for name, (option, text) in given.items() if text is not None}
-        return evolve(limits, **changes)
+        new = evolve(limits, **changes)
+        if any(name.startswith("tokens_") and name != "tokens_per_minute" for name in changes):
+            _check_budgets(new)
+        return new
 
 
 @Parameter(name="*")
@@ -104,6 +109,23 @@ def count(text: str, option: str) -> int | None:
     return int(text)
 
 
+def _check_budgets(limits: Limits) -> None:
+    """Refuse a budget above that of a longer period: it could never be reached. Raises UsageError."""
+    budgets = {
+        "tokens-per-day": limits.tokens_per_day,
+        "tokens-per-month": limits.tokens_per_month,
+        "tokens-total": limits.tokens_total,
+    }
+    known = [(option, value) for option, value in budgets.items() if value is not None]
+    for (shorter, value), (longer, most) in combinations(known, 2):
+        if value > most:
+            sentence = (
+                f"--{shorter} {value} lies above --{longer} {most}, so it could never be reached: "
+                "lower it, or remove one with `none`."
+            )
+            raise UsageError(sentence)
+
+
 def moment(text: str, now: datetime, *, is_past: bool) -> datetime:
     """Parse a date, a time, or a span from now (90m, 24h, 7d); without a zone it is UTC."""
     span = _SPAN.fullmatch(text)
@@ -141,8 +163,16 @@ def _cidrs(text: str) -> tuple[str, ...]:
             raise UsageError(sentence) from error
         if "%" in part:  # Python accepts a zone; Postgres does not, nor has a client's address one
             raise UsageError(f"{part.strip()!r} names an interface: leave out what begins at the %.")
-        networks.append(str(network))
+        networks.append(str(_unmapped(network)))
     return tuple(networks)
+
+
+def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+    """Return the IPv4 network of addresses mapped to IPv6; a client's address is compared as IPv4, too."""
+    if isinstance(network, IPv4Network) or not network.subnet_of(_MAPPED):
+        return network
+    address = network.network_address.ipv4_mapped
+    return IPv4Network(f"{address}/{network.prefixlen - _MAPPED.prefixlen}")
 
 
 def _expiry(text: str, now: datetime) -> datetime:

@@ -26,6 +26,40 @@ def test_a_limit_is_a_whole_number_above_zero(option: str, text: str) -> None:
         LimitOptions(**{option: text}).applied(Limits())
 
 
+@pytest.mark.parametrize(
+    ("options", "old", "match"),
+    [
+        (
+            LimitOptions(tokens_per_day="11", tokens_per_month="10"),
+            Limits(),
+            "per-day 11 lies above --tokens-per-month 10,",
+        ),
+        (
+            LimitOptions(tokens_per_month="11", tokens_total="10"),
+            Limits(),
+            "per-month 11 lies above --tokens-total 10,",
+        ),
+        (LimitOptions(tokens_total="4"), Limits(tokens_per_day=5), "per-day 5 lies above --tokens-total 4,"),
+        (
+            LimitOptions(tokens_per_day="2000"),
+            Limits(tokens_per_month=1000),
+            "per-day 2000 lies above --tokens-per-month 1000,",
+        ),
+    ],
+)
+def test_a_budget_that_can_never_be_reached(options: LimitOptions, old: Limits, match: str) -> None:
+    """Budgets that contradict each other, one given or both, are refused with one sentence."""
+    with pytest.raises(CommandError, match=match):
+        options.applied(old)
+
+
+def test_contradiction_of_before_blocks_no_other_change() -> None:
+    """What was set before this was checked stays, as long as no budget is given."""
+    old = Limits(tokens_per_day=5, tokens_total=4)
+    assert 7 == LimitOptions(rpm="7").applied(old).requests_per_minute
+    assert None is LimitOptions(tokens_per_day="none").applied(old).tokens_per_day
+
+
 def test_what_is_not_given_stays() -> None:
     """An option that is not given changes nothing; `none` removes a limit."""
     old = Limits(requests_per_minute=10, concurrency=5)
@@ -49,6 +83,11 @@ def test_unknown_time_zone(text: str) -> None:
         (ScopeOptions(cidr="example.com"), "is no network"),
         (ScopeOptions(cidr="fe80::1%eth0"), "names an interface"),
         (ScopeOptions(cidr="10.0.0.0/8,fe80::1%1/128"), "names an interface"),
+        (ScopeOptions(cidr="fe80::%eth0/64"), "names an interface"),
+        (ScopeOptions(cidr="fe80::1%"), "is no network"),
+        (ScopeOptions(cidr="10.0.0.0/8%eth0"), "is no network"),
+        (ScopeOptions(cidr="::ffff:10.0.0.1/104"), "is no network"),
+        (ScopeOptions(cidr="::ffff:0:0/95"), "is no network"),
         (ScopeOptions(expires="2026-11-25"), "lies in the past"),
         (ScopeOptions(expires="0d"), "lies in the past"),
         (ScopeOptions(expires="soon"), "is no time"),
@@ -59,6 +98,24 @@ def test_restrictions_are_checked(options: ScopeOptions, match: str) -> None:
     """A pattern, network, expiry or cap that can't be meant is refused."""
     with pytest.raises(CommandError, match=match):
         options.applied(Scope(), NOW)
+
+
+@pytest.mark.parametrize(
+    ("text", "networks"),
+    [
+        ("::ffff:10.0.0.0/104", ("10.0.0.0/8",)),
+        ("::FFFF:192.0.2.1", ("192.0.2.1/32",)),
+        ("::ffff:0:0/96", ("0.0.0.0/0",)),
+        ("fe80::/10", ("fe80::/10",)),
+        ("169.254.0.0/16", ("169.254.0.0/16",)),
+        ("::/0", ("::/0",)),
+        ("10.0.0.0/255.0.0.0", ("10.0.0.0/8",)),
+        ("FE80:0:0:0:0:0:0:1", ("fe80::1/128",)),
+    ],
+)
+def test_networks_are_normalised(text: str, networks: tuple[str, ...]) -> None:
+    """A network is kept in its one form; an IPv4 address that is mapped to IPv6 is compared as IPv4."""
+    assert networks == ScopeOptions(cidr=text).applied(Scope(), NOW).cidrs
 
 
 def test_restrictions() -> None:
