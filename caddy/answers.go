@@ -122,8 +122,7 @@ func (w *guardWriter) answer(status int, why reason) {
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	switch {
-	// A retry runs and is billed like the first, and ends like it.
-	case why == reasonDeadline || why == reasonKilled:
+	case why.isFinal():
 		h.Set("X-Should-Retry", "false")
 	case status >= http.StatusInternalServerError:
 		h.Set("Retry-After", retryAfter)

@@ -32,8 +32,9 @@ const (
 // It answers itself only where authz can't: while the journal can't be written (503), when
 // there is no memory for a body (503), when a body breaks off (400) or stalls (408), and
 // when authz or a backend fails (502, 503, 504). These answers are JSON in the dialect of
-// the path and name nothing that is inside; those above 499 have a Retry-After.
-// Every answer has an X-Request-Id, which names its record.
+// the path and name nothing that is inside; those above 499 have a Retry-After, or an
+// X-Should-Retry: false where a retry would end in the same way.
+// Every answer has an X-Request-Id, which names its record, and a Request-Id in Anthropic's API.
 type Guard struct {
 	// MaxBodyBytes bounds the body of a request; a larger one is the problem too_large, which
 	// authz refuses with 413. 0 means 32 MiB.

@@ -108,6 +108,7 @@ func TestWhatPasses(t *testing.T) {
 	equal(t, a.id, asked.ID, "id")
 	equal(t, "m{env.HOME}", *asked.Model, "model")
 	equal(t, "127.0.0.1", asked.IP, "ip")
+	equal(t, a.id, a.header.Get("Request-Id"), "Anthropic's name of the id")
 	equal(t, "/v1/messages", asked.Path, "path")
 	h := s.upstream.last(t)
 	equal(t, "/v1/messages?beta=true", h.uri, "uri")

@@ -69,6 +69,9 @@ func (w *guardWriter) send(status int) {
 	}
 	w.x.mint()
 	h["X-Request-Id"] = []string{w.x.id}
+	if w.x.route.dialect == anthropic {
+		h["Request-Id"] = h["X-Request-Id"] // where Anthropic's SDKs look for it
+	}
 	w.x.status = status
 	w.ResponseWriter.WriteHeader(status)
 }

@@ -92,6 +92,18 @@ var messages = map[reason]string{
 	reasonDeadline:           "the request took longer than it may",
 }
 
+// isFinal reports whether a retry of the same request would end in the same way, or cost what
+// it has cost before. The answer then has X-Should-Retry, and no Retry-After: a coding agent
+// repeats a 401 or 504 for minutes otherwise.
+func (why reason) isFinal() bool {
+	switch why {
+	case reasonBackendUnknown, reasonDeadline, reasonKilled, reasonNotConfigured:
+		return true
+	default:
+		return false
+	}
+}
+
 // defaultMessage is the sentence for every other reason: clients need not know what the
 // gateway is made of.
 const defaultMessage = "the gateway cannot check this request right now; please try again"

@@ -14,6 +14,7 @@ import (
 // contractReasons is testdata/contract/reasons.json.
 type contractReasons struct {
 	Denials  []string           `json:"denials"`  // of authz
+	Final    []string           `json:"final"`    // which a retry can't cure
 	Guard    []string           `json:"guard"`    // of the guard and the tap
 	Outcomes []string           `json:"outcomes"` // of a record
 	Problems map[problem]string `json:"problems"` // of an Ask, with the reason of the Denial
@@ -68,6 +69,9 @@ func TestGoldenReasons(t *testing.T) {
 	for _, name := range problems {
 		denial := want.Problems[problem(name)]
 		equal(t, true, slices.Contains(want.Denials, denial), name+": "+denial)
+	}
+	for _, name := range want.Guard {
+		equal(t, slices.Contains(want.Final, name), reason(name).isFinal(), name+" is final")
 	}
 	for why := range messages {
 		equal(t, true, slices.Contains(want.Guard, string(why)), string(why))

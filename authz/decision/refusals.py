@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from authz.types import Identity
 
 KEY_SENTENCE: Final = "Invalid or missing API key: send a valid key as 'Authorization: Bearer nz_...'."
+RETRY_SOON: Final = {"retry-after": "1"}
 NEVER_RETRY: Final = {"x-should-retry": "false"}
-"""Some SDKs sleep for whatever Retry-After says, without a bound; a budget may need weeks."""
+"""Else coding agents repeat a 401 for a minute; and some SDKs sleep for whatever a Retry-After says."""
 
 RETRY_SENTENCE: Final = "The gateway can't check this request right now: try again in a second."
 
@@ -103,17 +104,19 @@ class Wording:
     anthropic_type: str
     headers: dict[str, str] = field(factory=dict)
     anthropic_status: int | None = None
+    is_passing: bool = False
+    """A retry may succeed; every other answer says that none does."""
 
 
 def _bad(sentence: str, code: str | None = None, status: int = 400) -> Wording:
     anthropic_type = (
         "request_too_large" if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE else "invalid_request_error"
     )
-    return Wording(status, sentence, "invalid_request_error", code, anthropic_type, dict(NEVER_RETRY))
+    return Wording(status, sentence, "invalid_request_error", code, anthropic_type)
 
 
-def _key(headers: dict[str, str] | None = None) -> Wording:
-    challenge = {"www-authenticate": "Bearer"} | (headers or {})
+def _key() -> Wording:
+    challenge = {"www-authenticate": "Bearer"}
     return Wording(
         401, KEY_SENTENCE, "invalid_request_error", "invalid_api_key", "authentication_error", challenge
     )
@@ -124,18 +127,16 @@ def _forbidden(sentence: str, code: str) -> Wording:
 
 
 def _unavailable(sentence: str = RETRY_SENTENCE) -> Wording:
-    return Wording(
-        503, sentence, "server_error", "service_unavailable", "overloaded_error", {"retry-after": "1"}
-    )
+    return Wording(503, sentence, "server_error", "service_unavailable", "overloaded_error", is_passing=True)
 
 
 def _limit(sentence: str, openai_type: str) -> Wording:
-    return Wording(429, sentence, openai_type, "rate_limit_exceeded", "rate_limit_error")
+    return Wording(429, sentence, openai_type, "rate_limit_exceeded", "rate_limit_error", is_passing=True)
 
 
 def _quota(sentence: str) -> Wording:
     code = "insufficient_quota"
-    return Wording(429, sentence, code, code, "billing_error", dict(NEVER_RETRY), anthropic_status=402)
+    return Wording(429, sentence, code, code, "billing_error", anthropic_status=402)
 
 
 WORDINGS: Final = {
@@ -220,7 +221,7 @@ WORDINGS: Final = {
         "requests",
         "rate_limit_exceeded",
         "rate_limit_error",
-        {"retry-after": "1"},
+        is_passing=True,
     ),
     Reason.METERING_UNAVAILABLE: _unavailable("Usage can't be settled right now: try again in a second."),
     Reason.ASK_LATE: _unavailable(),
@@ -241,7 +242,8 @@ def word(refusal: Refusal, *, dialect: Dialect, request_id: UUID) -> Answer:
     wording = WORDINGS[refusal.reason]
     words = {name: redacted(value) for name, value in refusal.words.items()}
     body = _body(wording, dialect, wording.sentence.format(**words), str(request_id))
-    headers = {"content-type": "application/json"} | wording.headers | refusal.headers
+    retry = RETRY_SOON if wording.is_passing else NEVER_RETRY
+    headers = {"content-type": "application/json"} | retry | wording.headers | refusal.headers
     is_anthropic = dialect is Dialect.ANTHROPIC
     status = wording.anthropic_status if is_anthropic and wording.anthropic_status else wording.status
     return Answer(status, headers, body)

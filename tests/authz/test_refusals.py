@@ -76,6 +76,17 @@ def test_503_says_when_to_retry(reason: Reason) -> None:
     assert "1" == word(Refusal(reason), dialect=Dialect.OPENAI, request_id=ID).headers["retry-after"]
 
 
+@pytest.mark.parametrize("dialect", Dialect)
+@pytest.mark.parametrize("reason", WORDINGS)
+def test_a_final_answer_is_not_retried(reason: Reason, dialect: Dialect) -> None:
+    """What a retry can't cure says so and names no time; all else is a passing 429 or 503."""
+    wording = WORDINGS[reason]
+    headers = word(Refusal(reason, words=WORDS), dialect=dialect, request_id=ID).headers
+    assert (None if wording.is_passing else "false") == headers.get("x-should-retry")
+    assert ("1" if wording.is_passing else None) == headers.get("retry-after")
+    assert not wording.is_passing or wording.status in {429, 503}
+
+
 def test_a_models_name_stays_inside_its_string() -> None:
     """Whatever a client calls a model, the answer stays one JSON object."""
     hostile = '"}{{evil}}\n'

@@ -11,7 +11,7 @@ import pytest
 
 from authz import messages
 from authz.decision import checks, routes
-from authz.decision.refusals import Reason
+from authz.decision.refusals import WORDINGS, Reason
 from authz.types import GREATEST_COUNT
 
 CONTRACT = Path(__file__).parents[2] / "caddy" / "testdata" / "contract"
@@ -88,5 +88,8 @@ def test_reasons_are_the_guards() -> None:
     """authz and the guard have one list of reasons, and one meaning of each problem."""
     contract = json.loads(_sample("reasons.json"))
     assert contract["denials"] == sorted(Reason)
+    final = {reason for reason in contract["final"] if reason in set(Reason)}
+    assert final == {reason for reason in Reason if not WORDINGS[reason].is_passing}
+    assert set(contract["final"]) <= {*contract["denials"], *contract["guard"]}
     bodies = {problem: reason for problem, reason in contract["problems"].items() if problem != "target"}
     assert bodies == checks.PROBLEMS
