@@ -242,7 +242,7 @@ func (x *exchange) close(ctx context.Context, isWhole bool) {
 
 // checkBound drops the tables by which the prompt would cost less than the backend reports.
 func (x *exchange) checkBound() {
-	if x.usage == nil || x.request.prompt.images > 0 {
+	if x.usage == nil {
 		return
 	}
 	for digest, bound := range x.request.prompt.bounds {

@@ -46,17 +46,22 @@ type meter struct {
 
 func newMeter(models []modelTable) meter { return meter{models: models, budget: wordtable.MergedBytes} }
 
-// result returns the bounds by digest.
-func (m *meter) result(tools int) map[string]int64 {
+// result returns the bounds by digest. A model of whose images nothing is known has none: only its
+// context bounds them.
+func (m *meter) result(tools, images int) map[string]int64 {
 	base := baseTokens + m.fixed
 	if tools > 0 {
 		base += baseToolTokens
 	}
 	bounds := map[string]int64{boundOfAny: clampCount(base + m.texts[maxModels])}
 	for i, model := range m.models {
-		n := base + m.texts[i] + model.Framing.Base + max(0, model.Framing.PerMessage-objectTokens)*m.objects
+		if images > 0 && model.Framing.Image == 0 {
+			continue
+		}
+		f := model.Framing
+		n := base + m.texts[i] + images*f.Image + f.Base + max(0, f.PerMessage-objectTokens)*m.objects
 		if tools > 0 {
-			n += model.Framing.Tools
+			n += f.Tools
 		}
 		bounds[model.digest] = clampCount(n)
 	}

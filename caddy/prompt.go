@@ -41,7 +41,7 @@ func countPrompt(body []byte, members []jsonstream.Member, kind api, models []mo
 		p.member(body[m.Value:m.End], string(m.Name))
 	}
 	p.bytes, p.wide = p.textBytes, p.beyondASCII
-	p.bounds = p.result(p.tools)
+	p.bounds = p.result(p.tools, p.images)
 	return p.prompt
 }
 

@@ -139,6 +139,20 @@ func TestModelsFraming(t *testing.T) {
 	equal(t, plain+100+10+2, framed, "framing")
 }
 
+// TestImagesBound: an image costs what the model's projector can make of it; a model of which that
+// is unknown has no bound of its own.
+func TestImagesBound(t *testing.T) {
+	table := testTable(t)
+	bound := func(images string) map[string]int64 {
+		return boundsOf(t, `{"prompt":"","images":[`+images+`]}`, apiGenerate, modelTable{table, "d"})
+	}
+	if got, isThere := bound(`"x"`)["d"]; isThere {
+		t.Errorf("an image of an unknown projector has the bound %d", got)
+	}
+	table.Framing.Image = 300
+	equal(t, bound("")["d"]+600, bound(`"x","y"`)["d"], "two images")
+}
+
 // TestTightForWords: a chat of twenty words is near what it is.
 func TestTightForWords(t *testing.T) {
 	body := `{"messages":[{"role":"user","content":"` + strings.Repeat("hello ", 20) + `"}]}`

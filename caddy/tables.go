@@ -260,9 +260,9 @@ func (t *tables) fail(path string, why error, log *zap.Logger) {
 	}
 }
 
-// exceeded drops the table of a model whose answer reported more tokens than its bound: some
-// text costs more than we know. The log names its kind, never the text. Until the file of the
-// count is removed, each byte counts.
+// exceeded drops the table of a model whose answer reported more tokens than its bound: some text
+// or image costs more than we know. The log names its kind, never the text. Until the file of the
+// count is removed, each byte counts, and an image is bounded by the context alone.
 func (t *tables) exceeded(digest string, reported, bound int64, of prompt) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -270,7 +270,7 @@ func (t *tables) exceeded(digest string, reported, bound int64, of prompt) {
 	count := strconv.Itoa(readExceeded(path)+1) + "\n"
 	t.log.Error("bound_exceeded", zap.String("digest", digest), zap.Int64("reported", reported),
 		zap.Int64("bound", bound), zap.Int("prompt_bytes", of.bytes), zap.Int("beyond_ascii", of.wide),
-		zap.Int("messages", of.messages), zap.Int("tools", of.tools),
+		zap.Int("messages", of.messages), zap.Int("tools", of.tools), zap.Int("images", of.images),
 		zap.NamedError("uncounted", os.WriteFile(path+exceededSuffix, []byte(count), 0o600)))
 	set := t.current.Load()
 	if set == nil || set.tables[digest] == nil {

@@ -127,7 +127,8 @@ class Terms:
         """Return the most input tokens that this backend can report for the request.
 
         A prompt that does not fit into the context is cut or refused; of several texts to embed each
-        has a context of its own. Without any bound in the Ask only the context limits it.
+        has a context of its own. Without any bound in the Ask, or with images of which the guard does not
+        know what this model makes of them, only the context limits it.
         """
         ask, settings = self.ask, self.settings
         model = ask.model or ""
@@ -138,7 +139,8 @@ class Terms:
         bound = bounds.get(seen.digest(model) or "")
         if bound is None:
             bound = bounds.get("bytes", GREATEST_COUNT) + settings.template_tokens
-        return min(GREATEST_COUNT, context, context if ask.images else bound)
+            bound = GREATEST_COUNT if ask.images else bound
+        return min(GREATEST_COUNT, context, bound)
 
     def _cap(self) -> int | None:
         """Return the most output tokens; None without any cap, 0 on a route without output."""

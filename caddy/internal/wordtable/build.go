@@ -212,7 +212,7 @@ func (p *parts) table() (*Table, error) {
 		return nil, err
 	}
 	data := append(make([]byte, 0, fixedBytes+len(p.lengths)+len(slots)+len(blob)+sumBytes), magic...)
-	sizes := [...]int{int(p.flags), len(p.lengths) / 2, len(slots) / 4, len(blob), 0, 0, 0, 0, p.mergeCount, p.pairs}
+	sizes := [...]int{int(p.flags), len(p.lengths) / 2, len(slots) / 4, len(blob), 0, 0, 0, 0, 0, p.mergeCount, p.pairs}
 	for _, size := range sizes {
 		data = binary.LittleEndian.AppendUint32(data, uint32(size)) //nolint:gosec // all are bounded
 	}

@@ -36,7 +36,8 @@ func (t *Table) Save(path string) error {
 // putFraming writes the framing into the header.
 func (t *Table) putFraming() {
 	at := len(magic) + 4*4
-	for i, tokens := range [...]int{t.Framing.Base, t.Framing.Tools, t.Framing.PerMessage, t.Framing.SystemText} {
+	f := t.Framing
+	for i, tokens := range [...]int{f.Base, f.Tools, f.PerMessage, f.SystemText, f.Image} {
 		binary.LittleEndian.PutUint32(t.data[at+4*i:], uint32(tokens)) //nolint:gosec // setFraming clamps them
 	}
 }
@@ -80,7 +81,7 @@ func isWhole(data []byte) bool {
 	number := func(i int) int { return int(binary.LittleEndian.Uint32(data[len(magic)+4*i:])) }
 	size := fixedBytes + 2*number(1) + 4*number(2) + number(3)
 	if number(0)&flagMerges != 0 {
-		size += byteIDs + 4*number(8) + 8*number(9)
+		size += byteIDs + 4*number(9) + 8*number(10)
 	}
 	return len(body) == size
 }

@@ -27,6 +27,7 @@ func (t *Table) setFraming(s *Show) {
 	}
 	t.Framing = Framing{
 		min(f.Base, maxFraming), min(f.Tools, maxFraming), min(f.PerMessage, maxFraming), f.SystemText,
+		s.imageTokens(),
 	}
 	t.putFraming()
 }
@@ -67,17 +68,17 @@ func (t *Table) template(text string) Framing {
 		}
 	}
 	all := t.own(text)
-	return Framing{all, 0, all, 1}
+	return Framing{Base: all, PerMessage: all, SystemText: 1}
 }
 
 func plus(a, b Framing) Framing {
 	return Framing{
-		a.Base + b.Base, a.Tools + b.Tools, a.PerMessage + b.PerMessage, a.SystemText + b.SystemText,
+		a.Base + b.Base, a.Tools + b.Tools, a.PerMessage + b.PerMessage, a.SystemText + b.SystemText, 0,
 	}
 }
 
 func greatest(a, b Framing) Framing {
-	return Framing{max(a.Base, b.Base), max(a.Tools, b.Tools), max(a.PerMessage, b.PerMessage), 0}
+	return Framing{max(a.Base, b.Base), max(a.Tools, b.Tools), max(a.PerMessage, b.PerMessage), 0, 0}
 }
 
 // Kinds of statements.

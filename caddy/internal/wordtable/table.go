@@ -23,14 +23,14 @@ import (
 //	blob    words: length, flags, bytes
 //	sum     a hash of all before it
 const (
-	magic       = "nzwords1"
+	magic       = "nzwords2"
 	maxRun      = 64 // spaces; llama.cpp cuts longer runs
 	maxWord     = 64 // bytes; a longer word is never looked up
 	maxProbes   = 64
 	leadBytes   = 64
 	crossBytes  = 256 * leadBytes / 8
 	charsBytes  = (unicode.MaxRune + 1) / 8
-	headerBytes = len(magic) + 10*4
+	headerBytes = len(magic) + 11*4
 	runsBytes   = maxRun + 1
 	endsBytes   = 256 / 8
 	fixedBytes  = headerBytes + runsBytes + endsBytes + crossBytes + charsBytes
@@ -59,6 +59,7 @@ type Framing struct {
 	Tools      int // of a prompt with tools, besides
 	PerMessage int
 	SystemText int // how often the text of the system is printed, 1 or 2
+	Image      int // of an image, 0 if it may have as many as the context takes
 }
 
 // Table is the vocabulary of a model, as far as bounds need it. It is immutable.
@@ -81,9 +82,11 @@ type Table struct {
 // HasWords reports whether a text can cost less than a token a byte.
 func (t *Table) HasWords() bool { return t.flags&flagWords != 0 }
 
-// WithoutWords returns the same table, by which each byte of a text is a token.
+// WithoutWords returns the same table, by which each byte of a text is a token, and an image is as
+// many as the context takes.
 func (t *Table) WithoutWords() *Table {
 	plain := *t
+	plain.Framing.Image = 0
 	plain.flags &^= flagWords
 	return &plain
 }
@@ -99,7 +102,7 @@ func view(data []byte) *Table {
 	t := &Table{data: data}
 	t.flags = uint32(next()) //nolint:gosec // it was one
 	tokens, slots, blob := next(), next(), next()
-	t.Framing = Framing{next(), next(), next(), next()}
+	t.Framing = Framing{next(), next(), next(), next(), next()}
 	into, pairs := next(), next()
 	at = headerBytes
 	part := func(size int) []byte {

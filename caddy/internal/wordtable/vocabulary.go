@@ -44,12 +44,15 @@ type Show struct {
 		Content string `json:"content"`
 	} `json:"messages"`
 	Vocabulary Vocabulary `json:"model_info"`
+	Projector  Projector  `json:"projector_info"`
 }
 
 // Vocabulary is the tokenizer of a model: its tokens, and by what they are merged.
 //
 //nolint:tagliatelle // the names are those of a GGUF file
 type Vocabulary struct {
+	gemma3
+
 	Kind   string    `json:"tokenizer.ggml.model"`
 	Cut    string    `json:"tokenizer.ggml.pre"` // how a text is cut before it is merged
 	Tokens []string  `json:"tokenizer.ggml.tokens"`
