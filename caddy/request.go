@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"neuronetz-gateway/caddy/internal/jsonstream"
@@ -12,9 +13,10 @@ import (
 
 const (
 	maxModelBytes = 256
-	// maxMembers bounds the members of one object: the search for duplicates is quadratic, and
-	// a client could buy seconds of CPU with a large one.
-	maxMembers = 256
+	// maxMembers and maxNameBytes bound the members of one object and their names: no API knows
+	// as many or as long ones, and comparing them would buy a client seconds of CPU.
+	maxMembers   = 256
+	maxNameBytes = 256
 	// greatestCount is the greatest number of tokens that any part takes (bounds.json of the
 	// contract). A client's greater cap is clamped to it: metering refused the journal lines
 	// of a request with a greater one, and so it was free.
@@ -155,20 +157,21 @@ func nested(b []byte, m jsonstream.Member, known string) ([]jsonstream.Member, p
 }
 
 // checkNames refuses names of which Ollama would read another than we do: written twice,
-// with escapes, or as a case variant of one that decides something.
+// with escapes, or as a case variant of one that decides something. Its time is linear.
 func checkNames(members []jsonstream.Member, known []string) problem {
 	if len(members) > maxMembers {
 		return problemField
 	}
-	for i, m := range members {
-		if bytes.IndexByte(m.Name, '\\') >= 0 {
+	earlier := make(map[string]struct{}, len(members))
+	for _, m := range members {
+		if len(m.Name) > maxNameBytes || bytes.IndexByte(m.Name, '\\') >= 0 {
 			return problemField
 		}
-		for _, earlier := range members[:i] {
-			if bytes.EqualFold(earlier.Name, m.Name) {
-				return problemDuplicate
-			}
+		folded := foldName(m.Name)
+		if _, isTwice := earlier[folded]; isTwice {
+			return problemDuplicate
 		}
+		earlier[folded] = struct{}{}
 		for _, name := range known {
 			if string(m.Name) != name && strings.EqualFold(string(m.Name), name) {
 				return problemField
@@ -176,6 +179,20 @@ func checkNames(members []jsonstream.Member, known []string) problem {
 		}
 	}
 	return noProblem
+}
+
+// foldName returns a name that is equal for all names which bytes.EqualFold, and with it
+// encoding/json, takes for the same: each rune is the smallest of those that fold to each other.
+func foldName(name []byte) string {
+	return string(bytes.Map(func(r rune) rune {
+		for {
+			next := unicode.SimpleFold(r)
+			if next <= r {
+				return next
+			}
+			r = next
+		}
+	}, name))
 }
 
 // take takes what one member asks for; false if it has the wrong type.

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -33,18 +34,21 @@ func TestProblems(t *testing.T) {
 		`{"ſtream":true}`:                 problemField,
 		`{"` + "\u212a" + `eep_alive":0}`: problemField,
 		`{"model":1}`:                     problemField,
-		`{"model":"` + strings.Repeat("m", 257) + `"}`: problemField,
-		`{"model":"` + strings.Repeat("m", 256) + `"}`: "",
-		`{"stream":"yes"}`:                             problemField,
-		`{"stream":null}`:                              "",
-		`{"options":[]}`:                               problemField,
-		`{"options":null}`:                             "",
-		`{"options":{"num_ctx":1,"num_ctx":2}}`:        problemDuplicate,
-		`{"options":{"num_ctx":1,"NUM_CTX":2}}`:        problemDuplicate,
-		`{"options":{"Num_Predict":2}}`:                problemField,
-		`{"options":{"num_predict":"5"}}`:              problemField,
-		`{"options":{"num_predict":5.5}}`:              "",
-		`{"messages":[{"role":"user","role":"tool"}]}`: "", // not ours to judge
+		`{"model":"` + strings.Repeat("m", 257) + `"}`:       problemField,
+		`{"model":"` + strings.Repeat("m", 256) + `"}`:       "",
+		`{"` + strings.Repeat("n", 257) + `":1}`:             problemField,
+		`{"options":{"` + strings.Repeat("n", 257) + `":1}}`: problemField,
+		`{"` + strings.Repeat("n", 256) + `":1}`:             "",
+		`{"stream":"yes"}`:                                   problemField,
+		`{"stream":null}`:                                    "",
+		`{"options":[]}`:                                     problemField,
+		`{"options":null}`:                                   "",
+		`{"options":{"num_ctx":1,"num_ctx":2}}`:              problemDuplicate,
+		`{"options":{"num_ctx":1,"NUM_CTX":2}}`:              problemDuplicate,
+		`{"options":{"Num_Predict":2}}`:                      problemField,
+		`{"options":{"num_predict":"5"}}`:                    problemField,
+		`{"options":{"num_predict":5.5}}`:                    "",
+		`{"messages":[{"role":"user","role":"tool"}]}`:       "", // not ours to judge
 	} {
 		_, problem := readRequest([]byte(body), apiChat)
 		equal(t, want, problem, body)
@@ -55,6 +59,17 @@ func TestProblems(t *testing.T) {
 	}
 	_, problem := readRequest([]byte("{"+strings.Join(members, ",")+"}"), apiChat)
 	equal(t, problemField, problem, "too many members")
+}
+
+// TestFoldedNames: two names fold to the same exactly where encoding/json takes them for one.
+func TestFoldedNames(t *testing.T) {
+	runes := []rune{'k', 'K', '\u212a', 's', 'S', 'ſ', 'σ', 'ς', 'Σ', 'ß', 'ẞ', 'i', 'İ', 'ı', '1', '_'}
+	for _, one := range runes {
+		for _, other := range runes {
+			a, b := []byte("x"+string(one)), []byte("x"+string(other))
+			equal(t, bytes.EqualFold(a, b), foldName(a) == foldName(b), string(a)+" and "+string(b))
+		}
+	}
 }
 
 // TestCaps: the cap of a request is the smallest that its client gave, and absurd ones are
