@@ -17,10 +17,9 @@ import (
 // net/http reports on a connection from goroutines of its own, and the control socket lists where a
 // request is, hence the atomics.
 type attempts struct {
-	tried  []string      // backends that were left for another one
-	ticket *ticket       // the place before the backend
-	waited time.Duration // for a slot, with all of them
-	isOut  bool          // the proxy has had the request, once at least
+	tried  []string  // backends that were left for another one
+	ticket *ticket   // the place before the backend
+	outAt  time.Time // when the last of them began: before, no backend has worked; zero if none has
 
 	at     atomic.Int32 // index of the backend in the Grant
 	isSent atomic.Bool  // the backend has been written to: it may have worked
@@ -51,7 +50,7 @@ func (x *exchange) serve(t *tapWriter, r *http.Request, next caddyhttp.Handler, 
 		if err := x.wait(r.Context(), patience); err != nil {
 			return err
 		}
-		x.attempts.isOut = true
+		x.attempts.outAt = process.clock.now()
 		caddyhttp.SetVar(r.Context(), backendVar, x.backend())
 		err := next.ServeHTTP(t, r)
 		if !x.isAgain(t.isBusy, err != nil) {

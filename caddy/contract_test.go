@@ -116,7 +116,7 @@ func goldenExchange(t *testing.T) *exchange {
 	x.firstContent = x.start.Add(41 * time.Millisecond)
 	x.lastContent, x.blocked = x.firstContent.Add(1160*time.Millisecond), 10*time.Millisecond
 	x.attempts.isSent.Store(true)
-	x.attempts.isOut = true
+	x.attempts.outAt = x.start.Add(12 * time.Millisecond)
 	process.seq.Store(1)
 	return x
 }

@@ -60,7 +60,7 @@ type entry struct {
 	PromptBytes    int64    `json:"prompt_bytes"`
 	TTFT           *int64   `json:"ttft_ms"`
 	Duration       int64    `json:"duration_ms"`
-	QueueMS        int64    `json:"queue_ms"`
+	WaitedMS       int64    `json:"waited_ms"`
 }
 
 // record waits for the record of a request.

@@ -229,11 +229,7 @@ func (x *exchange) wait(ctx context.Context, patience time.Duration) error {
 		return nil
 	}
 	began := process.clock.now()
-	defer func() {
-		waited := process.clock.now().Sub(began)
-		x.attempts.waited += waited
-		queueSeconds.Observe(waited.Seconds())
-	}()
+	defer func() { queueSeconds.Observe(process.clock.now().Sub(began).Seconds()) }()
 	late := make(chan struct{})
 	stop := process.clock.afterFunc(patience, func() { close(late) })
 	defer stop()

@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // newTicketGrant is what a queue reads of a Grant.
@@ -198,7 +199,7 @@ func TestQueue(t *testing.T) {
 	equal(t, "1", refused.header.Get("Retry-After"), "Retry-After")
 	e := s.record(t, refused.id)
 	equal(t, outcomeRefused, e.Outcome, "outcome")
-	equal(t, true, e.Backend == nil && !e.Sent && e.QueueMS >= 300, "it has reached no backend")
+	equal(t, true, e.Backend == nil && !e.Sent && e.WaitedMS >= 300, "it has reached no backend")
 
 	connection := s.dial(t)
 	_, err := fmt.Fprintf(connection, "POST /api/chat HTTP/1.1\r\nHost: a\r\nX-Api-Key: %s\r\nContent-Length: %d\r\n\r\n%s",
@@ -219,6 +220,14 @@ func TestQueue(t *testing.T) {
 	equal(t, 200, served.status, "status of the one that waited")
 	equal(t, "local", *s.record(t, served.id).Backend, "backend")
 	s.waits(t, 0)
+
+	const thought = 60 * time.Millisecond
+	s.authz.set(t, func(w http.ResponseWriter, r *http.Request, a ask) {
+		<-time.After(thought)
+		giveGrant(w, r, newGrant(a))
+	})
+	e = s.record(t, s.post(t, "/api/chat", body).id)
+	equal(t, true, thought.Milliseconds() <= e.WaitedMS && e.WaitedMS <= e.Duration, "what authz takes is waiting, too")
 }
 
 // waits waits until so many requests wait for a slot.

@@ -66,7 +66,7 @@ func (x *record) encode(e zapcore.ObjectEncoder) error {
 func (x *record) addResult(e zapcore.ObjectEncoder) {
 	var backend *string // null unless the request went on to it
 	var tried *[]string // null unless another was asked before
-	if x.grant != nil && x.attempts.isOut {
+	if x.grant != nil && !x.attempts.outAt.IsZero() {
 		name := x.backend()
 		backend = &name
 	}
@@ -137,12 +137,20 @@ func (x *record) addTimes(e zapcore.ObjectEncoder) {
 	}
 	addOptional(e, "ttft_ms", ttft)
 	e.AddInt64("duration_ms", x.duration.Milliseconds())
-	e.AddInt64("queue_ms", x.attempts.waited.Milliseconds())
+	e.AddInt64("waited_ms", x.waited().Milliseconds())
 	addOptional(e, "stream_ms", x.streamTime())
 	u := x.answered()
 	addOptional(e, "load_ms", u.load.milliseconds())
 	addOptional(e, "prompt_eval_ms", u.promptEval.milliseconds())
 	addOptional(e, "eval_ms", u.eval.milliseconds())
+}
+
+// waited returns how long no backend had the request: for its body, for authz, for a slot.
+func (x *record) waited() time.Duration {
+	if x.attempts.outAt.IsZero() {
+		return x.duration
+	}
+	return x.attempts.outAt.Sub(x.start)
 }
 
 // streamTime returns how long the backend took from the first content to the last, in

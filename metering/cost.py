@@ -164,7 +164,7 @@ def _only_loaded(record: Record, ratios: Ratios) -> bool:
 
 def _served_ms(record: Record) -> int:
     """Return how long a backend had the request."""
-    return (record.duration_ms or 0) - (record.queue_ms or 0)
+    return (record.duration_ms or 0) - (record.waited_ms or 0)
 
 
 def _overrun(record: Record, charged: int) -> int:

@@ -138,8 +138,8 @@ class Record(Struct, frozen=True, gc=False):
     images: Images | None = None
     ttft_ms: Count | None = None
     duration_ms: Count | None = None
-    queue_ms: Count | None = None
-    """How long it waited for a slot of its backend, within duration_ms."""
+    waited_ms: Count | None = None
+    """How long no backend had it, within duration_ms: for its body, for authz, for a slot."""
     stream_ms: Count | None = None
     load_ms: Count | None = None
     prompt_eval_ms: Count | None = None

@@ -141,7 +141,9 @@ def _billed(asked: Asked, row: Row, truth: Truth) -> Verdict:
         is_right = (row.input_tokens, row.output_tokens) == exact and row.usage_source == "reported"
         return Verdict.EXACT if is_right else Verdict.WRONG_AMOUNT
     # A single answer that was left while its model was loaded costs nothing.
-    least, slack = (1, 0) if asked.question.is_stream else (0, UNSTEADY_TOKENS)
+    least, slack = (
+        (1, asked.question.tokens_per_frame - 1) if asked.question.is_stream else (0, UNSTEADY_TOKENS)
+    )
     most = math.ceil(1.05 * max(truth.output_tokens, asked.delivered_tokens)) + slack
     is_right = asked.delivered_tokens <= row.output_tokens <= most and least <= row.tokens
     return Verdict.BOUNDED if is_right else Verdict.WRONG_AMOUNT

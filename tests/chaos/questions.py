@@ -13,6 +13,7 @@ from uuid import UUID
 from attrs import define, field, frozen
 
 CAP_TOKENS = 48
+TOKENS_PER_FRAME = 4
 _LEAST_PROMPT_BYTES = 240
 _PACE = "delay_ms=10"
 """Before each word: a single answer that is cut is charged by the model's rate."""
@@ -70,7 +71,7 @@ _TOOLS: dict[str, object] = {
 """The one tool, in the dialect of each API that knows tools."""
 _KNOBS = {
     Content.TEXT: "",
-    Content.GLUED: "pertoken=4",
+    Content.GLUED: f"pertoken={TOKENS_PER_FRAME}",
     Content.THINKING: "think=6",
     Content.CALLS: f"say={quote(f'<tool_call>{_CALL}</tool_call>')}",
 }
@@ -102,6 +103,11 @@ class Question:
     def is_stream(self) -> bool:
         """Return whether the answer is to come in pieces."""
         return self.manner in {Manner.STREAM, Manner.HANG_UP}
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """Return how many tokens a frame has, but for the last, which may have fewer."""
+        return TOKENS_PER_FRAME if self.content is Content.GLUED else 1
 
     @property
     def shape(self) -> tuple[str, str]:

@@ -160,7 +160,7 @@ TABLE = {
         (32, 200, 0, COUNTED),
     ),
     "single answer that waited for a slot": (
-        SINGLE | {"duration_ms": 62_010, "queue_ms": 60_000},
+        SINGLE | {"duration_ms": 62_010, "waited_ms": 60_000},
         (32, 30, 0, COUNTED),
     ),
     "single answer cut on its way: what was delivered": (
