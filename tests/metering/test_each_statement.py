@@ -147,7 +147,7 @@ async def test_a_lost_connection_costs_nothing(node: Node, *, in_duties: bool, i
         node.write()
         is_reached = await node.settle(number, in_duties=in_duties, is_done_first=is_done_first)
     assert number > (5 if in_duties else 20)
-    sums = await node.killer.fetchrow(
+    (sums,) = await node.killer.fetch(
         "SELECT (SELECT sum(input_tokens + output_tokens)::bigint FROM ledger) AS billed,"
         " (SELECT sum(input_tokens + output_tokens)::bigint FROM usage_daily) AS used,"
         " (SELECT count(*) FROM dead_letters) AS letters,"
