@@ -189,8 +189,9 @@ def is_rotated(path: Path, active: Path) -> bool:
 
 
 def _beside(active: Path) -> list[Path]:
+    """List the files of its folder; a folder or a pipe is none, whatever its name."""
     try:
-        return list(active.parent.iterdir())
+        return [entry for entry in active.parent.iterdir() if entry.is_file()]
     except FileNotFoundError:
         return []
 
@@ -205,7 +206,7 @@ def _rotated(active: Path) -> re.Pattern[str]:
 def _may_be_moved(entry: Path, active: Path) -> bool:
     """Return whether a file of another name may be a journal: no companion of it, no half-written one."""
     own = (active.name, "node", f"{active.name}.lock")
-    return entry.name not in own and entry.suffix not in {".new", ".tmp"} and entry.is_file()
+    return entry.name not in own and entry.suffix not in {".new", ".tmp"}
 
 
 def identify(path: Path) -> Identity | None:

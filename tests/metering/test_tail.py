@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -204,3 +206,13 @@ def test_a_file_renamed_by_hand_stays_the_journal(journal: JournalFile, reader: 
     ids.append(journal.request())
     reader.drain()
     assert ids == reader.ids
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_what_is_no_file_is_not_read(
+    journal: JournalFile, reader: Reader, make: Callable[[Path], None]
+) -> None:
+    """A folder or a pipe with the name of a rotated journal keeps no line from being read."""
+    make(journal.path.with_name("journal-2026-11-24T00-00-00.000-size.log"))
+    request_id = journal.request()
+    assert [request_id] == reader.drain()
