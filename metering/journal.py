@@ -11,7 +11,7 @@ import msgspec
 from attrs import asdict, evolve, fields, frozen
 from msgspec import Struct
 
-from metering.lines import VERSION, Boot, Open, Progress, Record, Seconds
+from metering.lines import VERSION, Boot, Head, Open, Progress, Record, Seconds
 from metering.salvage import UNKNOWN, is_sound, salvaged
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _typed(head: _Head) -> Event:
     return Ended(at, _record.decode(head.gateway))
 
 
-def _values(event: Event) -> Boot | Open | Progress | Record:
+def _values(event: Event) -> Head:
     if isinstance(event, Moved):
         return event.progress
     return event.record if isinstance(event, Ended) else event

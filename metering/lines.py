@@ -47,27 +47,29 @@ class Previous(Struct, frozen=True, gc=False):
     seq: Count
 
 
-class Boot(Struct, frozen=True, gc=False):
+class Head(Struct, frozen=True, gc=False, kw_only=True):
+    """The beginning of every line: which process wrote it, and its number there."""
+
+    v: int
+    node: UUID
+    boot: UUID
+    seq: Count
+
+
+class Boot(Head, frozen=True, gc=False, kw_only=True):
     """A Caddy process has started, or goes on in place of a file that was lost.
 
     Whatever an earlier process left open is dead.
     """
 
-    v: int
-    node: UUID
-    boot: UUID
     seq: Count = 0
     previous: Previous | None = None
 
 
-class Open(Struct, frozen=True, gc=False):
+class Open(Head, frozen=True, gc=False, kw_only=True):
     """A request is about to go upstream; deadline in unix seconds."""
 
-    v: int
     id: UUID
-    node: UUID
-    boot: UUID
-    seq: Count
     tenant: UUID
     key: UUID
     reserved: Tokens
@@ -85,25 +87,17 @@ class Open(Struct, frozen=True, gc=False):
     """It waited for a slot of its backend; a progress line names it once it ran."""
 
 
-class Progress(Struct, frozen=True, gc=False):
+class Progress(Head, frozen=True, gc=False, kw_only=True):
     """The content of streams that moved, so far: id, deltas, text_bytes, tool_bytes of each."""
 
-    v: int
-    node: UUID
-    boot: UUID
-    seq: Count
     at: Seconds
     running: tuple[tuple[UUID, Count, Count, Count], ...]
 
 
-class Record(Struct, frozen=True, gc=False):
+class Record(Head, frozen=True, gc=False, kw_only=True):
     """A request has ended, whatever became of it; None means "not said", never 0."""
 
-    v: int
     id: UUID
-    node: UUID
-    boot: UUID
-    seq: Count
     outcome: str
     ip: str | None = None
     lookup: str | None = None

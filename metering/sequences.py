@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from metering.journal import Page
-    from metering.lines import Boot, Open, Progress, Record
+    from metering.lines import Head
 
 WINDOW: Final = 1000
 """Lines are written out of order by this much at most."""
@@ -98,7 +98,7 @@ def untaken(known: Mapping[UUID, Sequence], page: Page, node: UUID) -> Page:
     """
     taken: set[tuple[UUID, int]] = set()
 
-    def is_new(line: Boot | Open | Progress | Record) -> bool:
+    def is_new(line: Head) -> bool:
         place = line.boot, line.seq
         sequence = known.get(line.boot)
         if line.node != node:
@@ -124,7 +124,7 @@ def advanced(known: Mapping[UUID, Sequence], page: Page, node: UUID) -> list[Seq
     """
     numbers: defaultdict[UUID, list[int]] = defaultdict(list)
     boots = [boot for boot in page.boots if boot.node == node]
-    lines: list[Boot | Open | Progress | Record] = [*page.boots, *page.opens]
+    lines: list[Head] = [*page.boots, *page.opens]
     lines += [moved.progress for moved in page.progress]
     lines += [ended.record for ended in page.ended]
     for line in lines:

@@ -10,7 +10,6 @@ import pytest
 
 from authz.errors import StoreUnavailable
 from authz.limiter.limiter import Limiter
-from metering import retention
 from metering.retention import ClocksDisagreeError, Retention
 from tests.metering.conftest import Begin, Life
 from tests.metering.test_refusals import STRANGER
@@ -56,6 +55,15 @@ def served(journal: JournalFile, *days_ago: int) -> None:
         journal.append(journal.ended(journal.new_id(at_ms=journal.begun_ms - days * DAY), **STRANGER))
 
 
+async def without_old_day(begin: Begin, journal: JournalFile, dropper: Retention, now: datetime) -> Life:
+    """Metering after a day was settled and dropped."""
+    served(journal, 40)
+    life = await begin()
+    await life.drain()
+    await dropper.keep(30, [now])
+    return life
+
+
 async def kept(life: Life) -> dict[str, int]:
     """How many rows there are of what has a date."""
     tables = ("ledger", "refusals_per_minute", "usage_daily", "budget_windows")
@@ -94,10 +102,7 @@ async def test_what_is_dropped_and_what_is_kept_is_audited(
     begin: Begin, journal: JournalFile, dropper: Retention, now: datetime
 ) -> None:
     """Whoever looks for a day finds when it went, and by which policy."""
-    served(journal, 40)
-    life = await begin()
-    await life.drain()
-    await dropper.keep(30, [now])
+    life = await without_old_day(begin, journal, dropper, now)
     await dropper.keep(30, [now])
     rows = await life.ledger.fetch("SELECT actor, action FROM admin_audit ORDER BY id")
     assert [("metering", "ledger_policy_changed"), ("metering", "ledger_day_dropped")] == [
@@ -127,10 +132,7 @@ async def test_a_request_of_a_dropped_day_is_a_dead_letter(
     begin: Begin, journal: JournalFile, dropper: Retention, now: datetime
 ) -> None:
     """Nothing is left to tell whether it was billed: it is set aside and counted, the rest is billed."""
-    served(journal, 40)
-    life = await begin()
-    await life.drain()
-    await dropper.keep(30, [now])
+    life = await without_old_day(begin, journal, dropper, now)
     before = await sums(life)
     served(journal, 40)
     journal.append(journal.opened(journal.new_id(at_ms=journal.begun_ms - 40 * DAY)))
@@ -148,10 +150,7 @@ async def test_days_are_dropped_while_metering_runs(
     begin: Begin, journal: JournalFile, dropper: Retention, now: datetime, kind: str
 ) -> None:
     """One line alone, of any kind, is refused by the day that was dropped a moment ago."""
-    served(journal, 40)
-    life = await begin()
-    await life.drain()
-    await dropper.keep(30, [now])
+    life = await without_old_day(begin, journal, dropper, now)
     before = await sums(life)
     late = journal.new_id(at_ms=journal.begun_ms - 40 * DAY)
     lines = {
@@ -267,23 +266,6 @@ async def test_the_days_ahead_have_partitions(begin: Begin, journal: JournalFile
     await life.drain()
     days = set(await life.store.partitions())
     assert {now.date() + timedelta(days=ahead) for ahead in range(1, 8)} <= days
-
-
-async def test_committed_files_are_removed_and_no_others(
-    begin: Begin, journal: JournalFile, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Rotated files go when they are read to their end and enough came after them."""
-    monkeypatch.setattr(retention, "KEPT_FILES", 2)
-    olds = []
-    for _ in range(5):
-        journal.request()
-        olds.append(journal.rotate())
-    life = await begin()
-    while await life.metering.step():
-        pass
-    assert 5 == sum(path.exists() for path in olds)
-    await life.upkeep.round()
-    assert [False, False, False, True, True] == [path.exists() for path in olds]
 
 
 async def test_sums_that_nothing_needs_any_more_go(

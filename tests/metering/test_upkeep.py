@@ -14,7 +14,7 @@ from authz import versions
 from authz.limiter.limiter import Limiter
 from authz.store import Store
 from authz.types import OpenRequest
-from metering import upkeep
+from metering import retention, upkeep
 from metering.ledger_store import LedgerStore
 from metering.metrics import Metrics
 from metering.orphans import sweep
@@ -156,3 +156,20 @@ async def test_a_sweep_asks_for_many_tenants_at_once(
     monkeypatch.setattr(Limiter, "overdue", counted)
     await sweep(life.store, limiter, node=NODE, at=START)
     assert (5000, 500) == (len(asked), most)
+
+
+async def test_committed_files_are_removed_and_no_others(
+    begin: Begin, journal: JournalFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rotated files go when they are read to their end and enough came after them."""
+    monkeypatch.setattr(retention, "KEPT_FILES", 2)
+    olds = []
+    for _ in range(5):
+        journal.request()
+        olds.append(journal.rotate())
+    life = await begin()
+    while await life.metering.step():
+        pass
+    assert 5 == sum(path.exists() for path in olds)
+    await life.upkeep.round()
+    assert [False, False, False, True, True] == [path.exists() for path in olds]
