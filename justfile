@@ -81,6 +81,10 @@ bench-verify *arguments:
 bench-metering *arguments:
     python -m tests.bench.bench_metering "$@"
 
+# Measure what a ledger of ten million rows on hundreds of days costs: it takes 10 minutes and 5 GB
+bench-years *arguments:
+    python -m tests.bench.bench_years "$@"
+
 # Measure how near the bounds of honest prompts are to their tokens, by published vocabularies, and MB/s
 bench-bound:
     uv run --quiet --with tokenizers==0.23.3 --with jinja2==3.1.6 python -m tests.bound.bench
