@@ -74,9 +74,10 @@ end
 if now < tonumber(ARGV[11]) or now >= tonumber(ARGV[12]) then return {'calendar', now} end
 
 -- Budgets: R is what is wanted, or less if one has less left. An answer without a cap of its own wants
--- a share of that, so that others fit beside it, and no more than leaves room for its like. Less than a prompt and one token of
--- answer is its end; enough of it, but held by others, is worth a wait. So the last answer is a short
--- one, and what others merely hold shortens none. Of several ends the one that lasts longest is named.
+-- a share of that, so that others fit beside it, and no more than leaves room for its like. Less than a
+-- prompt and one token of answer is a budget's end; enough of it, but held by others, is worth a wait.
+-- So the last answer is a short one, and what others merely hold shortens none. Of several ends the one
+-- that lasts longest is named.
 local bound_in, wanted = tonumber(ARGV[13]), tonumber(ARGV[14])
 local left, budgets = math.huge, {}
 for i = 1, 3 do
