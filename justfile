@@ -73,6 +73,10 @@ chaos *arguments:
     @python -m tests.ollama.build
     python -m tests.chaos.chaos "$@"
 
+# Explore the protocol between all parts, every order of events: a world, a rule taken away, or all
+model *arguments:
+    python -m tests.model.protocol "$@"
+
 # Measure what a decision costs authz, beside redis-py's own pool
 bench-verify *arguments:
     python -m tests.bench.bench_verify "$@"
