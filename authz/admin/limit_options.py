@@ -104,7 +104,8 @@ def count(text: str, option: str) -> int | None:
         return None
     if not re.fullmatch(r"[0-9]{1,16}", text, re.ASCII) or not 0 < int(text) <= GREATEST_COUNT:
         raise UsageError(
-            f"--{option} {text} is no limit: give a whole number above 0, or `none` for no limit."
+            f"--{option} {text} is no limit: give a whole number from 1 to {GREATEST_COUNT}, "
+            "or `none` for none."
         )
     return int(text)
 

@@ -16,12 +16,14 @@ from authz.types import Limits
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
 
-@pytest.mark.parametrize("text", ["0", "-1", "1.5", "1e3", "", " ", "ten", "1_000", "+5", "9" * 17, "٣"])
+@pytest.mark.parametrize(
+    "text", ["0", "-1", "1.5", "1e3", "", " ", "ten", "1_000", "+5", str(2**40 + 1), "9" * 17, "٣"]
+)
 @pytest.mark.parametrize("option", ["rpm", "tpm", "concurrency", "tokens_per_day", "tokens_total"])
 def test_a_limit_is_a_whole_number_above_zero(option: str, text: str) -> None:
     """Negative, zero, huge or fractional limits are refused with one sentence."""
     with pytest.raises(
-        CommandError, match=r"is no limit: give a whole number above 0, or `none` for no limit\.$"
+        CommandError, match=r"is no limit: give a whole number from 1 to 1099511627776, or `none` for none\.$"
     ):
         LimitOptions(**{option: text}).applied(Limits())
 
