@@ -129,3 +129,29 @@ async def test_five_without_a_cap_run_side_by_side(
     assert {ANSWER} == {row["output_tokens"] for row in rows}
     assert [0] * CLIENTS == [row["overrun_tokens"] for row in rows]
     assert {"completed"} == {row["outcome"] for row in rows}
+
+
+async def test_budget_that_is_set_later_counts_what_runs(
+    gateway: Gateway, ledger: asyncpg.Connection, new_key: NewKey, ollama: Ollama, tag: str
+) -> None:
+    """L3: without a budget what is reserved is likely; one set meanwhile counts the most of it."""
+    key = await new_key()
+    body = _turn(tag, words=9, tokens=ANSWER)
+    body["messages"][0]["content"] += f" hold={tag}"
+    headers = {"Authorization": f"Bearer {key}"}
+    async with httpx.AsyncClient(base_url=gateway.url, headers=headers, timeout=20) as client:
+        with ollama.gate(tag) as gate:
+            running = asyncio.create_task(client.post("/api/chat", json=body))
+            await run_for(gateway, 1, age_ms=0)
+            budget = ("--tokens-per-day", "20000")
+            done = await asyncio.to_thread(gateway.run, "set-limits", "--prefix", key[:11], *budget)
+            assert 0 == done.returncode, done.stderr
+            refused = await client.post("/api/chat", json=_turn(_tag(), words=9, tokens=ANSWER))
+            gate.release(ANSWER + 1)
+            ended = await running
+        served = await _send(client, _turn(_tag(), words=9, tokens=ANSWER))
+    assert [200, 429, 200] == [ended.status_code, refused.status_code, served.status_code]
+    assert "held by running requests" in refused.text
+    row = await settled(ledger, ended.headers["x-request-id"])
+    assert row["reserved_output"] < 20_000 < row["ceiling_output"]
+    assert (ANSWER, 0) == (row["output_tokens"], row["overrun_tokens"])
