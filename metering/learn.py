@@ -15,14 +15,16 @@ from attrs import define, field, frozen
 
 from authz.models import canonical
 from metering.cost import EMBEDDINGS
-from metering.figures import Figures, Ratios
-from metering.rows import Source
+from metering.figures import Figures, ModelOwner, Ratios
+from metering.rows import Owner, Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from uuid import UUID
 
     from metering.rows import LedgerRow
+
+DEFAULTS: Final = Ratios()
 
 LEAST_PROMPT_BYTES: Final = 200
 """Of a shorter prompt most tokens are the template's."""
@@ -55,19 +57,27 @@ FIGURES: Final = {
 }
 
 
-def figures(rows: Iterable[LedgerRow]) -> list[Figures]:
-    """Sum the answers of a batch for each key and each tenant, in the order in which they are locked."""
+def mixed(rows: Iterable[LedgerRow]) -> set[ModelOwner]:
+    """Return the models and owners of answers in which text and a tool call have to be told apart."""
+    return {
+        asked
+        for row in rows
+        if row.usage_source == Source.REPORTED and row.tool_bytes and (asked := _asked(row)) is not None
+    }
+
+
+def figures(rows: Iterable[LedgerRow], known: Mapping[ModelOwner, Ratios]) -> list[Figures]:
+    """Sum the answers of a batch for each key and each tenant, in the order in which they are locked.
+
+    known are the figures of those that mixed returns.
+    """
     sums: defaultdict[tuple[str, UUID, UUID], _Sums] = defaultdict(_Sums)
     for row in rows:
-        if (
-            row.usage_source != Source.REPORTED
-            or not row.model
-            or row.tenant_id is None
-            or row.key_id is None
-        ):
+        asked = _asked(row)
+        if row.usage_source != Source.REPORTED or asked is None:
             continue
-        for scope in (row.key_id, row.tenant_id):
-            sums[canonical(row.model), scope, row.tenant_id].add(row)
+        for scope in (asked.owner.key, asked.owner.tenant):
+            sums[asked.model, scope, asked.owner.tenant].add(row, known.get(asked, DEFAULTS))
     return [
         Figures(model, scope, tenant, of.answers, **of.sums)
         for (model, scope, tenant), of in sorted(sums.items())
@@ -75,12 +85,17 @@ def figures(rows: Iterable[LedgerRow]) -> list[Figures]:
     ]
 
 
+def _asked(row: LedgerRow) -> ModelOwner | None:
+    if not row.model or row.tenant_id is None or row.key_id is None:
+        return None
+    return ModelOwner(canonical(row.model), Owner(row.tenant_id, row.key_id))
+
+
 def ratios(model: Mapping[str, float], *scopes: Figures | None) -> Ratios:
     """Blend the medians of a model with the sums of a tenant and a key, each heavier than the one before."""
     blended = {}
-    defaults = Ratios()
     for name, figure in FIGURES.items():
-        value = model.get(name, getattr(defaults, name))
+        value = model.get(name, getattr(DEFAULTS, name))
         for sums in scopes:
             if sums is not None:
                 value = _blend(figure, value, sums)
@@ -101,13 +116,13 @@ class _Sums:
     answers: int = 0
     sums: defaultdict[str, float] = field(factory=lambda: defaultdict(float))
 
-    def add(self, row: LedgerRow) -> None:
+    def add(self, row: LedgerRow, known: Ratios) -> None:
         self.answers += 1
         self._add_prompt(row)
         if row.load_ms and row.load_ms >= LOADED_MS:
             self._sum(load_ms=row.load_ms, loads=1)
         if row.path not in EMBEDDINGS and row.output_tokens > 0:
-            self._add_answer(row)
+            self._add_answer(row, known)
 
     def _add_prompt(self, row: LedgerRow) -> None:
         if not row.input_tokens or not row.prompt_bytes or row.images:
@@ -120,10 +135,11 @@ class _Sums:
             evaluated = max(0, row.input_tokens - (row.cached_tokens or 0))
             self._sum(prompt_ms=row.prompt_eval_ms, evaluated_tokens=evaluated)
 
-    def _add_answer(self, row: LedgerRow) -> None:
+    def _add_answer(self, row: LedgerRow, known: Ratios) -> None:
         text, tool = row.text_bytes or 0, row.tool_bytes or 0
         if tool:
-            of_text = row.deltas or text / Ratios().output_bytes_per_token
+            frames, of_bytes = row.deltas or 0, text / known.output_bytes_per_token
+            of_text = frames * known.output_tokens_per_delta or of_bytes
             self._sum(tool_bytes=tool, tool_tokens=max(1.0, row.output_tokens - of_text))
         elif text:
             self._sum(text_bytes=text, text_tokens=row.output_tokens)

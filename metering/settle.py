@@ -13,9 +13,9 @@ from authz.models import canonical
 from metering.connection import RowsRefusedError
 from metering.cost import FREE, cost, needs_figures
 from metering.days import floor as lowest
-from metering.figures import ModelOwner, Ratios
+from metering.figures import ModelOwner
 from metering.journal import Page, joined, refused, understand
-from metering.learn import figures
+from metering.learn import DEFAULTS, figures, mixed
 from metering.ledger import adjustment, open_row, settlement, storable
 from metering.orphans import add_each, asked, take_orphans
 from metering.orphans import priced as priced_orphan
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from metering.sequences import Sequence
 
 log: Final = structlog.get_logger()
-
-DEFAULTS: Final = Ratios()
 
 
 class MarkMovedError(GatewayError):
@@ -150,7 +148,8 @@ class Settlement:
             # Every batch of a tenant, from every node, waits for its windows, and every batch of a model for
             # what it has shown: these rows come last, the most wanted ones at the very end.
             totals = await self._ledger.raise_windows(increases(added))
-            await self._figures.learn(figures(added))
+            known = await self._figures.ratios(mixed(added), at=batch.at)
+            await self._figures.learn(figures(added, known))
             self._reach("windows_raised")
         return added, totals
 

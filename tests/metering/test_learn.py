@@ -62,6 +62,19 @@ async def test_tool_calls_teach_the_price_of_tool_calls(begin: Begin, journal: J
     assert 10 == row["output_tokens"]
 
 
+async def test_text_before_a_tool_call_is_no_part_of_its_price(begin: Begin, journal: JournalFile) -> None:
+    """Text of several tokens a frame is told from the call behind it by what such frames have shown."""
+    life = await begin()
+    for _ in range(40):
+        journal.request(output_tokens=30, deltas=10, text_bytes=120, output_bytes=120)
+    await life.drain()
+    for _ in range(40):
+        journal.request(output_tokens=80, deltas=10, text_bytes=120, tool_bytes=100, output_bytes=220)
+    await life.drain()
+    row = await row_of(life, journal.request(**CUT | {"deltas": 0, "text_bytes": 0, "tool_bytes": 200}))
+    assert 100 == pytest.approx(row["output_tokens"], rel=0.03)
+
+
 async def test_embeddings_that_report_price_those_that_do_not(begin: Begin, journal: JournalFile) -> None:
     """The same text costs the same on /api/embed and on /api/embeddings."""
     life = await begin()
