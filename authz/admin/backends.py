@@ -10,7 +10,7 @@ from typing import Annotated, Final
 from attrs import frozen
 from cyclopts import Parameter
 
-from authz.admin import output, process_list
+from authz.admin import output
 from authz.admin.options import Flag, State
 from authz.backends import backend as backend_
 from authz.backends.address import is_link_local
@@ -18,7 +18,7 @@ from authz.backends.backend import HIDDEN, Backend
 from authz.backends.probe import Probed, probe
 from authz.errors import CommandError, SettingsError, UsageError
 from authz.settings import DEFAULT_STATE
-from authz.stack import backend_list
+from authz.stack import backend_list, machine
 from authz.stack.backend_list import EnvFile
 
 Name = Annotated[str, Parameter(help="The backend's name: lower-case letters, digits and '-'.")]
@@ -173,7 +173,7 @@ def _token(token: str | None, file: Path | None) -> str | None:
     if token is not None and file is not None:
         raise UsageError("--token and --token-file can't both be given: take --token-file.")
     if token is not None:
-        process_list.cover(token)
+        machine.cover_argument(token)
         return token
     if file is None:
         return None

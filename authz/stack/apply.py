@@ -11,7 +11,6 @@ import os
 import re
 import signal
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import httpx
@@ -19,11 +18,12 @@ from attrs import frozen
 
 from authz.backends.rendered import FOLLOW_S
 from authz.errors import CommandError
-from authz.stack import facts, plan, snippets
+from authz.stack import facts, machine, plan, snippets
 from authz.stack.folder import StateFolder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from authz.stack.facts import Process
     from authz.stack.snippets import Change
@@ -97,14 +97,13 @@ def running(state: Path) -> Running | None:
 
 def _of_process(folder: StateFolder, caddy: Process) -> Running:
     """Read from the process what it runs with, since `up` may have been given other settings than we."""
-    proc = Path("/proc") / str(caddy.pid)
     try:
-        pairs = (entry.partition("=") for entry in (proc / "environ").read_text().split("\0") if entry)
-        return Running(folder, caddy, (proc / "exe").readlink(), {name: value for name, _, value in pairs})
+        executable, environ = machine.program_of(caddy.pid)
     except OSError as error:
         raise CommandError(
             f"The stack in {folder.path} belongs to another user ({error.strerror}): run this as that user."
         ) from error
+    return Running(folder, caddy, executable, environ)
 
 
 async def _reloads(control: httpx.AsyncClient) -> tuple[bool, float]:

@@ -50,6 +50,33 @@ def started(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
+def program_of(pid: int) -> tuple[Path, dict[str, str]]:
+    """Return what a process runs and its environment. Raises OSError for one of another user."""
+    proc = Path("/proc") / str(pid)
+    pairs = (entry.partition("=") for entry in (proc / "environ").read_text().split("\0") if entry)
+    return (proc / "exe").readlink(), {name: value for name, _, value in pairs}
+
+
+def cover_argument(secret: str) -> None:
+    """Overwrite a secret in this process's arguments, which other users can read in the list of processes.
+
+    From /proc/self/stat (man 5 proc): arg_start and arg_end. What the shell keeps in its history is
+    out of reach.
+    """
+    own = Path("/proc/self")
+    try:
+        fields = (own / "stat").read_text().rpartition(")")[2].split()
+        start, end = int(fields[45]), int(fields[46])
+        with (own / "mem").open("r+b", buffering=0) as memory:
+            memory.seek(start)
+            arguments = memory.read(end - start)
+            covered = arguments.replace(secret.encode(), b"*" * len(secret.encode()))
+            memory.seek(start)
+            memory.write(covered)
+    except (OSError, ValueError, IndexError):
+        return  # no /proc, or one that is closed to us: then it is closed to others too
+
+
 def _prctl(option: int, argument: int, value: int = 0) -> None:
     if _libc.prctl(option, ctypes.c_ulong(argument), ctypes.c_ulong(value), 0, 0):
         raise OSError(ctypes.get_errno(), f"prctl {option} failed")
