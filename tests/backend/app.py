@@ -14,6 +14,7 @@ from authz.stack.demo.call import Call, Refusal
 from authz.stack.demo.exchange import Exchange, Receive, Scope, Send
 from authz.stack.demo.speech import Speak
 from tests.backend import knobs
+from tests.backend.client import given, until_disconnect
 from tests.backend.control import PREFIX, Control
 from tests.backend.gates import Gates
 from tests.backend.tally import KEPT_BODY_BYTES, Entry, Hit, Tally
@@ -47,7 +48,9 @@ class Backend:
         self.tally.hits.append(hit)
         if exchange.method == "POST" and exchange.path in METERED:
             async with self.tally.entry(exchange.path) as entry:
-                await self._serve(_noting(exchange, hit, entry), partial(self._speak, entry))
+                noting = _noting(exchange, hit, entry)
+                whole = Exchange(scope, given(await noting.body()), noting.send)
+                await until_disconnect(exchange, self._serve(whole, partial(self._speak, entry)))
         else:
             await self.demo.serve(_noting(exchange, hit, None), self.demo.speak)
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from authz.stack.demo.voice import Shape, Usage, Voice, event
+from authz.stack.demo.voice import Answer, Shape, Voice, event
 
 
 class _Message(Voice):
@@ -19,22 +19,16 @@ class _Message(Voice):
     def word(self, text: str) -> bytes:
         return _event("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
 
-    def end(self, text: str, usage: Usage) -> bytes:
-        del text
-        delta = {"stop_reason": _reason(usage), "stop_sequence": None}
+    def end(self, answer: Answer) -> bytes:
         return (
             _event("content_block_stop", index=0)
-            + _event("message_delta", delta=delta, usage=_tokens(usage))
+            + _event("message_delta", delta=_stop(answer), usage=_tokens(answer))
             + _event("message_stop")
         )
 
-    def whole(self, text: str, usage: Usage) -> Shape:
-        return self._body() | {
-            "content": [{"type": "text", "text": text}],
-            "stop_reason": _reason(usage),
-            "stop_sequence": None,
-            "usage": _tokens(usage),
-        }
+    def whole(self, answer: Answer) -> Shape:
+        content = [{"type": "text", "text": answer.text}]
+        return {**self._body(), "content": content, **_stop(answer), "usage": _tokens(answer)}
 
     def _body(self) -> Shape:
         head = {"id": f"msg_{self.id}", "type": "message", "role": "assistant"}
@@ -45,12 +39,12 @@ def _event(kind: str, **fields: object) -> bytes:
     return event({"type": kind, **fields}, is_named=True)
 
 
-def _reason(usage: Usage) -> str:
-    return "max_tokens" if usage.is_cut else "end_turn"
+def _stop(answer: Answer) -> Shape:
+    return {"stop_reason": "max_tokens" if answer.is_cut else "end_turn", "stop_sequence": None}
 
 
-def _tokens(usage: Usage) -> Shape:
-    return {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
+def _tokens(answer: Answer) -> Shape:
+    return {"input_tokens": answer.input_tokens, "output_tokens": answer.output_tokens}
 
 
 ROUTES: Final[dict[str, type[Voice]]] = {"/v1/messages": _Message}

@@ -14,7 +14,7 @@ from authz.stack.demo.catalogue import DEFAULT_MODELS, Catalogue
 from authz.stack.demo.embeddings import embedded
 from authz.stack.demo.exchange import Exchange, Receive, Scope, Send
 from authz.stack.demo.speech import Speak, greet
-from authz.stack.demo.voice import Shape, Usage, Voice, error
+from authz.stack.demo.voice import Answer, Shape, Voice, error
 
 GENERATIONS: Final = native.ROUTES | openai.ROUTES | responses.ROUTES | anthropic.ROUTES
 METERED: Final = frozenset({*GENERATIONS, *EMBEDDINGS})
@@ -67,7 +67,7 @@ class Demo:
             case "POST" if path in METERED:
                 call = read(path, await exchange.body())
                 self._check(call.model)
-                await exchange.until_disconnect(self._answer(exchange, call, speak))
+                await self._answer(exchange, call, speak)
             case "POST" if path == "/api/show":
                 await exchange.answer(200, self._show(await exchange.body()))
             case "GET" | "HEAD" if path == "/":
@@ -106,7 +106,7 @@ class Demo:
             await _stream(exchange, call, speak, voice)
         else:
             words = [word async for word in _words(call, speak)]
-            await exchange.answer(200, voice.whole("".join(words), _usage(call, words)))
+            await exchange.answer(200, voice.whole(_counted(call, words)))
 
 
 async def _stream(exchange: Exchange, call: Call, speak: Speak, voice: Voice) -> None:
@@ -120,7 +120,7 @@ async def _stream(exchange: Exchange, call: Call, speak: Speak, voice: Voice) ->
         head = b""
     if not words:
         await exchange.start(200, voice.media_type)
-    await exchange.finish(head + voice.end("".join(words), _usage(call, words)))
+    await exchange.finish(head + voice.end(_counted(call, words)))
 
 
 async def _words(call: Call, speak: Speak) -> AsyncGenerator[str, None]:
@@ -134,6 +134,6 @@ async def _words(call: Call, speak: Speak) -> AsyncGenerator[str, None]:
             yield word
 
 
-def _usage(call: Call, words: list[str]) -> Usage:
+def _counted(call: Call, words: list[str]) -> Answer:
     is_cut = call.max_output == len(words)
-    return Usage(call.input_tokens if call.texts else 0, len(words), is_cut=is_cut)
+    return Answer("".join(words), call.input_tokens if call.texts else 0, len(words), is_cut=is_cut)

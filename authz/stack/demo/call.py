@@ -27,8 +27,6 @@ class Call:
     """The messages of a prompt, or the inputs to embed."""
     question: str
     """The last message of the user, or all inputs to embed."""
-    tools: str
-    """The tools as JSON: their words are a part of the prompt."""
     is_stream: bool
     is_usage_asked: bool
     """OpenAI's streams show usage to those who ask for it."""
@@ -44,7 +42,7 @@ class Call:
     @property
     def input_tokens(self) -> int:
         """Count the prompt: a token is a word, each message costs one more, and each prompt two."""
-        words = len(self.tools.split()) + sum(len(text.split()) for text in self.texts)
+        words = sum(len(text.split()) for text in self.texts)
         if self.is_embedding:
             return words + 2 * len(self.texts)
         return words + len(self.texts) + 2
@@ -54,7 +52,6 @@ class _Message(msgspec.Struct):
     role: str = "user"
     content: object = None
     output: object = None
-    tool_calls: msgspec.Raw = msgspec.Raw()
 
 
 class _Options(msgspec.Struct):
@@ -72,7 +69,6 @@ class _Request(msgspec.Struct):
     input: object = None
     system: object = None
     instructions: str | None = None
-    tools: msgspec.Raw = msgspec.Raw()
     stream: bool | None = None
     stream_options: _StreamOptions | None = None
     options: _Options | None = None
@@ -102,7 +98,6 @@ def read(path: str, body: bytes) -> Call:
         model=request.model,
         texts=texts,
         question=" ".join(asked) if path in EMBEDDINGS else asked[-1] if asked else "",
-        tools=_listed(request.tools),
         is_stream=is_native if request.stream is None else request.stream,
         is_usage_asked=request.stream_options is not None and request.stream_options.include_usage,
         is_base64=request.encoding_format == "base64",
@@ -126,14 +121,8 @@ def _messages(path: str, request: _Request) -> list[tuple[str, str]]:
         return [*found, ("user", asked)] if asked else []
     for message in messages:
         text = _text(message.content if message.content is not None else message.output)
-        found.append((message.role.lower(), f"{text} {_listed(message.tool_calls)}"))
+        found.append((message.role.lower(), text))
     return found if messages else []
-
-
-def _listed(raw: msgspec.Raw) -> str:
-    """Return a list as it was sent; null and an empty one are as good as nothing."""
-    text = bytes(raw).decode()
-    return "" if text in {"null", "[]"} else text
 
 
 def _text(content: object) -> str:

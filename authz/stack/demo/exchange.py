@@ -1,7 +1,6 @@
-"""One HTTP exchange over raw ASGI: read the body, answer, stop when the client disconnects."""
+"""One HTTP exchange over raw ASGI: read the body, answer."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import msgspec
@@ -54,28 +53,9 @@ class Exchange:
         await self.send({"type": "http.response.start", "status": status, "headers": head})
 
     async def chunk(self, data: bytes) -> None:
-        """Send one chunk, and let a disconnect be noticed before the next."""
+        """Send one chunk."""
         await self.send({"type": "http.response.body", "body": data, "more_body": True})
-        await asyncio.sleep(0)
 
     async def finish(self, data: bytes = b"") -> None:
         """Send the last bytes."""
         await self.send({"type": "http.response.body", "body": data})
-
-    async def until_disconnect(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run until done, or cancel the work as soon as the client disconnects."""
-        task = asyncio.create_task(work)
-        # A server reports a disconnect only to an application that waits for one.
-        disconnect = asyncio.create_task(self._disconnect())
-        try:
-            await asyncio.wait((task, disconnect), return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                task.result()
-        finally:
-            for each in (task, disconnect):
-                each.cancel()
-            await asyncio.gather(task, disconnect, return_exceptions=True)
-
-    async def _disconnect(self) -> None:
-        while (await self.receive())["type"] != "http.disconnect":
-            pass

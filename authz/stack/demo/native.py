@@ -3,8 +3,9 @@
 from typing import ClassVar, Final
 
 import msgspec
+from attrs import evolve
 
-from authz.stack.demo.voice import Shape, Usage, Voice
+from authz.stack.demo.voice import Answer, Shape, Voice
 
 _LOAD_NS: Final = 1_000_000
 _TOKEN_NS: Final = 20_000_000
@@ -18,23 +19,22 @@ class _Generate(Voice):
     def word(self, text: str) -> bytes:
         return msgspec.json.encode(self._shape(text) | {"done": False}) + b"\n"
 
-    def end(self, text: str, usage: Usage) -> bytes:
-        del text
-        return msgspec.json.encode(self.whole("", usage)) + b"\n"
+    def end(self, answer: Answer) -> bytes:
+        return msgspec.json.encode(self.whole(evolve(answer, text=""))) + b"\n"
 
-    def whole(self, text: str, usage: Usage) -> Shape:
-        shape = self._shape(text) | {"done": True}
+    def whole(self, answer: Answer) -> Shape:
+        shape = self._shape(answer.text) | {"done": True}
         if not self.call.texts:
             # Nothing was asked: Ollama only loads the model.
             return shape | {"done_reason": "load"}
-        eval_ns = _TOKEN_NS * usage.output_tokens
+        eval_ns = _TOKEN_NS * answer.output_tokens
         return shape | {
-            "done_reason": "length" if usage.is_cut else "stop",
+            "done_reason": "length" if answer.is_cut else "stop",
             "total_duration": _LOAD_NS + eval_ns,
             "load_duration": _LOAD_NS,
-            "prompt_eval_count": usage.input_tokens,
+            "prompt_eval_count": answer.input_tokens,
             "prompt_eval_duration": _TOKEN_NS,
-            "eval_count": usage.output_tokens,
+            "eval_count": answer.output_tokens,
             "eval_duration": eval_ns,
         }
 

@@ -2,10 +2,10 @@
 
 from typing import ClassVar, Final
 
-from authz.stack.demo.voice import Shape, Usage, Voice, event
+from authz.stack.demo.voice import Answer, Shape, Voice, event
 
 _DONE: Final = b"data: [DONE]\n\n"
-_NOTHING: Final = Usage(0, 0, is_cut=False)
+_NOTHING: Final = Answer("", 0, 0, is_cut=False)
 
 
 class _Completion(Voice):
@@ -18,16 +18,15 @@ class _Completion(Voice):
     def word(self, text: str) -> bytes:
         return event(self._chunk(self._choice(text)))
 
-    def end(self, text: str, usage: Usage) -> bytes:
-        del text
-        last = event(self._chunk(self._choice("", _reason(usage))))
+    def end(self, answer: Answer) -> bytes:
+        last = event(self._chunk(self._choice("", _reason(answer))))
         if self.call.is_usage_asked:
-            last += event(self._chunk() | {"usage": _tokens(usage)})
+            last += event(self._chunk() | {"usage": _tokens(answer)})
         return last + _DONE
 
-    def whole(self, text: str, usage: Usage) -> Shape:
-        choice = {"text": text, "index": 0, "finish_reason": _reason(usage)}
-        return self._body(self.kind, choice) | {"usage": _tokens(usage)}
+    def whole(self, answer: Answer) -> Shape:
+        choice = {"text": answer.text, "index": 0, "finish_reason": _reason(answer)}
+        return self._body(self.kind, choice) | {"usage": _tokens(answer)}
 
     def _choice(self, text: str, reason: str | None = None) -> Shape:
         return {"text": text, "index": 0, "finish_reason": reason}
@@ -54,10 +53,10 @@ class _Chat(_Completion):
     kind: ClassVar[str] = "chat.completion"
     chunk_kind: ClassVar[str] = "chat.completion.chunk"
 
-    def whole(self, text: str, usage: Usage) -> Shape:
-        message = {"role": "assistant", "content": text}
-        choice = {"index": 0, "message": message, "finish_reason": _reason(usage)}
-        return self._body(self.kind, choice) | {"usage": _tokens(usage)}
+    def whole(self, answer: Answer) -> Shape:
+        message = {"role": "assistant", "content": answer.text}
+        choice = {"index": 0, "message": message, "finish_reason": _reason(answer)}
+        return self._body(self.kind, choice) | {"usage": _tokens(answer)}
 
     def _choice(self, text: str, reason: str | None = None) -> Shape:
         return {"index": 0, "delta": {"role": "assistant", "content": text}, "finish_reason": reason}
@@ -66,16 +65,13 @@ class _Chat(_Completion):
         return self._body(self.chunk_kind, *choices)
 
 
-def _reason(usage: Usage) -> str:
-    return "length" if usage.is_cut else "stop"
+def _reason(answer: Answer) -> str:
+    return "length" if answer.is_cut else "stop"
 
 
-def _tokens(usage: Usage) -> Shape:
-    return {
-        "prompt_tokens": usage.input_tokens,
-        "completion_tokens": usage.output_tokens,
-        "total_tokens": usage.total_tokens,
-    }
+def _tokens(answer: Answer) -> Shape:
+    counts = {"prompt_tokens": answer.input_tokens, "completion_tokens": answer.output_tokens}
+    return {**counts, "total_tokens": sum(counts.values())}
 
 
 ROUTES: Final[dict[str, type[Voice]]] = {"/v1/chat/completions": _Chat, "/v1/completions": _Completion}

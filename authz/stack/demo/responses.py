@@ -4,7 +4,7 @@ from typing import Final
 
 from attrs import define
 
-from authz.stack.demo.voice import Shape, Usage, Voice, event
+from authz.stack.demo.voice import Answer, Shape, Voice, event
 
 _AT: Final[Shape] = {"output_index": 0, "content_index": 0}
 
@@ -28,23 +28,24 @@ class _Response(Voice):
     def word(self, text: str) -> bytes:
         return self._event("response.output_text.delta", **self._place, delta=text, logprobs=[])
 
-    def end(self, text: str, usage: Usage) -> bytes:
+    def end(self, answer: Answer) -> bytes:
+        text = answer.text
         item = self._message("completed", text)
         return (
             self._event("response.output_text.done", **self._place, text=text, logprobs=[])
             + self._event("response.content_part.done", **self._place, part=_part(text))
             + self._event("response.output_item.done", output_index=0, item=item)
-            + self._event("response.completed", response=self.whole(text, usage))
+            + self._event("response.completed", response=self.whole(answer))
         )
 
-    def whole(self, text: str, usage: Usage) -> Shape:
+    def whole(self, answer: Answer) -> Shape:
         return self._body("completed") | {
             "completed_at": self.now_s,
-            "output": [self._message("completed", text)],
+            "output": [self._message("completed", answer.text)],
             "usage": {
-                "input_tokens": usage.input_tokens,
-                "output_tokens": usage.output_tokens,
-                "total_tokens": usage.total_tokens,
+                "input_tokens": answer.input_tokens,
+                "output_tokens": answer.output_tokens,
+                "total_tokens": answer.input_tokens + answer.output_tokens,
                 "input_tokens_details": {"cached_tokens": 0},
                 "output_tokens_details": {"reasoning_tokens": 0},
             },
@@ -73,19 +74,13 @@ class _Response(Voice):
             "id": f"resp_{self.id}",
             "object": "response",
             "created_at": self.now_s,
-            "completed_at": None,
             "status": status,
             "model": self.call.model,
             "output": [],
-            "error": None,
-            "incomplete_details": None,
-            "instructions": None,
             "tools": [],
             "tool_choice": "auto",
             "parallel_tool_calls": True,
             "max_output_tokens": self.call.max_output,
-            "metadata": {},
-            "usage": None,
         }
 
 

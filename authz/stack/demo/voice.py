@@ -1,5 +1,6 @@
 """The interface that writes a route's answers, and the errors of all dialects."""
 
+from abc import ABC, abstractmethod
 from secrets import token_hex
 from typing import ClassVar, Final
 
@@ -14,21 +15,17 @@ _ERROR_TYPES: Final = {400: "invalid_request_error", 404: "not_found_error"}
 
 
 @frozen
-class Usage:
-    """The tokens of a whole answer, and whether the wanted length cut it."""
+class Answer:
+    """A whole answer, its tokens, and whether the wanted length cut it."""
 
+    text: str
     input_tokens: int
     output_tokens: int
     is_cut: bool
 
-    @property
-    def total_tokens(self) -> int:
-        """Input and output."""
-        return self.input_tokens + self.output_tokens
-
 
 @define
-class Voice:
+class Voice(ABC):
     """One reply in the words of its route."""
 
     call: Call
@@ -43,17 +40,17 @@ class Voice:
         """Write what comes before the first word of a stream."""
         return b""
 
+    @abstractmethod
     def word(self, text: str) -> bytes:
         """Write one word of a stream."""
-        raise NotImplementedError
 
-    def end(self, text: str, usage: Usage) -> bytes:
-        """Write the end of a stream; the text is all of its words."""
-        raise NotImplementedError
+    @abstractmethod
+    def end(self, answer: Answer) -> bytes:
+        """Write the end of a stream."""
 
-    def whole(self, text: str, usage: Usage) -> Shape:
-        """Shape a whole answer."""
-        raise NotImplementedError
+    @abstractmethod
+    def whole(self, answer: Answer) -> Shape:
+        """Shape an answer that is no stream."""
 
 
 def event(shape: Shape, *, is_named: bool = False) -> bytes:
