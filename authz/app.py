@@ -56,6 +56,7 @@ AnyRequest = Request[Any, Any, State]
 
 ASK_HEADER: Final = messages.ASK_HEADER.lower().encode()
 GRANT: Final = messages.GRANT_HEADER.lower()
+KNOWN: Final = messages.KNOWN_HEADER.lower()
 DENIAL: Final = messages.DENIAL_HEADER.lower()
 
 FIRST_LOOK_S: Final = 1.0
@@ -74,10 +75,7 @@ def create() -> Litestar:
 
 
 def build(settings: Settings, *, sources_s: Callable[[], float] = time.monotonic) -> Litestar:
-    """Build the application; nothing is opened before its lifespan starts.
-
-    `sources_s` is the clock by which sources of wrong keys are forgotten.
-    """
+    """Build the application; its lifespan opens everything. Sources of wrong keys age by `sources_s`."""
     gate = Gate(settings, sources_s=sources_s)
     return Litestar(
         route_handlers=[
@@ -157,6 +155,9 @@ class Gate:
         if ask is None:
             await _send(send, Answer(400, {}, b""))
             return
+        if ask.problem == messages.BODY_UNREAD:
+            await _send(send, await self._known(ask, scope))
+            return
         began = time.perf_counter()
         decision = await self.verifier.verify(ask, scope["headers"], partial(_disconnected, receive))
         self._observe(decision, time.perf_counter() - began)
@@ -164,6 +165,14 @@ class Gate:
             await _send(send, _refused(ask, decision))
         else:
             await _send(send, Answer(204, {GRANT: messages.write(decision).decode()}, b""))
+
+    async def _known(self, ask: Ask, scope: Scope) -> Answer:
+        """Answer 204 for a key that may send requests; only a refusal is a decision, and counted."""
+        found = await self.verifier.known(ask, scope["headers"])
+        if isinstance(found, Refusal):
+            self._metrics.denied[found.reason].inc()
+            return _refused(ask, found)
+        return Answer(204, {KNOWN: messages.write(messages.Known(id=ask.id)).decode()}, b"")
 
     async def read(self, request: AnyRequest) -> Response[bytes]:
         """Answer a read route, with the identity of its reader in a header for the record."""

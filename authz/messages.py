@@ -17,7 +17,11 @@ VERSION: Final = 1
 
 ASK_HEADER: Final = "X-Nz-Ask"
 GRANT_HEADER: Final = "X-Nz-Grant"
+KNOWN_HEADER: Final = "X-Nz-Known"
 DENIAL_HEADER: Final = "X-Nz-Denial"
+
+BODY_UNREAD: Final = "body_unread"
+"""The problem of an Ask about a key alone: the guard reads the body once the key is known."""
 
 
 class Done(msgspec.Struct, frozen=True):
@@ -108,6 +112,13 @@ class Denial(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
 
 
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to an Ask about a key alone: it may send requests. It grants nothing."""
+
+    v: int = VERSION
+    id: UUID
+
+
 _ask = msgspec.json.Decoder(Ask)
 _encoder = msgspec.json.Encoder()
 
@@ -120,7 +131,7 @@ def read_ask(header: bytes) -> Ask:
     return ask
 
 
-def write(message: Grant | Denial) -> bytes:
+def write(message: Grant | Denial | Known) -> bytes:
     """Encode a message for a header: compact, ASCII, without a line break."""
     text = _encoder.encode(message)
     return text if text.isascii() else json.dumps(json.loads(text), separators=(",", ":")).encode()

@@ -31,6 +31,8 @@ func sameAfter[T any](t *testing.T, name string) T {
 func TestGoldenMessages(t *testing.T) {
 	sameAfter[ask](t, "ask")
 	sameAfter[ask](t, "ask-refused")
+	sameAfter[ask](t, "ask-unread")
+	sameAfter[known](t, "known")
 	g := sameAfter[grant](t, "grant")
 	_, err := parseGrant(golden(t, "grant"), g.ID)
 	must(t, err)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"sync"
 	"testing"
 )
@@ -18,6 +19,46 @@ type authz struct {
 	asks   []ask
 	paths  []string
 	verify func(w http.ResponseWriter, r *http.Request, a ask)
+
+	// Asks about a key alone are kept apart; every key is known, unless a test says otherwise.
+	keyAsks []ask
+	know    func(w http.ResponseWriter, r *http.Request, a ask)
+}
+
+func (a *authz) answerKey(w http.ResponseWriter, r *http.Request, got ask) {
+	a.mu.Lock()
+	a.keyAsks = append(a.keyAsks, got)
+	know := a.know
+	a.mu.Unlock()
+	if know == nil {
+		know = sayKnown
+	}
+	know(w, r, got)
+}
+
+// setKnow makes authz answer Asks about a key alone until the end of the test.
+func (a *authz) setKnow(t testing.TB, know func(http.ResponseWriter, *http.Request, ask)) {
+	t.Helper()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.know = know
+	t.Cleanup(func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.know = nil
+	})
+}
+
+// aboutKeys are the Asks about a key alone so far.
+func (a *authz) aboutKeys() []ask {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return slices.Clone(a.keyAsks)
+}
+
+func sayKnown(w http.ResponseWriter, _ *http.Request, a ask) {
+	w.Header().Set(knownHeader, marshalASCII(known{V: version, ID: a.ID}))
+	w.WriteHeader(http.StatusNoContent)
 }
 
 func newAuthz(t testing.TB, socket string) *authz {
@@ -34,6 +75,10 @@ func newAuthz(t testing.TB, socket string) *authz {
 func (a *authz) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	var got ask
 	_ = json.Unmarshal([]byte(r.Header.Get(askHeader)), &got)
+	if got.Problem != nil && *got.Problem == problemUnread {
+		a.answerKey(w, r, got)
+		return
+	}
 	a.mu.Lock()
 	a.asks = append(a.asks, got)
 	a.paths = append(a.paths, r.URL.RequestURI())

@@ -70,7 +70,7 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	path, _, _ := strings.Cut(r.RequestURI, "?")
 	path = plainModelPath(path)
 	x := newExchange(r, path)
-	gw := &guardWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, x: x}
+	gw := &guardWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, x: x, next: next}
 	ctx, isWhole := r.Context(), false
 	defer func() { x.close(ctx, isWhole) }()
 
@@ -83,6 +83,9 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	err := g.understand(gw, r, path, isPreflight)
 	if err == nil {
 		err = next.ServeHTTP(gw, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
+	}
+	if errors.Is(err, errAnswered) {
+		err = nil
 	}
 	gw.finish(err, r.Context().Err() != nil)
 	isWhole = true
@@ -136,12 +139,17 @@ func sendAsk(x *exchange, r *http.Request, found problem) {
 	if x.route.class != metered {
 		dropBody(r)
 	}
-	caddyhttp.SetVar(r.Context(), askVar, x.makeAsk(found))
+	sendTo(r, where, x.makeAsk(found))
+}
+
+// sendTo makes the Caddyfile send a request with its Ask to authz, by one of its two ways.
+func sendTo(r *http.Request, where, text string) {
+	caddyhttp.SetVar(r.Context(), askVar, text)
 	caddyhttp.SetVar(r.Context(), routeVar, where)
 }
 
-// inspect reads the credentials, and the body if they are well-formed and the route has an
-// API: a client without a key costs no memory.
+// inspect reads the credentials, and the body if they are well-formed, the route has an API and
+// authz knows the key: a client without a key costs no memory.
 func (g *Guard) inspect(w *guardWriter, r *http.Request) (found problem, err error) {
 	x := w.x
 	key, ok := findKey(r.Header)
@@ -154,6 +162,11 @@ func (g *Guard) inspect(w *guardWriter, r *http.Request) (found problem, err err
 	}
 	if len(r.Header["Content-Encoding"]) > 0 {
 		return problemEncoding, nil
+	}
+	if g.isStranger(x, r) {
+		if err := askForKey(w, r); err != nil {
+			return noProblem, err
+		}
 	}
 	x.share.pool = &process.small
 	if process.known.has(key, x.start) {

@@ -13,7 +13,8 @@ import (
 type guardWriter struct {
 	*caddyhttp.ResponseWriterWrapper
 
-	x *exchange
+	x    *exchange
+	next caddyhttp.Handler // behind the guard
 	// unsolicited is set when the answer of authz is not one to this request: it is dropped,
 	// and the guard answers.
 	unsolicited bool

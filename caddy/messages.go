@@ -16,6 +16,7 @@ const version = 1
 const (
 	askHeader    = "X-Nz-Ask"
 	grantHeader  = "X-Nz-Grant"
+	knownHeader  = "X-Nz-Known"
 	denialHeader = "X-Nz-Denial"
 )
 

@@ -1,8 +1,7 @@
 """Decide about one request: an Ask in, a Grant or a Refusal out. Nothing here fails open.
 
 Order of refusals: target, path, method, key, body, model and address, limits, then what can't be
-vouched for. Decisions are values; every failure of Postgres, Redis or time is caught in `_closed`,
-and nowhere else.
+vouched for. Decisions are values; failures of Postgres, Redis or time are caught in `_closed` alone.
 """
 
 from __future__ import annotations
@@ -97,6 +96,14 @@ class Verifier:
         """Answer a read route, after the same verification."""
         return await _closed(self._read(ask, headers))
 
+    async def known(self, ask: Ask, headers: Headers) -> Identity | Refusal:
+        """Answer for a key alone, before its body is read; nothing is admitted, charged or freed."""
+        return await _closed(self._known(ask, headers))
+
+    async def _known(self, ask: Ask, headers: Headers) -> Identity | Refusal:
+        identity = await self._usable(ask, headers)
+        return identity if isinstance(identity, Refusal) else checks.wrong_address(ask, identity) or identity
+
     async def _verify(self, ask: Ask, headers: Headers, disconnected: Disconnected) -> Grant | Refusal:
         if ask.done:
             await self._free(ask)
@@ -109,8 +116,7 @@ class Verifier:
         decision = await self._consider(ask, identity, route, disconnected)
         if not isinstance(decision, Stale):
             return decision
-        fresh = await self._reload(identity)
-        if fresh is None:
+        if (fresh := await self._reload(identity)) is None:
             return Refusal(Reason.KEY_UNKNOWN)
         decision = await self._consider(ask, fresh, route, disconnected, is_fresh=True)
         return Refusal(Reason.REQUEST_CLOSED, fresh) if isinstance(decision, Stale) else decision
@@ -118,22 +124,10 @@ class Verifier:
     async def _read(self, ask: Ask, headers: Headers) -> Read | Refusal:
         if ask.done:
             await self._free(ask)
-        route = checks.route_of(ask, self.now())
-        if isinstance(route, Refusal):
-            return route
-        identity = await self._identify(ask, headers)
+        identity = await self._usable(ask, headers)
         if isinstance(identity, Refusal):
             return identity
-        if not await self._is_current(identity):
-            fresh = await self._reload(identity)
-            if fresh is None:
-                return Refusal(Reason.KEY_UNKNOWN)
-            identity = fresh
-        refusal = (
-            checks.unusable(identity, self.now())
-            or checks.body_problem(ask, identity)
-            or checks.wrong_address(ask, identity)
-        )
+        refusal = checks.body_problem(ask, identity) or checks.wrong_address(ask, identity)
         if refusal is not None:
             return refusal
         answer = await read_routes.answer(self.inventory, identity, ask.path, ask.model)
@@ -144,6 +138,17 @@ class Verifier:
         await self.limiter.free([(done.id, done.tenant, done.key) for done in ask.done])
         for done in ask.done:
             self.queue.freed(done.key)
+
+    async def _usable(self, ask: Ask, headers: Headers) -> Identity | Refusal:
+        """Authenticate the secret, for a route that exists and a key that may be used right now."""
+        route = checks.route_of(ask, self.now())
+        identity = route if isinstance(route, Refusal) else await self._identify(ask, headers)
+        if isinstance(identity, Refusal):
+            return identity
+        current = identity if await self._is_current(identity) else await self._reload(identity)
+        if current is None:
+            return Refusal(Reason.KEY_UNKNOWN)
+        return checks.unusable(current, self.now()) or current
 
     async def _identify(self, ask: Ask, headers: Headers) -> Identity | Refusal:
         """Authenticate the secret; what its key may do right now is for `_consider` to check."""

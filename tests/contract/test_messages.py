@@ -21,7 +21,7 @@ def _sample(name: str) -> bytes:
     return (CONTRACT / name).read_bytes().strip()
 
 
-@pytest.mark.parametrize("name", ["ask.json", "ask-refused.json"])
+@pytest.mark.parametrize("name", ["ask.json", "ask-refused.json", "ask-unread.json"])
 def test_ask_is_read_whole(name: str) -> None:
     """Every field of an Ask is known to authz, and means what the guard wrote."""
     ask = messages.read_ask(_sample(name))
@@ -48,11 +48,19 @@ def test_other_version_is_rejected() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "type_"), [("grant.json", messages.Grant), ("denial.json", messages.Denial)]
+    ("name", "type_"),
+    [("grant.json", messages.Grant), ("denial.json", messages.Denial), ("known.json", messages.Known)],
 )
-def test_answers_are_written_as_the_sample(name: str, type_: type[messages.Grant | messages.Denial]) -> None:
-    """authz writes a Grant and a Denial to the letter as the sample has them."""
+def test_answers_are_written_as_the_sample(
+    name: str, type_: type[messages.Grant | messages.Denial | messages.Known]
+) -> None:
+    """authz writes a Grant, a Denial and a Known to the letter as the sample has them."""
     assert _sample(name) == messages.write(msgspec.json.decode(_sample(name), type=type_))
+
+
+def test_unread_is_the_guards_problem() -> None:
+    """The guard and authz have one word for an Ask about a key alone."""
+    assert messages.BODY_UNREAD == messages.read_ask(_sample("ask-unread.json")).problem
 
 
 def test_headers_are_ascii() -> None:
