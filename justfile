@@ -76,6 +76,7 @@ chaos *arguments:
 # Explore the protocol between all parts, every order of events: a world, a rule taken away, or all
 model *arguments:
     python -m tests.model.protocol "$@"
+
 # Let one tenant try for an hour to move what others pay or may use; exits 1 if anything of theirs changes
 hostile-tenant *arguments:
     @{{ caddy }} version
