@@ -36,6 +36,27 @@ func TestProgress(t *testing.T) {
 	equal(t, before, written(t, j), "nothing has moved since")
 }
 
+// TestProgressOfAStart: a stream that got its slot is named once before it has delivered
+// anything: without it a crash would take it for one that still waits, which costs nothing.
+func TestProgressOfAStart(t *testing.T) {
+	process, clock := replaceProcess(t)
+	j := newJournal(t, new(disk))
+	owned(t, j)
+	process.journal.Store(j)
+	started := &exchange{id: "started"}
+	started.seen.isStarted.Store(true)
+	process.streams.add(started)
+
+	process.writeProgress(clock.now())
+	var line journalLine[progressLine]
+	must(t, json.Unmarshal([]byte(written(t, j)), &line))
+	equalJSON(t, []streamProgress{{content{}, "started"}}, line.Content.Running, "progress")
+
+	before := written(t, j)
+	process.writeProgress(clock.now())
+	equal(t, before, written(t, j), "it is named once")
+}
+
 // TestProgressIsBounded: a line never gets too long for its readers.
 func TestProgressIsBounded(t *testing.T) {
 	process, clock := replaceProcess(t)

@@ -102,6 +102,17 @@ func TestEachRecordOnce(t *testing.T) {
 	equal(t, 400, s.records.whole(&s.seq), "numbers without a gap")
 }
 
+// TestClaim: of those who ask for a record while it is being written, one writes it.
+func TestClaim(t *testing.T) {
+	s, _ := begun(t)
+	ended(t, s)
+	number := s.seq.Load()
+	equal(t, true, s.records.claim(number), "the first")
+	equal(t, false, s.records.claim(number), "the second")
+	s.records.written(number)
+	equal(t, false, s.records.claim(number), "after it")
+}
+
 // TestWhole: the number up to which all is written waits for the record that is not.
 func TestWhole(t *testing.T) {
 	s, _ := begun(t)

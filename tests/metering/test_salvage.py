@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.types import GREATEST_COUNT
+from metering.days import moment_of
 from metering.journal import understand
 from metering.lines import Tokens
 from metering.rows import Line
@@ -49,6 +50,13 @@ def test_any_open_line_with_a_known_request_is_taken(field: str, value: Any) -> 
     """B1: whatever stands in a field, an open line whose id, tenant and key can be read is no dead letter."""
     page = understand([Line(0, changed("open", **{field: value}))])
     assert (1, ()) == (len(page.opens), page.dead)
+
+
+def test_an_unreadable_deadline_is_half_an_hour_away() -> None:
+    """A request whose deadline can't be read may run on: an end of file now must not take it for dead."""
+    page = understand([Line(0, changed("open", deadline="soon"))])
+    (opened,) = page.opens
+    assert 1800 == opened.deadline - moment_of(opened.id).timestamp()
 
 
 @pytest.mark.parametrize(
