@@ -80,6 +80,7 @@ model *arguments:
 # Let one tenant try for an hour to move what others pay or may use; exits 1 if anything of theirs changes
 hostile-tenant *arguments:
     @{{ caddy }} version
+    @python -m tests.ollama.build
     python -m tests.security.hostile_tenant "$@"
 
 # Measure what a decision costs authz, beside redis-py's own pool

@@ -62,7 +62,7 @@ EMBEDDINGS = ("/api/embed", "/v1/embeddings", "/api/embeddings")
 UNREPORTED = "/api/embeddings"
 _CALL = json.dumps({"name": "note", "arguments": {"text": " ".join(f"word{number}" for number in range(12))}})
 _FUNCTION = {"name": "note", "parameters": {"type": "object", "properties": {"text": {"type": "string"}}}}
-_TOOLS: dict[str, object] = {
+TOOLS: dict[str, object] = {
     "/api/chat": {"type": "function", "function": _FUNCTION},
     "/v1/chat/completions": {"type": "function", "function": _FUNCTION},
     "/v1/responses": {"type": "function", **_FUNCTION},
@@ -122,8 +122,8 @@ class Question:
         body |= {name: self.prompt} if name else {"messages": [{"role": "user", "content": self.prompt}]}
         if self.path in GENERATIONS:
             body |= {"stream": self.is_stream, **_capped(self.path)}
-        if self.content is Content.CALLS and self.path in _TOOLS:
-            body["tools"] = [_TOOLS[self.path]]
+        if self.content is Content.CALLS and self.path in TOOLS:
+            body["tools"] = [TOOLS[self.path]]
         return json.dumps(body).encode()
 
 
@@ -157,7 +157,7 @@ class Asker:
     def question(self, chance: Random, tag: str, number: int, manner: Manner) -> Question:
         """Return a question of one manner."""
         tokens = chance.randint(3, 40)
-        generations = tuple(_TOOLS) if self.content is Content.CALLS else GENERATIONS
+        generations = tuple(TOOLS) if self.content is Content.CALLS else GENERATIONS
         return Question(
             tag=tag,
             path=chance.choice(EMBEDDINGS if manner is Manner.EMBED else generations),

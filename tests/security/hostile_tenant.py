@@ -24,10 +24,9 @@ import httpx
 from attrs import Factory, define
 
 from authz.types import Limits
-from tests.backend.app import backend
-from tests.backend.serving import served
 from tests.chaos.questions import TOOLS
-from tests.gateway import MODELS, Gateway, NewKey, keymaker, running
+from tests.gateway import Gateway, NewKey, keymaker, running
+from tests.ollama.server import running_ollama
 from tests.security.oddities import ODDITIES, Oddity
 
 HONEST = 3
@@ -37,6 +36,8 @@ LESSONS = 8
 """Of text and of tool calls, each."""
 
 WORKERS = 3
+AT_ONCE = 8
+"""Requests that Ollama answers at a time: no one waits for another."""
 PAUSE_S = 0.03
 LOOK_EVERY_S = 1.0
 SETTLED_WITHIN_S = 30.0
@@ -94,8 +95,8 @@ class Attack:
         self._compare(before, await self._look(keys[0], small))
 
     async def _teach(self, key: str) -> None:
-        for content in ("tokens=24 delay_ms=2 ", "tokens=12 call=28 ") * LESSONS:
-            tools = [TOOLS["/api/chat"]] if "call" in content else []
+        for content in ("tokens=24 delay_ms=2 tool=0 ", "tool=1 ") * LESSONS:
+            tools = [TOOLS["/api/chat"]] if "tool=1" in content else []
             answer = await self.client.post("/api/chat", content=_chat(content, tools), headers=_bearer(key))
             assert answer.is_success, answer.text
 
@@ -150,9 +151,9 @@ def _change(before: float | str, now: float | str) -> float:
     return abs(now - before) / before if before else float(now != before)
 
 
-def _chat(knobs: str, tools: list[dict[str, object]]) -> bytes:
+def _chat(knobs: str, tools: list[object]) -> bytes:
     message = {"role": "user", "content": knobs + WORDS}
-    return json.dumps({"model": "demo", "messages": [message], "tools": tools}).encode()
+    return json.dumps({"model": "toy", "messages": [message], "tools": tools}).encode()
 
 
 def _bearer(key: str) -> dict[str, str]:
@@ -174,7 +175,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.security.hostile_tenant", description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0, help="how long the tenant tries")
     minutes = parser.parse_args().minutes
-    with served(backend(*MODELS)) as url, running(url, OLLAMA_URL=url) as gateway:
+    with running_ollama(parallel=AT_ONCE) as ollama, running(ollama.url, OLLAMA_URL=ollama.url) as gateway:
         attack = asyncio.run(attacked(gateway, span_s=60 * minutes, is_new_seen=True))
     for change in attack.changes[:10]:
         sys.stdout.write(f"{change}\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import Final
+from urllib.parse import quote
 
 import httpx
 from attrs import frozen
@@ -12,6 +13,9 @@ from tests.chaos.questions import TOOLS
 
 _UNICODE: Final = "天空为什么是蓝色的 \U0001f469\u200d\U0001f680 Ωμέγα e\u0301\u0301\u0301 \u202eabc "
 _CHATS: Final = tuple(TOOLS)
+_CALL: Final = quote(
+    "<tool_call>" + json.dumps({"name": "note", "arguments": {"text": "word " * 300}}) + "</tool_call>"
+)
 
 
 @frozen
@@ -37,28 +41,30 @@ def _chat(path: str, prompt: str, *, leaves_after: int = 0, **more: object) -> O
     if path == "/v1/responses":
         field = {"input": prompt}
     most = {"max_tokens": 4096} if path == "/v1/messages" else {}
-    asked = {"model": "demo", "stream": True, **field, **most, **more}
+    asked = {"model": "toy", "stream": True, **field, **most, **more}
     return Oddity(path, json.dumps(asked).encode(), leaves_after)
 
 
 def _embed(path: str, text: str) -> Oddity:
     name = "prompt" if path == "/api/embeddings" else "input"
-    return Oddity(path, json.dumps({"model": "demo-embed", name: text}).encode())
+    return Oddity(path, json.dumps({"model": "toy-embed", name: text}).encode())
 
 
 ODDITIES: Final = (
-    *(_chat(path, "tokens=400 glue=400") for path in _CHATS),
-    *(_chat(path, "tokens=0 call=300", tools=[TOOLS[path]]) for path in _CHATS),
-    *(_chat(path, "tokens=30 glue=7 think=30 call=2", tools=[TOOLS[path]]) for path in _CHATS),
+    *(_chat(path, "tokens=400 pertoken=400") for path in _CHATS),
+    *(_chat(path, "tokens=0 tool=1", tools=[TOOLS[path]]) for path in _CHATS),
+    *(_chat(path, f"say={_CALL}", model="toy-tpl", tools=[TOOLS[path]]) for path in _CHATS),
+    *(_chat(path, "tokens=30 pertoken=7 think=30 tool=1", tools=[TOOLS[path]]) for path in _CHATS),
     *(_chat(path, "tokens=3 delay_ms=150") for path in _CHATS),
     *(_chat(path, "tokens=200") for path in _CHATS),
-    *(_chat(path, "tokens=60 glue=20 delay_ms=3", leaves_after=600) for path in _CHATS),
+    *(_chat(path, "tokens=60 pertoken=20 delay_ms=3", leaves_after=600) for path in _CHATS),
     *(_chat(path, "tokens=60 delay_ms=3", stream=False) for path in _CHATS),
     *(_chat(path, f"tokens=2 {_UNICODE * 40}") for path in _CHATS),
     *(_chat(path, "tokens=1 " + "x" * 60_000) for path in _CHATS),
     *(_chat(path, "tokens=1 " + "a b " * 3_000) for path in _CHATS),
     *(_chat(path, "tokens=1") for path in _CHATS),
-    *(_chat(path, "tokens=9 mode=crash at=4") for path in _CHATS),
+    *(_chat(path, "tokens=9 mode=eof at=4") for path in _CHATS),
+    *(_chat(path, "tokens=9 mode=error at=4") for path in _CHATS),
     *(_chat(path, "tokens=9 mode=garbage at=4") for path in _CHATS),
     *(_chat(path, "mode=status code=500") for path in _CHATS),
     *(

@@ -1,16 +1,12 @@
 """The short version of `just hostile-tenant`."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import pytest
 
-from tests.backend.app import backend
-from tests.backend.serving import served
-from tests.gateway import MODELS, Gateway, running
-from tests.security.hostile_tenant import attacked
-from tests.security.oddities import ODDITIES
+from tests.gateway import Gateway, running
+from tests.ollama.server import running_ollama
+from tests.security.hostile_tenant import AT_ONCE, attacked
 
 SPAN_S = 8.0
 
@@ -18,13 +14,13 @@ SPAN_S = 8.0
 @pytest.fixture
 def alone() -> Iterator[Gateway]:
     """A gateway that no other test has taught anything."""
-    with served(backend(*MODELS)) as url, running(url, OLLAMA_URL=url) as started:
+    with running_ollama(parallel=AT_ONCE) as ollama, running(ollama.url, OLLAMA_URL=ollama.url) as started:
         yield started
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(180)
 async def test_no_tenant_moves_another(alone: Gateway) -> None:
     """B5: whatever one tenant sends, no price, figure, bound or refusal of another changes by 1 %."""
     attack = await attacked(alone, span_s=SPAN_S, is_new_seen=False)
-    assert attack.sent >= len(ODDITIES)
+    assert attack.sent >= 20
     assert [] == attack.changes
