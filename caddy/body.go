@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"io"
 	"net/http"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,6 +13,10 @@ import (
 
 const (
 	firstReadBytes = 8 << 10 // of a body; the buffer then doubles
+
+	// A body has bodyGrace and, beyond that, a second for each bodyRate bytes of it that have come.
+	bodyGrace = time.Minute
+	bodyRate  = 64_000 // bytes a second
 
 	// knownFor is how long after its last Grant a key uses the large pool.
 	knownFor = 10 * time.Minute
@@ -66,9 +71,10 @@ func (s *share) release() {
 
 // readBody reads a whole body of at most limit bytes. Memory is taken as bytes arrive: an
 // announced length holds nothing, so that a client can't reserve memory that it never fills
-// (the attack of Slowloris, with bodies). Caddy's read_body_idle sets the least rate.
+// (the attack of Slowloris, with bodies). A body that comes too slowly ends at its deadline;
+// Caddy's read_body_idle ends the pauses between its bytes.
 //
-// It returns errTooLarge, errPoolFull or the error of the connection.
+// It returns errTooLarge, errPoolFull, os.ErrDeadlineExceeded or the error of the connection.
 func readBody(r *http.Request, limit int64, s *share) ([]byte, error) {
 	if r.ContentLength > limit {
 		return nil, errTooLarge
@@ -80,7 +86,7 @@ func readBody(r *http.Request, limit int64, s *share) ([]byte, error) {
 	if !s.grow(size) {
 		return nil, errPoolFull
 	}
-	body := make([]byte, 0, size)
+	body, start := make([]byte, 0, size), process.clock.now()
 	for {
 		n, err := r.Body.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]
@@ -91,6 +97,8 @@ func readBody(r *http.Request, limit int64, s *share) ([]byte, error) {
 			return body, nil
 		case err != nil:
 			return nil, err
+		case process.clock.now().Sub(start) > bodyGrace+time.Duration(len(body))*time.Second/bodyRate:
+			return nil, os.ErrDeadlineExceeded
 		}
 		if len(body) < cap(body) {
 			continue

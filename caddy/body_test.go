@@ -3,6 +3,7 @@ package gateway
 import (
 	"errors"
 	"net/http"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -37,6 +38,36 @@ func TestPools(t *testing.T) {
 	}
 	one.release()
 	two.release()
+}
+
+// slowBody gives so many bytes at each read, every second of a clock that stands still otherwise.
+type slowBody struct {
+	clock *manualClock
+	bytes int
+}
+
+func (b slowBody) Read(p []byte) (int, error) {
+	b.clock.advance(time.Second)
+	return min(len(p), b.bytes), nil
+}
+
+// TestBodyDeadline: a body that keeps coming, but slowly, ends after a minute and a second for each
+// 64 kB of it; one that comes faster is read to its limit.
+func TestBodyDeadline(t *testing.T) {
+	_, clock := replaceProcess(t)
+	for perSecond, want := range map[int]error{1000: os.ErrDeadlineExceeded, 64_000: errTooLarge} {
+		start, p := clock.now(), new(pool)
+		p.size.Store(1 << 30)
+		r, err := http.NewRequestWithContext(t.Context(), "POST", "/", slowBody{clock, perSecond})
+		must(t, err)
+		r.ContentLength = -1
+		if _, err = readBody(r, 8<<20, &share{pool: p}); !errors.Is(err, want) {
+			t.Errorf("%d bytes a second: %v", perSecond, err)
+		}
+		if took := clock.now().Sub(start); errors.Is(want, os.ErrDeadlineExceeded) && took > bodyGrace+3*time.Second {
+			t.Errorf("ended after %v", took)
+		}
+	}
 }
 
 // TestKnownKeys: a key is known for ten minutes after its Grant, and memory is bounded.
