@@ -85,4 +85,6 @@ func TestForeignKnown(t *testing.T) {
 			equal(t, 0, s.upstream.count(), name+path+": hits")
 		}
 	}
+	s.authz.setKnow(t, nil)
+	eventually(t, "authz is asked again", func() bool { return s.post(t, "/api/chat", `{"model":"m"}`).status == 200 })
 }
