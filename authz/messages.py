@@ -32,6 +32,18 @@ class Done(msgspec.Struct, frozen=True):
     key: UUID
 
 
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What a request wants of the GPU that it shares; None where it says nothing that Ollama could read."""
+
+    num_ctx: int | None = None
+    keep_alive_s: int | None = None
+    num_gpu: int | None = None
+    stop: int | None = None
+    inputs: int | None = None
+    schema_bytes: int | None = None
+    logprobs: int | None = None
+
+
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """The guard's reading of a request."""
 
@@ -53,6 +65,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     images: int = 0
     messages: int = 0
     tools: int = 0
+    asked: Asked | None = None
     problem: str | None = None
     field: str | None = None
     done: tuple[Done, ...] = ()
@@ -95,6 +108,8 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     ceiling: Tokens
     windows: WindowIds
     drop: tuple[str, ...]
+    set: dict[str, int] = {}
+    """Fields of the body that are lowered to a value."""
     headers: dict[str, str]
     cold: bool = False
     """The backend must load the model first."""

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -26,6 +27,16 @@ func (q *request) edited(g *grant, kind api) []byte {
 		}
 		top = append(top, change{name: path})
 	}
+	for path, value := range g.Set {
+		lowered := strconv.AppendInt(nil, value, 10)
+		switch name, isOption := strings.CutPrefix(path, fieldOptions+"."); {
+		case !q.has(path): // what a client did not ask for is not added
+		case isOption:
+			options = append(options, change{name, lowered})
+		default:
+			top = append(top, change{name, lowered})
+		}
+	}
 	// Written even where the client sent one: that may be a fraction, or larger than granted.
 	if limit := q.limit(g); limit != nil {
 		top, options = capChanges(kind, strconv.AppendInt(nil, *limit, 10), top, options)
@@ -44,6 +55,35 @@ func (q *request) edited(g *grant, kind api) []byte {
 		return q.body
 	}
 	return rewrite(q.body, q.members, top)
+}
+
+// has reports whether the body has a field of the Grant: one at the top, or `options.` and a name.
+func (q *request) has(path string) bool {
+	members := q.members
+	name, isOption := strings.CutPrefix(path, fieldOptions+".")
+	if isOption {
+		members = q.options
+	}
+	_, ok := findFold(members, name)
+	return ok
+}
+
+// changed names the fields that the Grant drops or lowers, for the client: it would wonder about
+// an answer to less than it asked for.
+func (q *request) changed(g *grant) string {
+	var names []string
+	for _, path := range g.Drop {
+		if q.has(path) {
+			names = append(names, path)
+		}
+	}
+	for path := range g.Set {
+		if q.has(path) {
+			names = append(names, path)
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
 }
 
 // limit returns the output cap that holds for this request, nil without one: the smaller of

@@ -60,6 +60,7 @@ type exchange struct {
 
 	// What authz decided. All nil before, tenant and keyID also after a Denial without them.
 	tenant, keyID *string
+	changed       string // the fields that were dropped or lowered
 	grant         *grant
 
 	// The answer.
@@ -140,6 +141,7 @@ func (x *exchange) makeAsk(found problem) string {
 		Model: x.request.model, Stream: x.request.stream, MaxOutput: x.request.maxOutput,
 		PromptBytes: x.request.prompt.bytes, Bounds: x.request.prompt.bounds, Images: x.request.prompt.images,
 		Messages: x.request.prompt.messages, Tools: x.request.prompt.tools,
+		Asked:   x.request.asked,
 		Problem: optional(found), Field: optional(x.request.field), Done: process.done.take(),
 	}
 	x.phase = phaseAuthz

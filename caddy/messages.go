@@ -20,6 +20,9 @@ const (
 	denialHeader = "X-Nz-Denial"
 )
 
+// changedHeader names the fields of a body that the backend did not get as the client sent them.
+const changedHeader = "X-Gateway-Changed"
+
 // doneRequest names a request of this node that has ended, so that authz can free its slot.
 type doneRequest struct {
 	ID     string `json:"id"`
@@ -49,6 +52,7 @@ type ask struct {
 	Images   int              `json:"images"`
 	Messages int              `json:"messages"`
 	Tools    int              `json:"tools"`
+	Asked    *asked           `json:"asked"`
 	Problem  *problem         `json:"problem"`
 	Field    *string          `json:"field"` // where in the body the problem is, in our own words
 	Done     []doneRequest    `json:"done"`
@@ -82,6 +86,7 @@ type grant struct {
 	Ceiling   *tokens           `json:"ceiling"`    // the most that it can be charged
 	Windows   *windows          `json:"windows"`
 	Drop      []string          `json:"drop"`       // fields of the body that the backend may not see
+	Set       map[string]int64  `json:"set"`        // fields of the body that are lowered
 	Headers   map[string]string `json:"headers"`    // for the client, on a 2xx
 	Cold      bool              `json:"cold"`       // the backend must load the model first
 	DeadlineS int64             `json:"deadline_s"` // 0 is none

@@ -70,6 +70,7 @@ type request struct {
 
 	field string // of the problem, where it has a place
 
+	asked  *asked // what it wants of the GPU, nil before the body has been read
 	prompt prompt // what it costs to read
 }
 
@@ -92,6 +93,7 @@ func readRequest(body []byte, kind api) (request, problem) {
 		return q, problemKind
 	}
 	q.stream = effectiveStream(q.stream, kind)
+	q.asked = q.readAsked(kind)
 	q.prompt = countPrompt(body, q.members, kind, process.tables.of(q.model))
 	return q, noProblem
 }

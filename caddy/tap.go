@@ -27,7 +27,8 @@ const maxGrantAge = 2 * time.Second
 // reads the answer: its usage, its end, and whether it is longer than granted.
 //
 // The client sees a 503 in its dialect for what is not granted, and otherwise the answer of
-// the backend byte for byte, but for the usage chunk that it did not ask for. A stream that
+// the backend byte for byte, but for the usage chunk that it did not ask for. X-Gateway-Changed
+// names what of its body was dropped or lowered. A stream that
 // the gateway ends closes with a valid last frame.
 //
 // The Grant has the terms.
@@ -95,6 +96,7 @@ func applyGrant(x *exchange, r *http.Request) {
 			values[i] = concealed(values[i])
 		}
 	}
+	x.changed = x.request.changed(x.grant)
 	body := x.request.edited(x.grant, x.route.api)
 	x.request.body, x.request.members = nil, nil // the memory may go before the answer comes
 	r.Body = io.NopCloser(bytes.NewReader(body))

@@ -82,6 +82,9 @@ func (t *tapWriter) WriteHeader(status int) {
 	if t.hides { // the answer gets shorter
 		h.Del("Content-Length")
 	}
+	if delete(h, changedHeader); x.changed != "" {
+		h.Set(changedHeader, x.changed)
+	}
 	if status/100 == 2 {
 		for name, value := range x.grant.Headers {
 			h.Set(name, value)
