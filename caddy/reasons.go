@@ -97,7 +97,7 @@ var messages = map[reason]string{
 // repeats a 401 or 504 for minutes otherwise.
 func (why reason) isFinal() bool {
 	switch why {
-	case reasonBackendUnknown, reasonDeadline, reasonKilled, reasonNotConfigured:
+	case reasonDeadline, reasonKilled, reasonNotConfigured:
 		return true
 	default:
 		return false
