@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, Final
 
+from tests.bound.scored import Scored, greedy
+
 SPACE_MARK: Final = "\u2581"
 MAX_RUN: Final = 64
 MAX_WORD_BYTES: Final = 64
@@ -106,6 +108,7 @@ class Rule:
             for token, kind in zip(tokens, types, strict=True)
             if kind in {CONTROL, USER_DEFINED}
         }
+        self.scored = Scored(info, self.merger.score) if self.kind == "llama" else None
         self.ends = {"", ">", "]", *(mark[-1] for mark in marks)} if self.kind == "llama" else set()
         self.is_exact = self.is_exact and not any(
             is_word(end) for mark in marks for end in (mark[0], mark[-1])
@@ -189,7 +192,7 @@ class Rule:
                 spaces = len(piece)
                 continue
             after = text[end : end + 1]
-            tokens += self._run(spaces - 1)
+            tokens += max(self._run(spaces - 1), self._run(spaces) if self.scored and spaces > 1 else 0)
             if is_word(piece):
                 tokens += self._word(piece, spaces, before, after, char)
             else:
@@ -209,6 +212,8 @@ class Rule:
         if not spaces and word in self.bare and before in {"", "\n"} and (is_whole or not is_twice):
             return 1
         exact = self._exact(word, spaces, char if before else None, after)
+        if self.scored and not is_twice and self.scored.is_alone(word, spaces, before, after):
+            exact = self.merger.count(f" {word}" if spaces else word)
         if exact is not None:
             return exact
         if not word.isascii():
@@ -227,11 +232,9 @@ class Rule:
         return tokens
 
     def _run(self, spaces: int) -> int:
-        tokens = 0
-        while spaces > 0:
-            spaces -= max(run for run in self.runs if run <= spaces)
-            tokens += 1
-        return tokens
+        if spaces > MAX_RUN:
+            return self._run(MAX_RUN) + self._run(spaces - MAX_RUN)
+        return max(greedy(spaces, self.runs), self.merger.count(" " * spaces))
 
     def _word_pieces(self, text: str) -> int:
         tokens = 0

@@ -71,7 +71,11 @@ func (t *Table) plain(text []byte) int {
 // the place behind it.
 func (s *scan) piece(i int) int {
 	if s.spaces > 1 {
-		s.tokens += s.run(s.spaces - 1)
+		if s.flags&flagSPM != 0 { // the last one may merge with the others first
+			s.tokens += max(s.run(s.spaces-1), s.run(s.spaces))
+		} else {
+			s.tokens += s.run(s.spaces - 1)
+		}
 	}
 	end, isASCII, humps := letters(s.text, i)
 	if end == i {

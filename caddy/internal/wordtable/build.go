@@ -36,9 +36,11 @@ type parts struct {
 	flags   uint32
 	words   map[string]byte
 	ends    [endsBytes]byte
+	glued   [3 * endsBytes]byte
 	cross   []byte
 	chars   []byte
 	runs    [maxRun + 1]bool // lengths of spaces that are one token
+	merged  [maxRun + 1]int  // tokens that merges leave of so many spaces
 	lengths []byte
 
 	merges            []byte
@@ -70,6 +72,9 @@ func (p *parts) take(v *Vocabulary) error {
 		return err
 	}
 	p.takeMerges(v, merger)
+	for spaces := range p.merged {
+		p.merged[spaces] = merger.count(strings.Repeat(" ", spaces))
+	}
 	p.lengths = make([]byte, 0, 2*len(v.Tokens))
 	for i, token := range v.Tokens {
 		text, ok := v.text(i)
@@ -219,14 +224,15 @@ func (p *parts) table() (*Table, error) {
 	for spaces := range maxRun + 1 {
 		data = append(data, p.runPrice(spaces))
 	}
-	for _, part := range [][]byte{p.ends[:], p.cross, p.chars, p.lengths, p.merges, slots, blob} {
+	for _, part := range [][]byte{p.ends[:], p.glued[:], p.cross, p.chars, p.lengths, p.merges, slots, blob} {
 		data = append(data, part...)
 	}
 	return view(data), nil
 }
 
-// runPrice cuts spaces into the longest tokens.
-func (p *parts) runPrice(spaces int) (tokens byte) {
+// runPrice cuts spaces into the longest tokens, or merges them, whichever costs more.
+func (p *parts) runPrice(spaces int) byte {
+	tokens, merged := 0, p.merged[spaces]
 	for spaces > 0 {
 		longest := 1
 		for length := range p.runs[:spaces+1] {
@@ -237,7 +243,7 @@ func (p *parts) runPrice(spaces int) (tokens byte) {
 		spaces -= longest
 		tokens++
 	}
-	return tokens
+	return byte(max(tokens, merged)) //nolint:gosec // at most maxRun
 }
 
 // index writes the words, in order so that the same vocabulary makes the same table, and

@@ -27,7 +27,11 @@ const (
 // takeMerges takes the merges of a vocabulary, if words are merged by themselves: a mark that
 // begins or ends with a letter could cut one.
 func (p *parts) takeMerges(v *Vocabulary, m *merger) {
-	if v.Kind != kindBPE || !exactCuts[v.Cut] {
+	if v.Kind == kindSPM {
+		p.takeScored(v, m)
+		return
+	}
+	if !exactCuts[v.Cut] {
 		return
 	}
 	for i, token := range v.Tokens {
@@ -40,7 +44,16 @@ func (p *parts) takeMerges(v *Vocabulary, m *merger) {
 	for _, id := range m.bytes {
 		p.merges = binary.LittleEndian.AppendUint32(p.merges, uint32(id)) //nolint:gosec // checked: each has one
 	}
-	into := make([]byte, 4*len(m.pairs))
+	p.takePairs(m)
+}
+
+// takePairs takes the merges by a hash of their two tokens; each rank makes one token.
+func (p *parts) takePairs(m *merger) {
+	ranks := 0
+	for _, to := range m.pairs {
+		ranks = max(ranks, int(to.rank)+1)
+	}
+	into := make([]byte, 4*ranks)
 	slots := len(m.pairs) + len(m.pairs)/4 + 1
 	pairs := make([]byte, 8*slots)
 	for pair, to := range m.pairs {
@@ -59,7 +72,7 @@ func (p *parts) takeMerges(v *Vocabulary, m *merger) {
 	}
 	p.flags |= flagMerges
 	p.merges = append(append(p.merges, into...), pairs...)
-	p.mergeCount, p.pairs = len(m.pairs), slots
+	p.mergeCount, p.pairs = ranks, slots
 }
 
 // place64 returns the slot of a pair.
@@ -70,7 +83,7 @@ func place64(key uint64, slots int) int {
 
 // merges is the part of a table that merges are looked up in.
 type merges struct {
-	bytes []byte // the token of each byte
+	bytes []byte // the token of each byte, of SPM of each character up to lastCyrillic
 	into  []byte // the token that each merge makes, by its rank
 	pairs []byte // merges by a hash of their two tokens
 }
@@ -91,7 +104,7 @@ func (m *merges) rank(left, right uint32) uint32 {
 
 // count returns how many tokens two pieces are that are merged together, at most maxPiece bytes.
 func (m *merges) count(first, second []byte) int {
-	var ids, ranks [maxPiece]uint32
+	var ids [maxPiece]uint32
 	n := 0
 	for _, piece := range [][]byte{first, second} {
 		for _, b := range piece {
@@ -99,6 +112,13 @@ func (m *merges) count(first, second []byte) int {
 			n++
 		}
 	}
+	return m.join(ids[:n])
+}
+
+// join merges tokens until none can be, and returns how many are left.
+func (m *merges) join(ids []uint32) int {
+	var ranks [maxPiece]uint32
+	n := len(ids)
 	for i := range n - 1 {
 		ranks[i] = m.rank(ids[i], ids[i+1])
 	}
@@ -129,6 +149,9 @@ func (m *merges) count(first, second []byte) int {
 // exact prices a word by its merges, and reports whether it may be: it is of one script, is
 // not cut by its case, and what follows does not belong to it.
 func (s *scan) exact(w []byte, end int, isASCII bool, humps int) (tokens int, ok bool) {
+	if s.flags&(flagMerges|flagSPM) == flagMerges|flagSPM {
+		return s.scored(w, end)
+	}
 	if s.flags&flagMerges == 0 || len(w) > maxWord || *s.budget < len(w) || s.isJoined(end) ||
 		!isASCII && !isOneScript(w) {
 		return 0, false

@@ -81,7 +81,7 @@ func isWhole(data []byte) bool {
 	number := func(i int) int { return int(binary.LittleEndian.Uint32(data[len(magic)+4*i:])) }
 	size := fixedBytes + 2*number(1) + 4*number(2) + number(3)
 	if number(0)&flagMerges != 0 {
-		size += byteIDs + 4*number(9) + 8*number(10)
+		size += idsBytes(number(0)&flagSPM != 0) + 4*number(9) + 8*number(10)
 	}
 	return len(body) == size
 }

@@ -15,15 +15,16 @@ import (
 //	header  magic, the kind, the sizes of what follows, and the prices of the framing
 //	runs    the price of 0 to 64 spaces, a byte each
 //	ends    a bit for each byte behind which SPM may put a space
+//	glued   bits for bytes beside which SPM may merge across the end of a word
 //	cross   a bit for each byte before a lead byte: a token may straddle the two
 //	chars   a bit for each character that is a token
 //	lengths the bytes of each token, two bytes each
-//	merges  the token of each byte, what each merge makes, and a hash table of their pairs
+//	merges  the token of each byte or character, what each merge makes, and a hash table of their pairs
 //	slots   places of words in the blob, by the hash of the word; 0 is empty
 //	blob    words: length, flags, bytes
 //	sum     a hash of all before it
 const (
-	magic       = "nzwords2"
+	magic       = "nzwords3"
 	maxRun      = 64 // spaces; llama.cpp cuts longer runs
 	maxWord     = 64 // bytes; a longer word is never looked up
 	maxProbes   = 64
@@ -33,9 +34,10 @@ const (
 	headerBytes = len(magic) + 11*4
 	runsBytes   = maxRun + 1
 	endsBytes   = 256 / 8
-	fixedBytes  = headerBytes + runsBytes + endsBytes + crossBytes + charsBytes
+	fixedBytes  = headerBytes + runsBytes + 4*endsBytes + crossBytes + charsBytes
 	sumBytes    = 32
 	byteIDs     = 4 * 256
+	charIDs     = 4 * (lastCyrillic + 1)
 )
 
 // Flags of a word.
@@ -69,6 +71,7 @@ type Table struct {
 	data    []byte // all of it; what follows are parts
 	runs    []byte
 	ends    []byte
+	glued   []byte
 	cross   []byte
 	chars   []byte
 	lengths []byte
@@ -109,11 +112,11 @@ func view(data []byte) *Table {
 		at += size
 		return data[at-size : at : at]
 	}
-	t.runs, t.ends = part(runsBytes), part(endsBytes)
+	t.runs, t.ends, t.glued = part(runsBytes), part(endsBytes), part(3*endsBytes)
 	t.cross, t.chars = part(crossBytes), part(charsBytes)
 	t.lengths = part(2 * tokens)
 	if t.flags&flagMerges != 0 {
-		t.merges = merges{part(byteIDs), part(4 * into), part(8 * pairs)}
+		t.merges = merges{part(idsBytes(t.flags&flagSPM != 0)), part(4 * into), part(8 * pairs)}
 	}
 	t.slots, t.blob = part(4*slots), part(blob)
 	t.mask = uint32(slots) - 1 //nolint:gosec // a power of two
