@@ -7,13 +7,13 @@ import (
 	"testing"
 )
 
-// lines are the journal's lines, in order.
+// lines are the journal's lines, in order; one that is being written is none yet.
 func (s *stack) lines(t testing.TB) []line {
 	t.Helper()
 	text, err := os.ReadFile(s.path("journal/journal.log"))
 	must(t, err)
 	var list []line
-	for text := range bytes.SplitSeq(text, []byte{'\n'}) {
+	for text := range bytes.SplitSeq(text[:bytes.LastIndexByte(text, '\n')+1], []byte{'\n'}) {
 		if len(bytes.TrimSpace(text)) == 0 {
 			continue
 		}
