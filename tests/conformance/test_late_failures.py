@@ -80,7 +80,7 @@ async def test_single_answer_that_fails_late(
     row = await settled(ledger, reply.headers["x-request-id"])
     assert "counted" == row["usage_source"]
     assert truth.output_tokens >= WORDS
-    assert _is_fair(row, truth.output_tokens)
+    _assert_fair(row, truth.output_tokens)
     assert 1 <= row["input_tokens"] <= row["ceiling_input"]
 
 
@@ -144,7 +144,7 @@ async def test_single_answer_left_alone(
         (truth,) = await ollama.truths(tag)
     (row,) = await _rows(ledger, floor, 1)
     assert (cut, "cancel", "counted") == (row["outcome"], truth.end, row["usage_source"])
-    assert _is_fair(row, truth.output_tokens)
+    _assert_fair(row, truth.output_tokens)
 
 
 async def test_leaving_while_the_model_loads_is_free(
@@ -176,9 +176,9 @@ async def test_leaving_while_the_model_loads_is_free(
     }
 
 
-def _is_fair(row: asyncpg.Record, produced: int) -> bool:
-    billed: int = row["output_tokens"]
-    return produced / 2 <= billed <= math.ceil(produced * 1.05)
+def _assert_fair(row: asyncpg.Record, produced: int) -> None:
+    billed, at = row["output_tokens"], (row["duration_ms"], row["output_tokens_per_s"])
+    assert produced / 2 <= billed <= math.ceil(produced * 1.05), f"of {produced}, in ms at a rate: {at}"
 
 
 async def _warm(client: httpx.AsyncClient, ledger: asyncpg.Connection) -> None:

@@ -126,6 +126,9 @@ async def watched(old: str, redis_url: str, limiter: Limiter, tmp_path: Path) ->
     connection = await asyncpg.connect(old)
     now = (await connection.fetchval("SELECT now()")).astimezone(UTC)
     limiter.clock_us = int(now.timestamp() * 1_000_000)
+    # The days ahead are there, also if a month has passed since the others were made.
+    ahead = "SELECT ensure_ledger_partition($1::date + days) FROM generate_series(0, $2::int) AS days"
+    await connection.execute(ahead, now.date(), AHEAD_DAYS)
     transaction = connection.transaction()
     await transaction.start()
     await connection.execute("INSERT INTO tenants (id, name) VALUES ($1, 'acme')", TENANT)
@@ -183,7 +186,8 @@ async def _reconcile(world: Watched) -> None:
 
 async def _look_for_old_days(world: Watched) -> None:
     queries = sql.load("retention")
-    kept = DAYS - 2
+    days = [row["day"] async for row in queries.old_days(world.connection, kept=1)]
+    kept = (world.now.date() - min(days)).days - 2
     old = [row["day"] async for row in queries.old_days(world.connection, kept=kept)]
     assert 2 == len(old)
     await queries.keep_days(world.connection, days=kept)
