@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -14,6 +15,7 @@ import pytest
 from authz.types import Limits
 from tests.conformance.sending import SETTLED_WITHIN_S, run_for, settled
 from tests.gateway import Gateway, NewKey
+from tests.gateway import running as running_gateway
 from tests.ollama.server import Ollama
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -26,6 +28,13 @@ _OVERRUN: Final = "SELECT sum(overrun_tokens) FROM ledger WHERE request_id = ANY
 _REFUSAL: Final = re.compile(
     r"does not suffice: this request may need up to ([\d,]+) tokens, ([\d,]+) are left"
 )
+
+
+@pytest.fixture(scope="module")
+def gateway(ollama: Ollama) -> Iterator[Gateway]:
+    """A gateway of its own: many tenants with fast answers teach how fast the model is."""
+    with running_gateway(ollama.url, OLLAMA_URL=ollama.url) as started:
+        yield started
 
 
 def _turn(tag: str, *, words: int, tokens: int) -> dict[str, Any]:
