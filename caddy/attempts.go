@@ -17,7 +17,7 @@ import (
 // net/http reports on a connection from goroutines of its own, and the control socket lists where a
 // request is, hence the atomics.
 type attempts struct {
-	tried  []string  // backends that were left for another one
+	tried  string    // the backend that was left for another one
 	ticket *ticket   // the place before the backend
 	outAt  time.Time // when the last of them began: before, no backend has worked; zero if none has
 
@@ -34,7 +34,7 @@ func (a *attempts) traced(ctx context.Context) context.Context {
 
 // hasAnother reports whether the Grant names another backend, and none was left before.
 func (x *exchange) hasAnother() bool {
-	return len(x.attempts.tried) == 0 && int(x.attempts.at.Load())+1 < len(x.grant.Backends)
+	return x.attempts.tried == "" && int(x.attempts.at.Load())+1 < len(x.grant.Backends)
 }
 
 // backend returns the name of the backend that the request is with, or was with last.
@@ -45,7 +45,10 @@ func (x *exchange) backend() string { return x.grant.Backends[x.attempts.at.Load
 // that it is busy.
 // Before each of them it waits for a slot, at most so long.
 func (x *exchange) serve(t *tapWriter, r *http.Request, next caddyhttp.Handler, patience time.Duration) error {
-	header := maps.Clone(t.Header())
+	var header http.Header // before an answer that is not passed on
+	if x.hasAnother() {
+		header = maps.Clone(t.Header())
+	}
 	for {
 		if err := x.wait(r.Context(), patience); err != nil {
 			return err
@@ -80,7 +83,7 @@ func (x *exchange) isAgain(isBusy, isFailed bool) bool {
 	if !isBusy && !isAway || !x.hasAnother() {
 		return false
 	}
-	a.tried = append(a.tried, x.backend())
+	a.tried = x.backend()
 	process.queues.leave(a.ticket)
 	x.enter(int(a.at.Load()) + 1)
 	return true

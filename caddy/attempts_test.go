@@ -53,19 +53,19 @@ func TestAnotherBackend(t *testing.T) {
 		status       int
 		body         string // a part of it
 		hits, others int
-		tried        []string
+		tried        string
 		backend      string
 	}{
-		"dead":            {[]string{"dead", "other"}, nil, hello, 200, "hello", 0, 1, []string{"dead"}, "other"},
-		"without snippet": {[]string{"missing", "other"}, nil, hello, 200, "hello", 0, 1, []string{"missing"}, "other"},
-		"busy":            {[]string{"local", "other"}, busy, hello, 200, "hello", 1, 1, []string{"local"}, "other"},
-		"both busy":       {[]string{"local", "other"}, busy, busy, 503, "server busy", 1, 1, []string{"local"}, "other"},
-		"busy alone":      {[]string{"local"}, busy, nil, 503, "server busy", 1, 0, nil, "local"},
-		"busy, then dead": {[]string{"local", "dead"}, busy, nil, 502, "", 1, 0, []string{"local"}, "dead"},
+		"dead":            {[]string{"dead", "other"}, nil, hello, 200, "hello", 0, 1, "dead", "other"},
+		"without snippet": {[]string{"missing", "other"}, nil, hello, 200, "hello", 0, 1, "missing", "other"},
+		"busy":            {[]string{"local", "other"}, busy, hello, 200, "hello", 1, 1, "local", "other"},
+		"both busy":       {[]string{"local", "other"}, busy, busy, 503, "server busy", 1, 1, "local", "other"},
+		"busy alone":      {[]string{"local"}, busy, nil, 503, "server busy", 1, 0, "", "local"},
+		"busy, then dead": {[]string{"local", "dead"}, busy, nil, 502, "", 1, 0, "local", "dead"},
 		"one more, not two": {
-			[]string{"dead", "missing", "other"}, nil, hello, 503, "", 0, 0, []string{"dead"}, "missing",
+			[]string{"dead", "missing", "other"}, nil, hello, 503, "", 0, 0, "dead", "missing",
 		},
-		"may have worked": {[]string{"other", "local"}, hello, severed, 502, "", 0, 1, nil, "other"},
+		"may have worked": {[]string{"other", "local"}, hello, severed, 502, "", 0, 1, "", "other"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s.upstream.set(t, c.first)
@@ -85,7 +85,7 @@ func TestAnotherBackend(t *testing.T) {
 			equal(t, c.others, other.count(), "requests to other")
 			e := s.record(t, a.id)
 			equal(t, c.backend, *e.Backend, "backend")
-			equalJSON(t, c.tried, e.Tried, "tried")
+			equal(t, c.tried, e.Tried, "tried")
 			equal(t, c.backend == "local" || c.backend == "other", e.Sent, "the last backend was written to")
 		})
 	}
@@ -118,7 +118,7 @@ func TestHangupBeforeBackend(t *testing.T) {
 	_ = connection.Close()
 	e := s.record(t, s.authz.last(t).ID)
 	equal(t, outcomeClientDisconnected, e.Outcome, "outcome")
-	equalJSON(t, []string(nil), e.Tried, "tried")
+	equal(t, "", e.Tried, "tried")
 	equal(t, 0, s.upstream.count(), "requests to the other")
 }
 

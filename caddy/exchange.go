@@ -37,8 +37,8 @@ const (
 // record in the journal. Guard and tap find it in the context of the request.
 //
 // Only the goroutine of the request touches it, with two exceptions: run has a lock of its
-// own, attempts and seen are atomic where others see them. What others read besides those is set before the exchange
-// enters the registry, and does not change while it is there.
+// own, attempts and seen are atomic where others see them. What others read besides those is set
+// before the exchange enters the registry, and does not change while it is there.
 type exchange struct {
 	// What the client sent.
 	id     string // a UUIDv7, minted with the Ask at the latest

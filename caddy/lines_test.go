@@ -35,32 +35,32 @@ type line struct {
 }
 
 type entry struct {
-	ID             string   `json:"id"`
-	Boot           string   `json:"boot"`
-	Seq            uint64   `json:"seq"`
-	Lookup         *string  `json:"lookup"`
-	Tenant         *string  `json:"tenant"`
-	Path           string   `json:"path"`
-	Model          *string  `json:"model"`
-	Backend        *string  `json:"backend"`
-	Tried          []string `json:"tried"`
-	Sent           bool     `json:"sent"`
-	Stream         *bool    `json:"stream"`
-	Outcome        outcome  `json:"outcome"`
-	Reason         *string  `json:"reason"`
-	Status         int      `json:"status"`
-	UpstreamStatus *int     `json:"upstream_status"`
-	Reserved       *tokens  `json:"reserved"`
-	Terminal       bool     `json:"terminal"`
-	InputTokens    *int64   `json:"input_tokens"`
-	OutputTokens   *int64   `json:"output_tokens"`
-	CachedTokens   *int64   `json:"cached_tokens"`
-	Deltas         int64    `json:"deltas"`
-	OutputBytes    int64    `json:"output_bytes"`
-	PromptBytes    int64    `json:"prompt_bytes"`
-	TTFT           *int64   `json:"ttft_ms"`
-	Duration       int64    `json:"duration_ms"`
-	WaitedMS       int64    `json:"waited_ms"`
+	ID             string  `json:"id"`
+	Boot           string  `json:"boot"`
+	Seq            uint64  `json:"seq"`
+	Lookup         *string `json:"lookup"`
+	Tenant         *string `json:"tenant"`
+	Path           string  `json:"path"`
+	Model          *string `json:"model"`
+	Backend        *string `json:"backend"`
+	Tried          string  `json:"tried"`
+	Sent           bool    `json:"sent"`
+	Stream         *bool   `json:"stream"`
+	Outcome        outcome `json:"outcome"`
+	Reason         *string `json:"reason"`
+	Status         int     `json:"status"`
+	UpstreamStatus *int    `json:"upstream_status"`
+	Reserved       *tokens `json:"reserved"`
+	Terminal       bool    `json:"terminal"`
+	InputTokens    *int64  `json:"input_tokens"`
+	OutputTokens   *int64  `json:"output_tokens"`
+	CachedTokens   *int64  `json:"cached_tokens"`
+	Deltas         int64   `json:"deltas"`
+	OutputBytes    int64   `json:"output_bytes"`
+	PromptBytes    int64   `json:"prompt_bytes"`
+	TTFT           *int64  `json:"ttft_ms"`
+	Duration       int64   `json:"duration_ms"`
+	WaitedMS       int64   `json:"waited_ms"`
 }
 
 // record waits for the record of a request.

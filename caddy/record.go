@@ -65,16 +65,12 @@ func (x *record) encode(e zapcore.ObjectEncoder) error {
 // addResult writes where the request went and what became of it.
 func (x *record) addResult(e zapcore.ObjectEncoder) {
 	var backend *string // null unless the request went on to it
-	var tried *[]string // null unless another was asked before
 	if x.grant != nil && !x.attempts.outAt.IsZero() {
 		name := x.backend()
 		backend = &name
 	}
-	if len(x.attempts.tried) > 0 {
-		tried = &x.attempts.tried
-	}
 	addOptional(e, "backend", backend)
-	addOptional(e, "tried", tried)
+	addOptional(e, "tried", optional(x.attempts.tried)) // null unless another was asked before
 	e.AddBool("sent", x.attempts.isSent.Load())
 	addOptional(e, "stream", x.request.stream)
 	e.AddString("outcome", string(x.outcome))

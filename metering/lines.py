@@ -107,6 +107,7 @@ class Record(Head, frozen=True, gc=False, kw_only=True):
     path: str | None = None
     model: str | None = None
     backend: str | None = None
+    tried: str | None = None
     sent: bool | None = None
     stream: bool | None = None
     reason: str | None = None
@@ -127,6 +128,7 @@ class Record(Head, frozen=True, gc=False, kw_only=True):
     output_bytes: Count | None = None
     prompt_bytes: Count | None = None
     bound: Count | None = None
+    table: str | None = None
     messages: Count | None = None
     tools: Count | None = None
     images: Images | None = None

@@ -203,6 +203,11 @@ class LedgerRow(NamedTuple):
     cold: bool | None = None
     stream_ms: int | None = None
     tool_bytes_per_token: float | None = None
+    sent: bool | None = None
+    tried: str | None = None
+    waited_ms: int | None = None
+    bound: int | None = None
+    bound_table: str | None = None
 
     @property
     def partition(self) -> date:

@@ -113,6 +113,7 @@ class JournalFile:
                 "path": "/api/chat",
                 "model": "llama3.2",
                 "backend": "local",
+                "tried": "other",
                 "sent": True,
                 "stream": True,
                 "outcome": "completed",
@@ -136,6 +137,9 @@ class JournalFile:
                 "images": 0,
                 "ttft_ms": 5,
                 "duration_ms": 400,
+                "waited_ms": 8,
+                "bound": 30,
+                "table": "ab" * 32,
             }
             | fields,
         )
