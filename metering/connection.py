@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import asyncpg
@@ -59,13 +59,12 @@ class Connection:
         """Connect; the URL is libpq's."""
         with _translated():
             connection = await asyncpg.connect(url, command_timeout=TIMEOUT_S, timeout=TIMEOUT_S)
-            try:
+            with ExitStack() as unless_ready:
+                unless_ready.callback(connection.terminate)
                 if cls._role:
                     await act_as(connection, cls._role)
                 await plan_each_time(connection)
-            except BaseException:
-                connection.terminate()
-                raise
+                unless_ready.pop_all()
             return cls(connection)
 
     @classmethod

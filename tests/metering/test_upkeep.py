@@ -117,7 +117,7 @@ async def test_a_stop_during_a_stand_back_is_not_lost(monkeypatch: pytest.Monkey
 
     async def stand_back() -> None:
         with contextlib.suppress(ZeroDivisionError):
-            async with upkeep.beside(lambda *_: NotImplemented, ""):
+            async with upkeep.beside(lambda *_: pytest.fail("nothing is followed"), ""):
                 await asyncio.sleep(0)
                 raise ZeroDivisionError
 
