@@ -17,9 +17,10 @@ import (
 // net/http reports on a connection from goroutines of its own, and the control socket lists where a
 // request is, hence the atomics.
 type attempts struct {
-	tried  string    // the backend that was left for another one
-	ticket *ticket   // the place before the backend
-	outAt  time.Time // when the last of them began: before, no backend has worked; zero if none has
+	tried    string    // the backend that was left for another one
+	ticket   *ticket   // the place before the backend
+	isQueued bool      // the open line says that it waits
+	outAt    time.Time // when the last of them began: before, no backend has worked; zero if none has
 
 	at     atomic.Int32 // index of the backend in the Grant
 	isSent atomic.Bool  // the backend has been written to: it may have worked
@@ -52,6 +53,9 @@ func (x *exchange) serve(t *tapWriter, r *http.Request, next caddyhttp.Handler, 
 	for {
 		if err := x.wait(r.Context(), patience); err != nil {
 			return err
+		}
+		if x.attempts.isQueued { // it may have got its slot right behind its open line, too
+			x.seen.isStarted.Store(true)
 		}
 		x.attempts.outAt = process.clock.now()
 		caddyhttp.SetVar(r.Context(), backendVar, x.backend())

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net"
@@ -10,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // severed closes the connection of a request without an answer.
@@ -87,6 +90,37 @@ func TestAnotherBackend(t *testing.T) {
 			equal(t, c.backend, *e.Backend, "backend")
 			equal(t, c.tried, e.Tried, "tried")
 			equal(t, c.backend == "local" || c.backend == "other", e.Sent, "the last backend was written to")
+		})
+	}
+}
+
+// TestSlotOfAnotherBackend: a request that goes on to another backend gives its slot back.
+func TestSlotOfAnotherBackend(t *testing.T) {
+	process, _ := replaceProcess(t)
+	x := &exchange{grant: newTicketGrant("a", "interactive", 1, 1, 1)}
+	x.enter(0)
+	equal(t, true, x.isAgain(true, false), "goes on")
+	equal(t, 0, process.queues.of["backend0"].running, "requests at the first")
+	equal(t, 1, process.queues.of["backend1"].running, "requests at the second")
+}
+
+// TestStartIsNoted: a request that waits by its open line is noted as started, even if it got its slot
+// right behind that line: without the note a crash would take it for one that has never run.
+func TestStartIsNoted(t *testing.T) {
+	process, _ := replaceProcess(t)
+	for name, isQueued := range map[string]bool{"waited": true, "had a slot": false} {
+		t.Run(name, func(t *testing.T) {
+			x := &exchange{grant: newTicketGrant("a", "interactive", 1, 0)}
+			x.enter(0)
+			defer process.queues.leave(x.attempts.ticket)
+			x.attempts.isQueued = isQueued
+			r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/api/chat", nil)
+			r = r.WithContext(context.WithValue(r.Context(), caddyhttp.VarsCtxKey, map[string]any{}))
+			next := caddyhttp.HandlerFunc(func(http.ResponseWriter, *http.Request) error {
+				equal(t, isQueued, x.seen.isStarted.Load(), "noted as started")
+				return nil
+			})
+			must(t, x.serve(new(tapWriter), r, next, time.Minute))
 		})
 	}
 }

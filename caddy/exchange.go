@@ -186,6 +186,7 @@ func (x *exchange) takeGrant(text string, now time.Time) reason {
 	}
 	x.grant, x.tenant, x.keyID = g, optional(g.Tenant), optional(g.Key)
 	x.enter(0)
+	x.attempts.isQueued = x.attempts.ticket.isWaiting()
 	err = process.journal.Load().line(now, "open", x.openLine(now))
 	switch {
 	case err != nil:
@@ -206,7 +207,7 @@ func (x *exchange) openLine(now time.Time) openLine {
 		V: version, ID: x.id, Node: process.node, Boot: process.boot, Seq: process.seq.Add(1),
 		Tenant: g.Tenant, Key: g.Key, IP: x.ip, Path: concealed(x.path), Model: x.model(),
 		Backend: x.backend(), Stream: x.request.stream, Reserved: g.Reserved, Ceiling: g.Ceiling,
-		Windows: g.Windows, Queued: x.attempts.ticket.isWaiting(), PromptBytes: int64(x.request.prompt.bytes),
+		Windows: g.Windows, Queued: x.attempts.isQueued, PromptBytes: int64(x.request.prompt.bytes),
 		Images: int64(x.request.prompt.images), Deadline: now.Unix() + g.DeadlineS,
 	}
 }

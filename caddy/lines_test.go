@@ -61,6 +61,7 @@ type entry struct {
 	TTFT           *int64  `json:"ttft_ms"`
 	Duration       int64   `json:"duration_ms"`
 	WaitedMS       int64   `json:"waited_ms"`
+	Queued         bool    `json:"queued"`
 }
 
 // record waits for the record of a request.

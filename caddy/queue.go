@@ -135,9 +135,9 @@ func (q *queues) leave(t *ticket) {
 	line.dispatch()
 }
 
-// hasFree reports whether a new request would not have to wait.
+// hasFree reports whether a new request would not have to wait: no other waits for a free slot.
 func (l *queue) hasFree() bool {
-	return l.slots == 0 || l.running < l.slots && l.waiting() == 0
+	return l.slots == 0 || l.running < l.slots
 }
 
 // waiting returns how many stand in line.
@@ -235,7 +235,6 @@ func (x *exchange) wait(ctx context.Context, patience time.Duration) error {
 	defer stop()
 	select {
 	case <-t.served:
-		x.seen.isStarted.Store(true)
 		return nil
 	case <-late:
 		return x.refuse(http.StatusServiceUnavailable, reasonBackendBusy)

@@ -78,29 +78,58 @@ func TestTurns(t *testing.T) {
 	}
 }
 
-// TestNewcomer: who waits with one request at a time, and comes back at once, gets every second turn of
-// two tenants and not more.
+// TestNewcomer: a tenant that comes into the line late, with one request at a time, gets its part of the
+// turns from then on and not more: whether it comes back at once or after another one's turns.
 func TestNewcomer(t *testing.T) {
+	for name, c := range map[string]struct {
+		weight int64 // of the others
+		absent int   // turns of theirs before it comes back
+		want   int   // turns of the newcomer, of 44
+	}{
+		"at once":       {weight: 1, absent: 0, want: 22},
+		"after a while": {weight: 10, absent: 3, want: 4},
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := new(queues)
+			running, _ := q.enter(newTicketGrant("a", "interactive", c.weight, 1), 0)
+			for range 100 {
+				q.enter(newTicketGrant("a", "interactive", c.weight, 1), 0)
+			}
+			slot := &ticket{backend: "backend0", isServed: true} // whichever request of a has it
+			q.leave(running)
+			for range 29 {
+				slot.hasLeft = false
+				q.leave(slot)
+			}
+			b, _ := q.enter(newTicketGrant("b", "interactive", 1, 1), 0)
+			turns, absent := 0, 0
+			for range 44 {
+				slot.hasLeft = false
+				q.leave(slot)
+				switch {
+				case b == nil:
+					absent--
+				case !b.isWaiting():
+					turns++
+					b, absent = nil, c.absent
+				}
+				if b == nil && absent <= 0 {
+					b, _ = q.enter(newTicketGrant("b", "interactive", 1, 1), 0)
+				}
+			}
+			equal(t, c.want, turns, "turns of the newcomer")
+		})
+	}
+}
+
+// TestMoreSlots: a Grant that knows of more slots lets those in who wait, before itself.
+func TestMoreSlots(t *testing.T) {
 	q := new(queues)
-	running, _ := q.enter(newTicketGrant("a", "interactive", 1, 1), 0)
-	for range 100 {
-		q.enter(newTicketGrant("a", "interactive", 1, 1), 0)
-	}
-	turns := map[string]int{}
-	b, _ := q.enter(newTicketGrant("b", "interactive", 1, 1), 0)
-	for range 40 {
-		q.leave(running)
-		if b.isWaiting() {
-			turns["a"]++
-			running = &ticket{backend: "backend0", isServed: true}
-			continue
-		}
-		turns["b"]++
-		running = b
-		b, _ = q.enter(newTicketGrant("b", "interactive", 1, 1), 0)
-	}
-	equal(t, 20, turns["a"], "turns of the burst")
-	equal(t, 20, turns["b"], "turns of the newcomer")
+	q.enter(newTicketGrant("a", "interactive", 1, 1), 0)
+	second, _ := q.enter(newTicketGrant("a", "interactive", 1, 1), 0)
+	third, _ := q.enter(newTicketGrant("b", "interactive", 1, 2), 0)
+	equal(t, false, second.isWaiting(), "the second waits")
+	equal(t, true, third.isWaiting(), "the third waits")
 }
 
 // TestBatchIsServed: an endless line of interactive requests leaves one slot in batchEvery to batch.
@@ -214,6 +243,8 @@ func TestQueue(t *testing.T) {
 	waiting := make(chan answer, 1)
 	go func() { waiting <- s.post(t, "/api/chat", body) }()
 	s.waits(t, 1)
+	lines := s.lines(t)
+	equal(t, true, lines[len(lines)-1].Gateway.Queued, "the open line says that it waits")
 	close(release)
 	equal(t, 200, (<-held).status, "status of the first")
 	served := <-waiting
