@@ -224,7 +224,9 @@ WORDINGS: Final = {
         is_passing=True,
     ),
     Reason.METERING_UNAVAILABLE: _unavailable("Usage can't be settled right now: try again in a second."),
-    Reason.ASK_LATE: _unavailable(),
+    Reason.ASK_LATE: _unavailable(
+        "The gateway was too slow for this request, or its machines' clocks differ: try again in a second."
+    ),
     Reason.NODE_UNKNOWN: _unavailable("The gateway is still starting: try again in a second."),
     Reason.REBUILDING: _unavailable("The gateway is restoring its counters: try again in a second."),
     Reason.REQUEST_CLOSED: _unavailable(),

@@ -12,6 +12,7 @@ import pytest
 from authz import messages
 from authz.decision import checks, routes
 from authz.decision.refusals import WORDINGS, Reason
+from authz.limiter.limiter import MARK_AGE_S
 from authz.types import GREATEST_COUNT
 
 CONTRACT = Path(__file__).parents[2] / "caddy" / "testdata" / "contract"
@@ -88,8 +89,16 @@ def test_routes_are_the_guards() -> None:
 
 
 def test_bounds_are_the_guards() -> None:
-    """authz, metering and the guard have one greatest count."""
-    assert json.loads(_sample("bounds.json")) == {"greatest_count": GREATEST_COUNT}
+    """authz, metering and the guard have one greatest count, and authz decides while the tap still waits."""
+    bounds = json.loads(_sample("bounds.json"))
+    ask_age_ms = round(1000 * checks.ASK_AGE_S)
+    grant_age_ms = 1000 * MARK_AGE_S
+    assert bounds == {
+        "greatest_count": GREATEST_COUNT,
+        "ask_age_ms": ask_age_ms,
+        "grant_age_ms": grant_age_ms,
+    }
+    assert ask_age_ms < grant_age_ms
 
 
 def test_reasons_are_the_guards() -> None:
