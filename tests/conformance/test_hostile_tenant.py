@@ -21,6 +21,13 @@ def alone() -> Iterator[Gateway]:
 @pytest.mark.timeout(180)
 async def test_no_tenant_moves_another(alone: Gateway) -> None:
     """B5: whatever one tenant sends, no price, figure, bound or refusal of another changes by 1 %."""
-    attack = await attacked(alone, span_s=SPAN_S, is_new_seen=False)
+    attack = await attacked(alone, span_s=SPAN_S, is_new_seen=False, is_own=False)
     assert attack.sent >= 20
     assert [] == attack.changes
+
+
+@pytest.mark.timeout(180)
+async def test_a_move_would_be_seen(alone: Gateway) -> None:
+    """A tenant moves its own figures with the same requests: else nothing would have been compared."""
+    attack = await attacked(alone, span_s=SPAN_S, is_new_seen=False, is_own=True)
+    assert any(change.startswith("known output_tokens_per_") for change in attack.changes), attack.changes

@@ -63,7 +63,9 @@ class Attack:
     ledger: asyncpg.Connection
     new_key: NewKey
     is_new_seen: bool
-    """Return whether a tenant without answers is looked at as well, which medians price."""
+    """Whether a tenant without answers is looked at as well, which medians price."""
+    is_own: bool
+    """Whether the attacked key sends all this itself: then its figures must be seen to move."""
     sent: int = 0
     looks: int = 0
     worst: float = 0.0
@@ -82,7 +84,8 @@ class Attack:
         if self.is_new_seen:
             await self._medians()
         before = await self._look(keys[0], small)
-        hostile, until = await self.new_key(), time.monotonic() + span_s
+        hostile = keys[0] if self.is_own else await self.new_key()
+        until = time.monotonic() + span_s
         async with asyncio.TaskGroup() as tasks:
             for number in range(WORKERS):
                 shift = number * len(ODDITIES) // WORKERS
@@ -160,11 +163,11 @@ def _bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
-async def attacked(gateway: Gateway, *, span_s: float, is_new_seen: bool) -> Attack:
+async def attacked(gateway: Gateway, *, span_s: float, is_new_seen: bool, is_own: bool) -> Attack:
     """Attack the other tenants of a gateway for so long."""
     ledger = await asyncpg.connect(gateway.database_url)
     async with keymaker(gateway) as new_key, httpx.AsyncClient(base_url=gateway.url, timeout=30) as client:
-        attack = Attack(client, ledger, new_key, is_new_seen)
+        attack = Attack(client, ledger, new_key, is_new_seen, is_own)
         await attack.run(span_s)
     await ledger.close()
     return attack
@@ -174,9 +177,11 @@ def main() -> int:
     """Read the arguments, run, and say whether anything of the others has changed."""
     parser = argparse.ArgumentParser(prog="python -m tests.security.hostile_tenant", description=__doc__)
     parser.add_argument("--minutes", type=float, default=60.0, help="how long the tenant tries")
-    minutes = parser.parse_args().minutes
+    parser.add_argument("--own", action="store_true", help="attack with the honest key: figures must move")
+    asked = parser.parse_args()
     with running_ollama(parallel=AT_ONCE) as ollama, running(ollama.url, OLLAMA_URL=ollama.url) as gateway:
-        attack = asyncio.run(attacked(gateway, span_s=60 * minutes, is_new_seen=True))
+        asking = attacked(gateway, span_s=60 * asked.minutes, is_new_seen=not asked.own, is_own=asked.own)
+        attack = asyncio.run(asking)
     for change in attack.changes[:10]:
         sys.stdout.write(f"{change}\n")
     sys.stdout.write(
