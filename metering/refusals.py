@@ -51,7 +51,7 @@ def sort_out(rows: Mapping[UUID, LedgerRow], kept: Mapping[KeyMinute, set[UUID]]
     """Separate rows of the ledger from what is only counted; kept are refusals that it has already."""
     found, seen = Sorted(), defaultdict(set, {pair: set(ids) for pair, ids in kept.items()})
     for request_id, row in rows.items():
-        if _is_nobodys(row):
+        if _is_unowned(row):
             # Probes of public routes are no refusals, and belong to no tenant.
             if row.outcome != "completed":
                 found.counts[_refused(row)] += 1
@@ -67,7 +67,7 @@ def sort_out(rows: Mapping[UUID, LedgerRow], kept: Mapping[KeyMinute, set[UUID]]
     return found
 
 
-def _is_nobodys(row: LedgerRow) -> bool:
+def _is_unowned(row: LedgerRow) -> bool:
     return row.key_id is None and row.reserved_input is None
 
 

@@ -137,12 +137,12 @@ async def _scope(connection: Any, tenant: str | None, key: str | None) -> Scope:
 
 async def _listed(connection: Any, sums: dict[Any, Figures], *, scope: Scope, by: By) -> Sequence[AnyUsage]:
     unused = (0, 0, 0)
-    whose = {"tenant": scope.tenant, "key": scope.key}
+    names = {"tenant": scope.tenant, "key": scope.key}
     if by is By.KEY:
-        keys = [row async for row in _queries.named_keys(connection, **whose)]
+        keys = [row async for row in _queries.named_keys(connection, **names)]
         return [Usage(row["tenant"], row["key"], row["name"], *sums.get(row["id"], unused)) for row in keys]
     if by is By.TENANT:
-        tenants = [row async for row in _queries.named_tenants(connection, **whose)]
+        tenants = [row async for row in _queries.named_tenants(connection, **names)]
         return [TenantUsage(row["name"], *sums.get(row["id"], unused)) for row in tenants]
     if by is By.MODEL:
         return [ModelUsage(model, *figures) for model, figures in sorted(_by_canonical(sums).items())]

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-_NOBODY: Final = 65534
+_UNPRIVILEGED_UID: Final = 65534
 """The user and group that root becomes for PostgreSQL; the same number on every Linux."""
 
 # linux/prctl.h and linux/securebits.h
@@ -33,7 +33,7 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 def unprivileged_user() -> int | None:
     """Return the user and group of a program that refuses root, None where we are not root."""
-    return _NOBODY if os.geteuid() == 0 else None
+    return _UNPRIVILEGED_UID if os.geteuid() == 0 else None
 
 
 def started(pid: int) -> int | None:
