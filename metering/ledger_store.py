@@ -255,6 +255,7 @@ def _open_row(row: asyncpg.Record) -> OpenRow:
         row["prompt_bytes"],
         row["images"],
         row["queued"],
+        row["started_at"],
     )
 
 

@@ -81,7 +81,8 @@ def priced(orphan: Orphan, ratios: Ratios, *, at: datetime) -> LedgerRow:
     """Return the row of a request whose record never came.
 
     It pays as one that was cut off at its last progress line, and for a second more, or the time until its
-    process had ended: no line can tell of that. One that still waited for a slot costs nothing.
+    process had ended: no line can tell of that. One that still waited for a slot costs nothing, and one
+    that had waited pays from its start.
     """
     row, progress = orphan.row, orphan.progress
     delivered = progress.delivered.get(row.request_id) if progress else None
@@ -89,7 +90,7 @@ def priced(orphan: Orphan, ratios: Ratios, *, at: datetime) -> LedgerRow:
     unseen = PROGRESS_EVERY
     if progress and progress.progress_at and orphan.ended_at:
         unseen = min(unseen, orphan.ended_at - progress.progress_at)
-    ran = (progress.last_at if progress else at) - moment_of(row.request_id)
+    ran = (progress.last_at if progress else at) - (row.started_at or moment_of(row.request_id))
     record = Record(
         v=VERSION,
         id=row.request_id,

@@ -130,6 +130,8 @@ class OpenRow:
     prompt_bytes: int | None = None
     images: int | None = None
     queued: bool = False
+    started_at: datetime | None = None
+    """When a queued one was first listed as running."""
 
 
 @frozen

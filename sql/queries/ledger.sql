@@ -46,7 +46,8 @@ WHERE request_id = ANY(:ids::uuid[]);
 DELETE FROM open_requests
 WHERE node = :node AND boot < :boot
 RETURNING request_id, node, boot, tenant_id, key_id, reserved_input, reserved_output, day, month, deadline,
-    ip, path, model, backend, stream, ceiling_input, ceiling_output, prompt_bytes, images, queued;
+    ip, path, model, backend, stream, ceiling_input, ceiling_output, prompt_bytes, images, queued,
+    started_at;
 
 -- name: take_overdue(node, before)
 -- metering.orphans: open requests that must have ended long ago, and those of nodes that never return.
@@ -60,7 +61,8 @@ WHERE request_id = ANY(ARRAY(
     FOR UPDATE SKIP LOCKED
 ))
 RETURNING request_id, node, boot, tenant_id, key_id, reserved_input, reserved_output, day, month, deadline,
-    ip, path, model, backend, stream, ceiling_input, ceiling_output, prompt_bytes, images, queued;
+    ip, path, model, backend, stream, ceiling_input, ceiling_output, prompt_bytes, images, queued,
+    started_at;
 
 -- name: add_ledger(request_id, entry, at, node, boot, seq, ip, lookup, tenant_id, key_id, method, path, model, backend, stream, outcome, reason, status, upstream_status, reserved_input, reserved_output, day, month, max_output, terminal, reported_input_tokens, reported_output_tokens, cached_tokens, deltas, output_bytes, prompt_bytes, images, ttft_ms, duration_ms, load_ms, prompt_eval_ms, eval_ms, input_tokens, output_tokens, overrun_tokens, usage_source, input_bytes_per_token, output_bytes_per_token, output_tokens_per_delta, output_tokens_per_s, actor, ceiling_input, ceiling_output, text_bytes, tool_bytes, messages, tools, cold, stream_ms, tool_bytes_per_token, sent, tried, waited_ms, bound, bound_table)
 -- metering.settle: only the rows answered are new, and only they count; each waits to be published. Columns

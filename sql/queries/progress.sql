@@ -9,11 +9,16 @@ SET last_at = greatest(p.last_at, excluded.last_at);
 
 -- name: note_progress(boot, at, ids, deltas, text_bytes, tool_bytes)!
 -- metering.settle: what streams have delivered now; those that have not moved keep theirs, those that have
--- ended are left out.
+-- ended are left out. What had waited for a slot runs since it is first listed.
 WITH moved AS (
     SELECT *
     FROM unnest(:ids::uuid[], :deltas::bigint[], :text_bytes::bigint[], :tool_bytes::bigint[])
         AS m (request_id, deltas, text_bytes, tool_bytes)
+), started AS (
+    UPDATE open_requests AS o
+    SET started_at = :at::timestamptz
+    FROM moved AS m
+    WHERE o.request_id = m.request_id AND o.queued AND o.started_at IS NULL
 ), still AS (
     SELECT s.*
     FROM boot_progress AS p,
@@ -30,7 +35,7 @@ WITH moved AS (
     FROM running
 )
 UPDATE boot_progress AS p
-SET progress_at = :at, ids = coalesce(a.ids, '{}'), deltas = coalesce(a.deltas, '{}'),
+SET progress_at = :at::timestamptz, ids = coalesce(a.ids, '{}'), deltas = coalesce(a.deltas, '{}'),
     text_bytes = coalesce(a.text_bytes, '{}'), tool_bytes = coalesce(a.tool_bytes, '{}')
 FROM arrays AS a
 WHERE p.boot = :boot;

@@ -85,6 +85,23 @@ async def test_what_waited_for_a_slot_costs_nothing(begin: Begin, journal: Journ
     assert {waiting: (0, 0), running: (PROMPT, 1)} == await charged(life)
 
 
+async def test_what_had_waited_pays_from_its_start(begin: Begin, journal: JournalFile) -> None:
+    """A single answer that got its slot after a while pays the time since then, when its Caddy dies."""
+    request_id = journal.new_id()
+    journal.append(journal.opened(request_id, stream=False, queued=True))
+    for waited_ms in (20_000, 5_000):  # the first says when it started
+        journal.begun_ms += waited_ms
+        journal.append(journal.progress((request_id, 0, 0, 0)))
+        journal.append(journal.ended(journal.new_id()))
+    journal.begun_ms += 3_600_000
+    journal.start()
+    life = await begin()
+    await life.drain()
+    ((prompt, output),) = (await charged(life)).values()
+    assert PROMPT == prompt
+    assert 3 * SECOND <= output <= 6 * SECOND
+
+
 async def test_what_is_reckoned_never_passes_the_ceiling(begin: Begin, journal: JournalFile) -> None:
     """The client's number is a wish; the ceiling of the Grant bounds a guess."""
     request_id = journal.new_id()
