@@ -21,9 +21,14 @@ class Ratios:
     output_bytes_per_token: float = 4.0
     output_tokens_per_delta: float = 1.0
     tool_bytes_per_token: float = 4.0
-    output_tokens_per_s: float = 20.0
+    output_ms_per_token: float = 50.0
     prompt_ms_per_token: float = 0.5
     load_ms: float = 10_000.0
+
+    @property
+    def output_tokens_per_s(self) -> float:
+        """Return the speed at which answers are produced."""
+        return 1000 / self.output_ms_per_token
 
 
 class Figures(NamedTuple):

@@ -51,7 +51,8 @@ FIGURES: Final = {
     "output_bytes_per_token": Figure("text_bytes", "text_tokens", 1, 16, 50),
     "output_tokens_per_delta": Figure("delta_tokens", "deltas", 1, 8, 16),
     "tool_bytes_per_token": Figure("tool_bytes", "tool_tokens", 0.5, 8, 4),
-    "output_tokens_per_s": Figure("eval_tokens", "eval_ms", 1, 2000, 100),
+    # Weighed by tokens: by time, a fast model known before would count most for a key that is slow.
+    "output_ms_per_token": Figure("eval_ms", "eval_tokens", 0.5, 1000, 2),
     "prompt_ms_per_token": Figure("prompt_ms", "evaluated_tokens", 0, 1000, 50),
     "load_ms": Figure("load_ms", "loads", 0, 600_000, 0.1),
 }
@@ -104,8 +105,7 @@ def ratios(model: Mapping[str, float], *scopes: Figures | None) -> Ratios:
 
 
 def _blend(figure: Figure, prior: float, sums: Figures) -> float:
-    scale = 1000.0 if figure.denominator.endswith("_ms") else 1.0  # sums are in ms, rates by the second
-    numerator, denominator = getattr(sums, figure.numerator) * scale, getattr(sums, figure.denominator)
+    numerator, denominator = getattr(sums, figure.numerator), getattr(sums, figure.denominator)
     weight = figure.prior_weight
     value = (prior * weight + numerator) / (weight + denominator)
     return float(min(max(value, figure.least), figure.most))

@@ -10,7 +10,7 @@ JOIN learned_figures AS f USING (model, scope_id);
 -- metering.settle: a model's own properties, over tenants of which none can move them alone.
 SELECT model,
     percentile_cont(0.5) WITHIN GROUP (ORDER BY delta_tokens / nullif(deltas, 0)) AS output_tokens_per_delta,
-    percentile_cont(0.5) WITHIN GROUP (ORDER BY 1000 * eval_tokens / nullif(eval_ms, 0)) AS output_tokens_per_s,
+    percentile_cont(0.5) WITHIN GROUP (ORDER BY eval_ms / nullif(eval_tokens, 0)) AS output_ms_per_token,
     percentile_cont(0.5) WITHIN GROUP (ORDER BY prompt_ms / nullif(evaluated_tokens, 0)) AS prompt_ms_per_token,
     percentile_cont(0.5) WITHIN GROUP (ORDER BY load_ms / nullif(loads, 0)) AS load_ms
 FROM learned_figures

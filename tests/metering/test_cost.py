@@ -17,7 +17,7 @@ RATIOS = Ratios(
     embedding_bytes_per_token=5.0,
     output_bytes_per_token=3.0,
     tool_bytes_per_token=2.0,
-    output_tokens_per_s=20.0,
+    output_ms_per_token=50.0,
     prompt_ms_per_token=0.5,
     load_ms=10_000,
 )

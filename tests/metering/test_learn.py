@@ -98,6 +98,24 @@ async def test_one_fast_answer_is_not_a_speed(begin: Begin, journal: JournalFile
     assert 51 == pytest.approx(row["output_tokens_per_s"], rel=0.02)
 
 
+@pytest.mark.parametrize(("others", "own"), [(2000, 25), (2000, 400), (5, 25), (25, 400)])
+async def test_own_speed_counts_whatever_others_have_shown(
+    begin: Begin, journal: JournalFile, others: int, own: int
+) -> None:
+    """B1: after 80 tokens of its own a key pays 5 % more than its speed at most, and half of it at least."""
+    for _ in range(3):
+        journal.tenant, journal.key = uuid4(), uuid4()
+        for _ in range(50):
+            journal.request(output_tokens=50, eval_ms=50_000 // others)
+    journal.tenant, journal.key = uuid4(), uuid4()
+    for _ in range(4):
+        journal.request(output_tokens=20, eval_ms=20_000 // own)
+    life = await begin()
+    await life.drain()
+    row = await row_of(life, journal.request(**CUT))
+    assert own / 2 <= row["output_tokens_per_s"] <= own * 1.05
+
+
 async def test_a_clock_of_streams_teaches_where_no_time_is_reported(
     begin: Begin, journal: JournalFile
 ) -> None:
