@@ -170,7 +170,7 @@ async def _delivered(gateway: Gateway, request_id: str, *, frames: int) -> None:
 
 
 async def _cut(gateway: Gateway, reply: httpx.Response, cut: str) -> None:
-    """Hang up, or have the request ended by an operator."""
+    """Hang up, or have the request ended by an operator: its row says whether it was."""
     if cut == "kill":
-        assert 1 == await kill(control(gateway), id=UUID(reply.headers["x-request-id"]))
+        await kill(control(gateway), id=UUID(reply.headers["x-request-id"]))
     await reply.aclose()
