@@ -24,7 +24,7 @@ GRANTS = {
         "nodes": "INSERT, SELECT, UPDATE(boot eof_at)",
         "journal_files": "DELETE, INSERT, SELECT, UPDATE",
         "journal_sequences": "INSERT, SELECT, UPDATE",
-        "open_requests": "DELETE, INSERT, SELECT, UPDATE(deadline)",
+        "open_requests": "DELETE, INSERT, SELECT, UPDATE(deadline started_at)",
         "ledger": "INSERT, SELECT",
         "unpublished": "DELETE, INSERT, SELECT, UPDATE(key_id)",
         "budget_windows": "INSERT, SELECT, UPDATE(used version)",
