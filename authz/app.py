@@ -212,6 +212,7 @@ class Gate:
         except StoreUnavailable as error:
             missing.append(str(error))
         try:
+            await verifier.limiter.probe()
             lags = [await verifier.limiter.lag_ms(node) for node in nodes]
             if not any(lag is not None and lag <= LAG_MS for lag in lags):
                 missing.append(

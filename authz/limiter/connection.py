@@ -19,7 +19,7 @@ from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
 
 from authz.errors import LimiterUnavailable, SettingsError
 
@@ -162,6 +162,8 @@ async def answer(future: Future[Any]) -> Any:
 
 
 def _refused(error: ResponseError) -> LimiterUnavailable:
+    if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in str(error):
+        return LimiterUnavailable("Redis is full: raise its maxmemory, it takes no writes.")
     return LimiterUnavailable(f"Redis refused a command: {error}")
 
 

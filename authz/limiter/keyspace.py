@@ -12,6 +12,7 @@ nz:{T}:open      zset   request id -> when its reservation is overdue
 nz:{T}:held      hash   request id -> the reservation, packed
 nz:{T}:closed    zset   request id -> when it was closed: the tombstones
 nz:metering:N    string lag in ms of node N's metering, expires 60 s after it last vouched
+nz:probe         string written to see whether Redis takes writes; forgotten at once
 
 A scope is `t` for the tenant or a key's id; a window is `d:2026-11-25`, `m:2026-11` or `t`; so
 `u:t:m:2026-11` is what the tenant has used in November. Times are µs; a bucket is the time from n on
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from authz.types import Windows
 
 TENANT_SCOPE = "t"
+PROBE = "nz:probe"
 
 
 def tenant(tenant_id: UUID) -> str:

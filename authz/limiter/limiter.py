@@ -248,6 +248,10 @@ class Limiter:
         lag = await answer(self._pipeline.link.send("GET", keyspace.metering(node)))
         return None if lag is None else int(lag)
 
+    async def probe(self) -> None:
+        """Write something that is forgotten at once: a Redis that is full or a replica refuses it."""
+        await answer(self._pipeline.link.send("SET", keyspace.PROBE, 1, "PX", 1))
+
     async def now(self) -> datetime:
         """Return Redis's clock."""
         if self.clock_us:

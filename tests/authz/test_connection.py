@@ -220,7 +220,7 @@ async def test_full_redis_admits_nothing(server: embedded.Server, own: Limiter) 
         await desk.open(Limits(requests_per_minute=5))
         before = await desk.content()
         await redis.config_set("maxmemory", "100kb")
-        with pytest.raises(LimiterUnavailable, match=r"Redis refused a command: .*(OOM|used memory)"):
+        with pytest.raises(LimiterUnavailable, match="Redis is full: raise its maxmemory"):
             await desk.admit()
         await redis.config_set("maxmemory", "0")
         assert before == await desk.content()

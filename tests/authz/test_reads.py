@@ -7,6 +7,8 @@ import json
 import shutil
 import time
 
+from redis.asyncio import Redis
+
 from authz.accounts.keys import create_key
 from authz.accounts.scope import Scope
 from authz.accounts.session import Session
@@ -58,6 +60,19 @@ async def test_ready_says_what_is_missing(guard: Guard) -> None:
             "and that the journal is at its path."
         )
     ] == answer.json()["missing"]
+
+
+async def test_ready_says_that_redis_is_full(guard: Guard, redis_url: str) -> None:
+    """`/readyz` is 503 while Redis answers but takes no writes: no request could be admitted."""
+    async with Redis.from_url(redis_url) as redis:
+        await redis.config_set("maxmemory", "1")
+        try:
+            missing = (await guard._client.get("/readyz")).json()["missing"]
+        finally:
+            await redis.config_set("maxmemory", "0")
+    assert any("Redis is full: raise its maxmemory" in sentence for sentence in missing)
+    missing = (await guard._client.get("/readyz")).json()["missing"]
+    assert not any("Redis" in sentence for sentence in missing)
 
 
 async def test_ready_compares_backends_with_snippets(guard: Guard, settings: Settings) -> None:
