@@ -91,6 +91,10 @@ bench-verify *arguments:
 bench-metering *arguments:
     python -m tests.bench.bench_metering "$@"
 
+# Measure how soon a tenant with 100,000 keys is back after a loss of Redis, and what others notice of that
+bench-rebuild *arguments:
+    python -m tests.bench.bench_rebuild "$@"
+
 # Measure what a ledger of ten million rows on hundreds of days costs: it takes 10 minutes and 5 GB
 bench-years *arguments:
     python -m tests.bench.bench_years "$@"

@@ -105,13 +105,13 @@ class Gate:
         """Open everything; a store that is away when we start is found later."""
         settings = self._settings
         store = Store(settings.database_url, role=AUTHZ_ROLE)
-        limiter = Limiter(settings.redis_url)
-        await limiter.start()
+        limiter, bulk = Limiter(settings.redis_url), Limiter(settings.redis_url)
+        await asyncio.gather(limiter.start(), bulk.start())
         since = self._rendered.stamp()
         # OLLAMA_BACKENDS of the environment is as old as this process: a list rendered later replaces it.
         inventory = Inventory(settings.backends or self._rendered.load(), poll_s=settings.poll_s)
         identities = Identities(store, Peppers.read(settings.pepper_file))
-        rebuilder = Rebuilder(store, limiter)
+        rebuilder = Rebuilder(store, bulk)  # no decision waits behind a rebuild
         nodes = Nodes(store, limiter, now_s=time.monotonic)
         self._verifier = Verifier(
             settings=settings,
@@ -139,7 +139,7 @@ class Gate:
             await asyncio.gather(*polling, return_exceptions=True)
             await identities.close()
             await rebuilder.close()
-            await limiter.close()
+            await asyncio.gather(limiter.close(), bulk.close())
             await store.close()
 
     @property

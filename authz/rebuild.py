@@ -1,8 +1,9 @@
 """Rebuild after a loss of Redis: no request is admitted until the tenant's hash is rebuilt from Postgres.
 
 The rule is DESIGN's "Loss of Redis": a mark in Redis; 2 s, by which every Grant of before has its
-open line; an end of file of every node's journal read later than that; one snapshot of Postgres;
-one script that runs only while the mark stands. What this process remembers of a loss is worth nothing.
+open line; an end of file of every node's journal read later than that; one snapshot of Postgres, sent
+in batches; a last script that sets the epoch. All that is sent is written only while the mark stands.
+What this process remembers of a loss is worth nothing.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ from authz.errors import LimiterUnavailable, StoreUnavailable
 from authz.limiter.limiter import MARK_AGE_S
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from uuid import UUID
 
+    from authz.limiter.admission import Lost
     from authz.limiter.limiter import Limiter
     from authz.store import Store
 
@@ -84,9 +87,24 @@ class Rebuilder:
             return RETRY_S + too_early.total_seconds()
         async with self._readings:
             read_at = await self._limiter.now()  # before the snapshot: a reading is no younger than this
-            reading = await self._store.read(tenant, lost=lost, safe_at=safe_at, read_at=read_at)
-        if reading is None or not await self._limiter.rebuild(reading):
+            is_whole = await self._restore(tenant, lost, safe_at=safe_at, read_at=read_at)
+        if not is_whole:
             return RETRY_S
         self.rebuilt += 1
-        log.info("authz.tenant_rebuilt", tenant=str(tenant), open_requests=len(reading.open_requests))
+        await self._limiter.forget_past(tenant)
         return None
+
+    async def _restore(self, tenant: UUID, lost: Lost, *, safe_at: datetime, read_at: datetime) -> bool:
+        """Send a snapshot of Postgres batch by batch, then the epoch; False if it must be read again."""
+        batches = 0
+        async with self._store.snapshot(tenant, lost=lost, safe_at=safe_at, read_at=read_at) as snapshot:
+            if snapshot is None:
+                return False
+            async for batch in snapshot.batches():
+                if not await self._limiter.restore(snapshot.reading, batch):
+                    return False
+                batches += 1
+        is_whole = await self._limiter.end_loss(snapshot.reading)
+        if is_whole:
+            log.info("authz.tenant_rebuilt", tenant=str(tenant), batches=batches)
+        return is_whole

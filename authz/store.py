@@ -9,10 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
+from attrs import frozen
 
 import sql
 from authz.errors import StoreUnavailable
-from authz.limiter.admission import Reading
+from authz.limiter.admission import Batch, Reading
 from authz.types import Identity, Limits, OpenRequest, Total
 
 if TYPE_CHECKING:
@@ -40,6 +41,15 @@ UNREACHABLE = (
 """The exceptions of asyncpg when the server, not the query, is at fault."""
 
 ACQUIRE_S = 1.0
+
+KEPT: Final = timedelta(days=2)
+"""Windows of days and months that ended longer ago pay for no request, in whatever time zone."""
+
+CLOSED_S: Final = 120
+"""Ids closed longer ago are too old to be admitted again."""
+
+BATCH, OPEN_BATCH = 100, 50
+"""Rows of a batch: about a millisecond of Redis and of this process, and no other request waits longer."""
 
 AUTHZ_ROLE: Final = "gateway_authz"
 METERING_ROLE: Final = "gateway_metering"
@@ -143,18 +153,23 @@ class Store:
         async with self.connection() as connection:
             return {str(row["id"]): row["name"] async for row in _queries.names(connection)}
 
-    async def read(self, tenant: UUID, *, lost: Lost, safe_at: datetime, read_at: datetime) -> Reading | None:
-        """Read in one snapshot what a rebuild needs; None while some journal may still hold surprises."""
+    @asynccontextmanager
+    async def snapshot(
+        self, tenant: UUID, *, lost: Lost, safe_at: datetime, read_at: datetime
+    ) -> AsyncIterator[Snapshot | None]:
+        """Open one snapshot of what a rebuild needs; None while some journal may still hold surprises."""
         async with (
             self.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
-            if not await _queries.are_nodes_read(connection, since=safe_at):
-                return None
-            version = await _queries.tenant_version(connection, tenant=tenant)
+            is_read = await _queries.are_nodes_read(connection, since=safe_at)
+            version = await _queries.tenant_version(connection, tenant=tenant) if is_read else None
             if version is None:
-                return None
-            return await _reading(connection, tenant, version, lost=lost, read_at=read_at)
+                yield None
+                return
+            reading = Reading(tenant, mark=lost.mark, read_at=read_at, tenant_version=version)
+            async with snapshot(connection, reading) as found:
+                yield found
 
     async def disable(self, lookup: str) -> None:
         """Disable the key of a secret, since its stored hash does not fit its stored tag."""
@@ -176,28 +191,40 @@ class Store:
                 await _queries.mark_key_published(connection, key=key, version=version)
 
 
-async def _reading(connection: Any, tenant: UUID, version: int, *, lost: Lost, read_at: datetime) -> Reading:
-    month_ago = read_at.date() - timedelta(days=40)
-    keys = {row["id"]: row["version"] async for row in _queries.key_versions(connection, tenant=tenant)}
-    totals = [
-        Total(row["scope_id"], row["period"], row["start"], row["used"], row["version"])
-        async for row in _queries.totals(connection, tenant=tenant, since=month_ago)
-    ]
-    open_requests = [_open_request(row) async for row in _queries.open_requests(connection, tenant=tenant)]
-    since = read_at - timedelta(seconds=120)
-    closed = [
-        row["request_id"] async for row in _queries.closed_requests(connection, tenant=tenant, since=since)
-    ]
-    return Reading(
-        tenant=tenant,
-        mark=lost.mark,
-        read_at=read_at,
-        tenant_version=version,
-        key_versions=keys,
-        totals=tuple(totals),
-        open_requests=tuple(open_requests),
-        closed=tuple(closed),
-    )
+@frozen
+class Snapshot:
+    """What Postgres knew of a lost tenant at one moment, to be read piece by piece."""
+
+    reading: Reading
+    _keys: Any
+    _totals: Any
+    _closed: Any
+    _open: Any
+
+    async def batches(self) -> AsyncIterator[Batch]:
+        """Yield all there is of the tenant, what is monotone first."""
+        while rows := await self._keys.fetch(BATCH):
+            yield Batch(key_versions=tuple((row["id"], row["version"]) for row in rows))
+        while rows := await self._totals.fetch(BATCH):
+            yield Batch(totals=tuple(Total(*row) for row in rows))
+        while rows := await self._closed.fetch(BATCH):
+            yield Batch(closed=tuple(row["request_id"] for row in rows))
+        while rows := await self._open.fetch(OPEN_BATCH):
+            yield Batch(open_requests=tuple(_open_request(row) for row in rows))
+
+
+@asynccontextmanager
+async def snapshot(connection: Any, reading: Reading) -> AsyncIterator[Snapshot]:
+    """Open cursors on all that a rebuild needs, in a transaction that sees one moment."""
+    tenant, day = reading.tenant, reading.read_at.date() - KEPT
+    since = reading.read_at - timedelta(seconds=CLOSED_S)
+    async with (
+        _queries.key_versions_cursor(connection, tenant=tenant) as keys,
+        _queries.totals_cursor(connection, tenant=tenant, day=day, month=day.replace(day=1)) as totals,
+        _queries.closed_requests_cursor(connection, tenant=tenant, since=since) as closed,
+        _queries.open_requests_cursor(connection, tenant=tenant) as running,
+    ):
+        yield Snapshot(reading, await keys, await totals, await closed, await running)
 
 
 def _open_request(row: asyncpg.Record) -> OpenRequest:

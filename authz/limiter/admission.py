@@ -187,13 +187,19 @@ def _tighter(tenant: int | None, tenant_us: int, key: int | None, key_us: int) -
 
 @frozen
 class Reading:
-    """A tenant's limits and use in one snapshot of Postgres; `read_at` is Redis's clock before it."""
+    """A snapshot of Postgres, read to end a tenant's loss; `read_at` is Redis's clock before it."""
 
     tenant: UUID
     mark: str
     read_at: datetime
     tenant_version: int
-    key_versions: dict[UUID, int]
-    totals: tuple[Total, ...]
-    open_requests: tuple[OpenRequest, ...]
-    closed: tuple[UUID, ...]
+
+
+@frozen(kw_only=True)
+class Batch:
+    """A part of what a reading found of a tenant; the sum of all parts may be of any size."""
+
+    key_versions: tuple[tuple[UUID, int], ...] = ()
+    totals: tuple[Total, ...] = ()
+    open_requests: tuple[OpenRequest, ...] = ()
+    closed: tuple[UUID, ...] = ()

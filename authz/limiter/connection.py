@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from redis.asyncio.connection import AbstractConnection
 
+    Look = Callable[["Link"], Awaitable[None]]
+
 Argument = str | bytes | int | float
 
 RETRY_AFTER_S: Final = 0.25
@@ -37,6 +39,9 @@ RETRY_AFTER_S: Final = 0.25
 CONNECT_WITHIN_S: Final = 3.0
 ANSWER_WITHIN_S: Final = 0.7
 """A connection without any answer for this long, while one is due, is given up within twice this."""
+
+TURN_S: Final = 0.5
+"""A living connection's Redis is looked at so often: four times within the age of a Grant."""
 
 OURS: Final[dict[str, object]] = {
     "protocol": 2,
@@ -174,9 +179,10 @@ SENTINEL_WITHIN_S: Final = 1.0
 class Pipeline:
     """Keeps one link up; without one every call fails at once instead of waiting for it."""
 
-    def __init__(self, url: str, *, on_connect: Callable[[Link], Awaitable[None]]) -> None:
+    def __init__(self, url: str, *, on_connect: Look, on_turn: Look) -> None:
         self._pool = _pool(url)
         self._on_connect = on_connect
+        self._on_turn = on_turn
         self._link: Link | None = None
         self._reason = "Redis has not been reached yet: try again in a second."
         self._tried = asyncio.Event()
@@ -233,7 +239,8 @@ class Pipeline:
             self._link = link
             stack.callback(self._forget)
             self._tried.set()
-            await running
+            while not (await asyncio.wait({running}, timeout=TURN_S))[0]:
+                await self._on_turn(link)
 
     def _forget(self) -> None:
         self._link = None

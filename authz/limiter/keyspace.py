@@ -5,15 +5,17 @@ All keys of a tenant carry its id as hash tag, so each script runs on one slot o
 nz:{T}           hash   epoch (the run of Redis it is valid in) · mark, mark_us of its loss
                         cleared: when tombstones were last removed · v, v:<key> versions
                         per scope: n its clock, q and k its buckets of requests and tokens
-                        per scope and window: u used, w its version, h held
-nz:{T}:slots     zset   request id -> its end, all of the tenant's running requests
-nz:{T}:slots:K   zset   the same for key K
-nz:{T}:open      zset   request id -> when its reservation is overdue
-nz:{T}:held      hash   request id -> the reservation, packed
+                        per scope and window: u used, w its version
 nz:{T}:closed    zset   request id -> when it was closed: the tombstones
+nz:{T}:past      set    earlier runs of Redis, of which something may be left under the names below
+nz:{T}:R:slots   zset   request id -> its end, all of the tenant's running requests
+nz:{T}:R:slots:K zset   the same for key K
+nz:{T}:R:open    zset   request id -> when its reservation is overdue
+nz:{T}:R:held    hash   request id -> the reservation, packed; h per scope and window: held in all
 nz:metering:N    string lag in ms of node N's metering, expires 60 s after it last vouched
 nz:probe         string written to see whether Redis takes writes; forgotten at once
 
+R is a run of Redis: what was running in an earlier one is unread without being looked for.
 A scope is `t` for the tenant or a key's id; a window is `d:2026-11-25`, `m:2026-11` or `t`; so
 `u:t:m:2026-11` is what the tenant has used in November. Times are µs; a bucket is the time from n on
 until it is full again.
@@ -37,23 +39,29 @@ PROBE = "nz:probe"
 
 
 def tenant(tenant_id: UUID) -> str:
-    """Name the hash of a tenant: epoch, versions, buckets, used and held."""
+    """Name the hash of a tenant: epoch, versions, buckets and used."""
     return f"nz:{{{tenant_id}}}"
 
 
-def slots(tenant_id: UUID, key_id: UUID | None = None) -> str:
+def slots(tenant_id: UUID, run: str, key_id: UUID | str | None = None) -> str:
     """Name the set of the running requests of a tenant, or of one of its keys."""
-    return f"nz:{{{tenant_id}}}:slots" if key_id is None else f"nz:{{{tenant_id}}}:slots:{key_id}"
+    of_tenant = f"nz:{{{tenant_id}}}:{run}:slots"
+    return of_tenant if key_id is None else f"{of_tenant}:{key_id}"
 
 
-def opened(tenant_id: UUID) -> str:
+def opened(tenant_id: UUID, run: str) -> str:
     """Name the set of the deadlines of a tenant's reservations."""
-    return f"nz:{{{tenant_id}}}:open"
+    return f"nz:{{{tenant_id}}}:{run}:open"
 
 
-def held(tenant_id: UUID) -> str:
+def held(tenant_id: UUID, run: str) -> str:
     """Name the hash of the reservations of a tenant."""
-    return f"nz:{{{tenant_id}}}:held"
+    return f"nz:{{{tenant_id}}}:{run}:held"
+
+
+def past(tenant_id: UUID) -> str:
+    """Name the set of the earlier runs of Redis of which a tenant may have something left."""
+    return f"nz:{{{tenant_id}}}:past"
 
 
 def closed(tenant_id: UUID) -> str:
@@ -62,21 +70,27 @@ def closed(tenant_id: UUID) -> str:
 
 
 @lru_cache(maxsize=4096)
-def of_admission(tenant_id: UUID, key_id: UUID) -> tuple[str, ...]:
+def of_admission(tenant_id: UUID, key_id: UUID, run: str) -> tuple[str, ...]:
     """List the keys of admit.lua; cached, since making the names costs more than sending them."""
     return (
         tenant(tenant_id),
-        slots(tenant_id),
-        slots(tenant_id, key_id),
-        opened(tenant_id),
-        held(tenant_id),
+        slots(tenant_id, run),
+        slots(tenant_id, run, key_id),
+        opened(tenant_id, run),
+        held(tenant_id, run),
         closed(tenant_id),
     )
 
 
-def of_settlement(tenant_id: UUID) -> tuple[str, ...]:
-    """List the keys of settle.lua and rebuild.lua, ahead of the slots of keys."""
-    return tenant(tenant_id), slots(tenant_id), opened(tenant_id), held(tenant_id), closed(tenant_id)
+def of_settlement(tenant_id: UUID, run: str) -> tuple[str, ...]:
+    """List the keys of settle.lua, and the first of rebuild.lua, ahead of the slots of keys."""
+    return (
+        tenant(tenant_id),
+        slots(tenant_id, run),
+        opened(tenant_id, run),
+        held(tenant_id, run),
+        closed(tenant_id),
+    )
 
 
 def metering(node: UUID | str) -> str:
@@ -96,11 +110,18 @@ def version(key_id: UUID | None) -> str:
 
 
 def standing(key_id: UUID | None, windows: Windows) -> tuple[str, ...]:
-    """Name the fields of a scope's use: clock, buckets, then used and held of each window."""
+    """Name the fields of a scope's use: clock, buckets, then what was used of each window."""
     name = scope(key_id)
-    ids = (f"{name}:t", f"{name}:m:{windows.month}", f"{name}:d:{windows.day}")
-    uses = (f"{kind}:{window}" for window in ids for kind in "uh")
-    return (f"n:{name}", f"q:{name}", f"k:{name}", *uses)
+    return (f"n:{name}", f"q:{name}", f"k:{name}", *_of_windows("u", name, windows))
+
+
+def holding(key_id: UUID | None, windows: Windows) -> tuple[str, ...]:
+    """Name the fields, among the reservations, of what a scope holds of each window."""
+    return _of_windows("h", scope(key_id), windows)
+
+
+def _of_windows(kind: str, name: str, windows: Windows) -> tuple[str, ...]:
+    return (f"{kind}:{name}:t", f"{kind}:{name}:m:{windows.month}", f"{kind}:{name}:d:{windows.day}")
 
 
 def window(period: str, start: date) -> str:

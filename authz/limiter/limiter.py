@@ -15,8 +15,8 @@ from uuid import UUID
 from attrs import evolve
 
 from authz.errors import LimiterUnavailable
-from authz.limiter import keyspace, scripts, wire
-from authz.limiter.admission import Lost, decision
+from authz.limiter import keyspace, recovery, scripts, wire
+from authz.limiter.admission import Batch, Lost, decision
 from authz.limiter.connection import Pipeline, answer
 from authz.limiter.wire import SECOND_US
 from authz.types import Period
@@ -58,7 +58,7 @@ class Limiter:
     def __init__(self, url: str) -> None:
         self.clock_us = 0
         """The time that the scripts use; 0 is Redis's own clock, anything else is for tests."""
-        self._pipeline = Pipeline(url, on_connect=scripts.prepare)
+        self._pipeline = Pipeline(url, on_connect=scripts.prepare, on_turn=scripts.trust)
         self._pruned: dict[UUID, date] = {}
 
     @classmethod
@@ -91,7 +91,7 @@ class Limiter:
         link = self._pipeline.link
         answer_ = await link.evaluate(
             scripts.ADMIT,
-            keyspace.of_admission(admission.tenant, admission.key),
+            keyspace.of_admission(admission.tenant, admission.key, link.run_id),
             self.clock_us,
             link.run_id,
             *admission.arguments(
@@ -104,11 +104,12 @@ class Limiter:
     async def free(self, done: Sequence[tuple[UUID, UUID, UUID]]) -> None:
         """Free the slots of requests (id, tenant, key) that have ended; what they hold stays held."""
         freed: defaultdict[str, list[str]] = defaultdict(list)
+        link = self._pipeline.link
         for request_id, tenant, key in done:
-            freed[keyspace.slots(tenant)].append(str(request_id))
-            freed[keyspace.slots(tenant, key)].append(str(request_id))
+            freed[keyspace.slots(tenant, link.run_id)].append(str(request_id))
+            freed[keyspace.slots(tenant, link.run_id, key)].append(str(request_id))
         for slots, ids in freed.items():  # sent ahead of the next admit; the answer is not needed
-            self._pipeline.link.send("ZREM", slots, *ids).add_done_callback(_ignore)
+            link.send("ZREM", slots, *ids).add_done_callback(_ignore)
 
     async def versions(self, tenant: UUID, key: UUID) -> tuple[int, int] | None:
         """Return the versions of a tenant and a key; None after a loss."""
@@ -128,12 +129,19 @@ class Limiter:
         for scope in (None, *keys):
             fields = ("epoch", *keyspace.standing(scope, windows))
             found = link.send("HMGET", keyspace.tenant(tenant), *fields)
-            running = link.send("ZCOUNT", keyspace.slots(tenant, scope), f"({now_us}", "+inf")
-            sent.append((scope or tenant, found, running))
-        answers = [(scope, await answer(found), await answer(running)) for scope, found, running in sent]
-        if any(found[0] != link.run_id.encode() for _, found, _ in answers):
+            held = link.send("HMGET", keyspace.held(tenant, link.run_id), *keyspace.holding(scope, windows))
+            running = link.send("ZCOUNT", keyspace.slots(tenant, link.run_id, scope), f"({now_us}", "+inf")
+            sent.append((scope or tenant, found, held, running))
+        answers = [
+            (scope, await answer(found), await answer(held), await answer(running))
+            for scope, found, held, running in sent
+        ]
+        if any(found[0] != link.run_id.encode() for _, found, _, _ in answers):
             return None
-        return tuple(wire.standing(scope, found[1:], running, now_us) for scope, found, running in answers)
+        return tuple(
+            wire.standing(scope, found[1:], held, running=running, now_us=now_us)
+            for scope, found, held, running in answers
+        )
 
     async def totals(self, tenant: UUID, of: Sequence[Total]) -> tuple[Total, ...] | None:
         """Return Redis's totals of these windows; version -1 where there is none, None after a loss."""
@@ -149,10 +157,16 @@ class Limiter:
         """Return the unsettled reservations with a deadline more than 60 s before this moment."""
         link = self._pipeline.link
         found = await answer(
-            link.send("ZRANGEBYSCORE", keyspace.opened(tenant), "-inf", f"({wire.us(before)}", "WITHSCORES")
+            link.send(
+                "ZRANGEBYSCORE",
+                keyspace.opened(tenant, link.run_id),
+                "-inf",
+                f"({wire.us(before)}",
+                "WITHSCORES",
+            )
         )
         ends = dict(zip(found[::2], found[1::2], strict=True))
-        packed = await answer(link.send("HMGET", keyspace.held(tenant), *ends)) if ends else ()
+        packed = await answer(link.send("HMGET", keyspace.held(tenant, link.run_id), *ends)) if ends else ()
         return tuple(
             wire.unpack(UUID(request_id.decode()), held, wire.moment(end) - timedelta(seconds=OVERDUE_S))
             for (request_id, end), held in zip(ends.items(), packed, strict=True)
@@ -172,12 +186,14 @@ class Limiter:
             self._pruned[tenant] = await self.prune(tenant, newest)
 
     async def _settle(self, tenant: UUID, closed: Sequence[Closed], totals: Sequence[Total]) -> None:
-        keys = (*keyspace.of_settlement(tenant), *(keyspace.slots(tenant, request.key) for request in closed))
+        link = self._pipeline.link
+        of_keys = (keyspace.slots(tenant, link.run_id, request.key) for request in closed)
+        keys = (*keyspace.of_settlement(tenant, link.run_id), *of_keys)
         arguments: list[Argument] = [TOMBSTONE_S * SECOND_US, len(closed)]
         for request in closed:
             arguments += (str(request.request_id), request.tokens)
         arguments += wire.totals(tenant, totals)
-        await self._pipeline.link.evaluate(scripts.SETTLE, keys, self.clock_us, *arguments)
+        await link.evaluate(scripts.SETTLE, keys, self.clock_us, *arguments)
 
     async def prune(self, tenant: UUID, newest: date) -> date:
         """Forget windows long before the newest day; returns it, or Redis's own day if that is earlier."""
@@ -189,42 +205,36 @@ class Limiter:
 
     async def notice(self, tenant: UUID) -> Lost | None:
         """Mark the loss of a tenant's hash, or find the mark that is there; None if nothing is lost."""
-        link, keys = self._pipeline.link, (keyspace.tenant(tenant),)
+        link, keys = self._pipeline.link, (keyspace.tenant(tenant), keyspace.past(tenant))
+        await scripts.trust(link)  # the run may have changed just now
         mark = await link.evaluate(scripts.NOTICE, keys, self.clock_us, link.run_id, secrets.token_hex(8))
         return Lost(mark[0].decode(), wire.moment(mark[1])) if mark else None
 
-    async def rebuild(self, reading: Reading) -> bool:
-        """Write what Postgres holds of a lost tenant; False if the mark is another or the reading old."""
-        link, tenant = self._pipeline.link, reading.tenant
-        owners = dict.fromkeys((*reading.key_versions, *(row.key for row in reading.open_requests)))
-        shared = keyspace.of_settlement(tenant)
-        keys = (*shared, *(keyspace.slots(tenant, key) for key in owners))
-        place = {key: number for number, key in enumerate(owners, start=len(shared) + 1)}
-        versions: list[Argument] = [keyspace.version(None), reading.tenant_version]
-        for key, version in reading.key_versions.items():
-            versions += (keyspace.version(key), version)
-        rows: list[Argument] = []
-        for row in reading.open_requests:
-            end = wire.us(row.deadline) + OVERDUE_S * SECOND_US
-            rows += (str(row.request_id), place[row.key], wire.pack(row), end)
-        done = await link.evaluate(
-            scripts.REBUILD,
-            keys,
-            self.clock_us,
-            link.run_id,
-            reading.mark,
-            wire.us(reading.read_at),
-            READING_AGE_S * SECOND_US,
-            len(reading.key_versions) + 1,
-            *versions,
-            len(reading.closed),
-            *map(str, reading.closed),
-            len(reading.totals),
-            *wire.totals(tenant, reading.totals),
-            len(reading.open_requests),
-            *rows,
-        )
-        return bool(done)
+    async def restore(self, reading: Reading, batch: Batch) -> bool:
+        """Write a part of what Postgres holds of a lost tenant.
+
+        False if that is not due: the mark is another, or the reading old.
+        """
+        return await self._rebuild(reading, batch, is_last=False)
+
+    async def end_loss(self, reading: Reading) -> bool:
+        """Admit again, once every batch is written; False if that is not due."""
+        return await self._rebuild(reading, Batch(), is_last=True)
+
+    async def _rebuild(self, reading: Reading, batch: Batch, *, is_last: bool) -> bool:
+        link, end_after_us = self._pipeline.link, OVERDUE_S * SECOND_US
+        keys, arguments = recovery.question(reading, batch, run=link.run_id, end_after_us=end_after_us)
+        age_us = READING_AGE_S * SECOND_US
+        about = (link.run_id, reading.mark, wire.us(reading.read_at), age_us, int(is_last))
+        return bool(await link.evaluate(scripts.REBUILD, keys, self.clock_us, *about, *arguments))
+
+    async def forget_past(self, tenant: UUID) -> None:
+        """Remove what is left of earlier runs, a little at a time; nothing reads it."""
+        link = self._pipeline.link
+        for run in await answer(link.send("SMEMBERS", keyspace.past(tenant))):
+            if run.decode() != link.run_id:
+                await recovery.forget(link, tenant, run.decode())
+            await answer(link.send("SREM", keyspace.past(tenant), run))
 
     async def raise_versions(self, tenant: UUID, versions: dict[UUID | None, int]) -> None:
         """Raise the version of the tenant (None) and of keys; never lowers one."""

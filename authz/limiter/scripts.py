@@ -37,13 +37,30 @@ async def prepare(link: Link) -> None:
 
     Raises LimiterUnavailable, with the reason, if this Redis can't be trusted with limits.
     """
+    await trust(link)
+    for script in SCRIPTS:
+        await answer(link.send("SCRIPT", "LOAD", script.text))
+
+
+async def trust(link: Link) -> None:
+    """Note the run of a connection's Redis, which may change: a master without replicas takes a new one.
+
+    Raises LimiterUnavailable, with the reason, if this Redis can't be trusted with limits.
+    """
     info = _fields((await answer(link.send("INFO"))).decode())
     reason = _distrust(info)
     if reason is not None:
         raise LimiterUnavailable(reason)
-    link.run_id = info["run_id"]
-    for script in SCRIPTS:
-        await answer(link.send("SCRIPT", "LOAD", script.text))
+    link.run_id = _run(info)
+
+
+def _run(info: dict[str, str]) -> str:
+    """Name the run of a Redis, short enough for names of keys.
+
+    The process alone is not it: one that was replaced and is master again has lost writes meanwhile.
+    """
+    both = f"{info['run_id']} {info.get('master_replid', '')}"
+    return hashlib.sha256(both.encode()).hexdigest()[:16]
 
 
 def _distrust(info: dict[str, str]) -> str | None:

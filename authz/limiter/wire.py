@@ -75,11 +75,15 @@ class Standing:
     total: Use
 
 
-def standing(scope: UUID, found: Sequence[bytes | None], running: int, now_us: int) -> Standing:
-    """Read the use of a scope from the fields that `keyspace.standing` names."""
-    read_us, requests_us, tokens_us, *uses = (0 if value is None else float(value) for value in found)
+def standing(
+    scope: UUID, found: Sequence[bytes | None], held: Sequence[bytes | None], *, running: int, now_us: int
+) -> Standing:
+    """Read the use of a scope from the fields that `keyspace.standing` and `keyspace.holding` name."""
+    read_us, requests_us, tokens_us, *used = (0 if value is None else float(value) for value in found)
     passed_us = max(0, now_us - read_us)
-    total, month, day = (Use(int(used), int(held)) for used, held in zip(uses[::2], uses[1::2], strict=True))
+    total, month, day = (
+        Use(int(spent), int(reserved or 0)) for spent, reserved in zip(used, held, strict=True)
+    )
     return Standing(
         scope=scope,
         requests_full_in_us=int(max(0, requests_us - passed_us)),
@@ -149,3 +153,8 @@ def unpack(request_id: UUID, packed: bytes, deadline: datetime) -> OpenRequest:
         month=date.fromisoformat(f"{held.month}-01"),
         deadline=deadline,
     )
+
+
+def owner(packed: bytes) -> str:
+    """Return the key of a reservation."""
+    return _decoder.decode(packed).key

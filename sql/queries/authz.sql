@@ -36,11 +36,13 @@ SELECT version FROM tenants WHERE id = :tenant;
 -- The rebuild's reading: its keys.
 SELECT id, version FROM keys WHERE tenant_id = :tenant;
 
--- name: totals(tenant, since)
+-- name: totals(tenant, day, month)
 -- The rebuild's reading: the windows that can still pay for a request.
 SELECT scope_id, period, start, used, version
 FROM budget_windows
-WHERE tenant_id = :tenant AND (period = 'total' OR start >= :since);
+WHERE tenant_id = :tenant AND (
+    period = 'total' OR (period = 'day' AND start >= :day) OR (period = 'month' AND start >= :month)
+);
 
 -- name: open_requests(tenant)
 -- The rebuild's reading: what runs, as far as any journal says, and the most that it can be charged, which

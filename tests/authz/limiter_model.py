@@ -9,7 +9,7 @@ from uuid import UUID
 from attrs import define, field, frozen
 
 from authz.limiter import keyspace
-from authz.limiter.admission import Admission, Admitted, Reading
+from authz.limiter.admission import Admission, Admitted, Batch, Reading
 from authz.types import Limits, OpenRequest, Total
 
 MINUTE_US = 60_000_000
@@ -165,21 +165,18 @@ class Oracle:
         """Write a version down."""
         self.versions[scope] = max(version, self.versions.get(scope, 0))
 
-    def rebuild(self, reading: Reading, now_us: int) -> None:
-        """Write down what a rebuild replaces and keeps."""
+    def restore(self, reading: Reading, batch: Batch, now_us: int) -> None:
+        """Write down what a batch of a rebuild adds; what is newer stays."""
         self.raise_version(self.tenant, reading.tenant_version)
-        for key, version in reading.key_versions.items():
+        for key, version in batch.key_versions:
             self.raise_version(key, version)
-        for total in reading.totals:
+        for total in batch.totals:
             self.raise_total(total)
-        self.tombstones |= dict.fromkeys(reading.closed, now_us)
-        self.held = {
-            row.request_id: _held(row)
-            for row in reading.open_requests
-            if row.request_id not in self.tombstones
-        }
-        self.slots = {id_: held.ends_us for id_, held in self.held.items()}
-        self.is_lost = False
+        self.tombstones |= dict.fromkeys(batch.closed, now_us)
+        for row in batch.open_requests:
+            if row.request_id not in self.tombstones and row.request_id not in self.held:
+                held = self.held[row.request_id] = _held(row)
+                self.slots[row.request_id] = held.ends_us
 
     def close(self, request_id: UUID, tokens: int, now_us: int) -> None:
         """Write a settlement down."""

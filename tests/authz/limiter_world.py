@@ -10,23 +10,31 @@ from attrs import define, evolve, field, frozen
 from redis.asyncio import Redis
 
 from authz.limiter import keyspace
-from authz.limiter.admission import Admission, Admitted, LimitReached, Lost, Reading
+from authz.limiter.admission import Admission, Admitted, Batch, LimitReached, Lost, Reading
 from authz.limiter.limiter import Limiter
 from authz.stack import embedded
 from authz.types import Limits, Period
 from tests.authz.limiter_model import Answer, Oracle
 from tests.authz.limiter_truth import Truth
-from tests.authz.limiting import DEADLINE_S, Decision, Desk, Publication
+from tests.authz.limiting import DEADLINE_S, Decision, Desk, Publication, Snapshot
 
 SECOND = timedelta(seconds=1)
 
 
 @frozen
-class Snapshot:
+class Dump:
     """Redis at a moment, and what the oracle knew of it."""
 
     keys: dict[bytes, bytes]
     oracle: Oracle
+
+
+@define(eq=False)
+class Rebuild:
+    """What a worker has read of Postgres, and how many batches of it Redis has taken."""
+
+    snapshot: Snapshot
+    sent: int = 0
 
 
 @define
@@ -40,7 +48,7 @@ class World:
     cached: tuple[dict[UUID, Limits], dict[UUID, int]]
     mark: str = ""
     marks: list[Lost] = field(factory=list)
-    readings: list[Reading] = field(factory=list)
+    rebuilds: list[Rebuild] = field(factory=list)
     unpublished: list[Publication] = field(factory=list)
     published: list[Publication] = field(factory=list)
     asks: dict[UUID, Admission] = field(factory=dict)
@@ -154,13 +162,13 @@ class World:
             for scope, version in versions.items():
                 self.oracle.raise_version(scope, version)
 
-    async def save(self) -> Snapshot:
+    async def save(self) -> Dump:
         """Take a snapshot of Redis."""
         redis = self.desk.redis
         keys = {key: await redis.dump(key) for key in await redis.keys()}
-        return Snapshot(keys, copy.deepcopy(self.oracle))
+        return Dump(keys, copy.deepcopy(self.oracle))
 
-    async def restore(self, snapshot: Snapshot) -> None:
+    async def revive(self, dump: Dump) -> None:
         """Redis dies and comes back as it was, a foreign run; every process connects anew."""
         await self.close()
         self.server.kill()
@@ -169,14 +177,15 @@ class World:
         self.desk.limiter = await Limiter.connect(self.server.url)
         self.desk.others = (await Limiter.connect(self.server.url),)
         self.desk.pass_time()
-        for key, value in snapshot.keys.items():
+        for key, value in dump.keys.items():
             await self.desk.redis.restore(key, 0, value, replace=True)
-        self.lose(snapshot.oracle)
+        self.lose(dump.oracle)
 
     def lose(self, oracle: Oracle) -> None:
         """From here on no request is admitted."""
         self.oracle, self.mark = oracle, ""
         self.oracle.is_lost = True
+        self.oracle.held, self.oracle.slots = {}, {}  # their names are of an earlier run
 
     async def notice(self) -> None:
         """Look for a loss; only the first to find one leaves a mark."""
@@ -192,18 +201,35 @@ class World:
     def read(self, lost: Lost) -> None:
         """A worker reads Postgres once 2 s have passed since a mark, which may be cleared by now."""
         if self.desk.now > lost.marked_at + 2 * SECOND:
-            self.readings.append(self.desk.read(lost, ran=self.truth.running()))
+            self.rebuilds.append(Rebuild(self.desk.read(lost, ran=self.truth.running())))
 
-    async def rebuild(self, reading: Reading) -> None:
-        """A worker writes what it has read, however long ago that was."""
-        is_young = self.desk.now - reading.read_at <= 60 * SECOND
-        is_due = self.oracle.is_lost and reading.mark == self.mark and is_young
-        before = await self.desk.content()
-        assert is_due is await self.desk.limiter.rebuild(reading)
+    async def step(self, rebuild: Rebuild) -> None:
+        """A worker sends its next batch, at last the end of the loss; it gives up where that is not due."""
+        reading, batches = rebuild.snapshot.reading, rebuild.snapshot.batches
+        is_due, before = self._is_due(reading), await self.desk.content()
+        if rebuild.sent < len(batches):
+            batch = batches[rebuild.sent]
+            assert is_due is await self.desk.limiter.restore(reading, batch)
+        else:
+            batch = Batch()
+            assert is_due is await self.desk.limiter.end_loss(reading)
+            self.oracle.is_lost = self.oracle.is_lost and not is_due
         if is_due:
-            self.oracle.rebuild(reading, self.now_us)
+            self.oracle.restore(reading, batch, self.now_us)
+            rebuild.sent += 1
         else:
             assert before == await self.desk.content()
+        if not is_due or rebuild.sent > len(batches):
+            self.rebuilds.remove(rebuild)
+
+    async def rebuild(self, rebuild: Rebuild) -> None:
+        """A worker does all that it has left to do."""
+        while rebuild in self.rebuilds:
+            await self.step(rebuild)
+
+    def _is_due(self, reading: Reading) -> bool:
+        is_young = timedelta() <= self.desk.now - reading.read_at <= 60 * SECOND
+        return self.oracle.is_lost and reading.mark == self.mark and is_young
 
     async def come_to_rest(self) -> None:
         """L4, B3: with all published and every deadline passed, nothing is left but the ledger's totals."""
@@ -213,20 +239,19 @@ class World:
             assert lost is not None
             desk.now = max(desk.now, lost.marked_at)
             desk.pass_time(3 * SECOND)
-            assert await desk.limiter.rebuild(desk.read(lost, ran=self.truth.running()))
+            assert await desk.read(lost, ran=self.truth.running()).write(desk.limiter)
         for publication in self.unpublished:
             await desk.publish(publication)
         desk.pass_time(timedelta(days=1, seconds=DEADLINE_S + 62))
         overdue = await desk.limiter.overdue(desk.tenant, desk.now)
         assert set(self.truth.running()) <= {row.request_id for row in overdue}
         await desk.settle({row.request_id: self.truth.reserved(row.request_id) for row in overdue})
+        await desk.limiter.forget_past(desk.tenant)
         left = set(await desk.redis.keys()) - {keyspace.closed(desk.tenant).encode()}
         assert {keyspace.tenant(desk.tenant).encode()} >= left
         await self._check_totals(desk.now)
 
     async def _check_totals(self, now: datetime) -> None:
-        fields = await self.desk.redis.hkeys(keyspace.tenant(self.desk.tenant))
-        assert not [name for name in fields if name.startswith(b"h:")]
         for (scope, period, start), total in self.desk.totals.items():
             name = keyspace.scope(None if scope == self.desk.tenant else scope)
             if period == Period.TOTAL or start > now.date() - timedelta(days=3):

@@ -11,7 +11,8 @@ from uuid import UUID, uuid4
 from attrs import define, evolve, field, frozen
 
 from authz.decision import calendar as windows
-from authz.limiter.admission import Admission, Admitted, LimitReached, Lost, NotDecided, Reading
+from authz.limiter import keyspace
+from authz.limiter.admission import Admission, Admitted, Batch, LimitReached, Lost, NotDecided, Reading
 from authz.limiter.limiter import Limiter
 from authz.types import TOTAL_START, Closed, Limits, OpenRequest, Period, Total
 from tests.authz.asking import uuid7
@@ -27,6 +28,21 @@ class Publication:
 
     closed: tuple[Closed, ...]
     totals: tuple[Total, ...]
+
+
+@frozen
+class Snapshot:
+    """What was read of Postgres at one moment."""
+
+    reading: Reading
+    batches: tuple[Batch, ...]
+
+    async def write(self, limiter: Limiter) -> bool:
+        """Send every batch, then end the loss; False as soon as that is not due."""
+        for batch in self.batches:
+            if not await limiter.restore(self.reading, batch):
+                return False
+        return await limiter.end_loss(self.reading)
 
 
 @define
@@ -143,19 +159,20 @@ class Desk:
         await self.publish(publication)
         return publication
 
-    def read(self, lost: Lost, *, ran: Iterable[UUID] | None = None) -> Reading:
-        """One snapshot of Postgres; only what ran has an open row."""
+    def read(self, lost: Lost, *, ran: Iterable[UUID] | None = None) -> Snapshot:
+        """One snapshot of Postgres, in as many batches as there are rows; only what ran has an open row."""
         ids = self.admitted if ran is None else ran
         recent = self.now - timedelta(seconds=120)
-        return Reading(
-            tenant=self.tenant,
-            mark=lost.mark,
-            read_at=self.now,
-            tenant_version=self.versions[self.tenant],
-            key_versions={key: self.versions[key] for key in self.keys},
-            totals=tuple(self.totals.values()),
-            open_requests=tuple(self.admitted[id_] for id_ in ids if id_ not in self.ledger),
-            closed=tuple(id_ for id_ in self.ledger if (id_.int >> 80) / 1000 >= recent.timestamp()),
+        running = [self.admitted[id_] for id_ in ids if id_ not in self.ledger]
+        closed = [id_ for id_ in self.ledger if (id_.int >> 80) / 1000 >= recent.timestamp()]
+        return Snapshot(
+            Reading(self.tenant, lost.mark, self.now, self.versions[self.tenant]),
+            (
+                *(Batch(key_versions=((key, self.versions[key]),)) for key in self.keys),
+                *(Batch(totals=(total,)) for total in self.totals.values()),
+                *(Batch(closed=(id_,)) for id_ in closed),
+                *(Batch(open_requests=(row,)) for row in running),
+            ),
         )
 
     async def rebuild(self) -> None:
@@ -163,7 +180,7 @@ class Desk:
         lost = await self.limiter.notice(self.tenant)
         assert lost is not None
         self.pass_time(timedelta(seconds=2.1))
-        assert await self.limiter.rebuild(self.read(lost))
+        assert await self.read(lost).write(self.limiter)
 
     async def content(self) -> dict[bytes, object]:
         """All that Redis holds; DUMP would show the order of a table, which even reading changes."""
@@ -177,8 +194,10 @@ class Desk:
         return found
 
     async def field(self, name: str) -> int:
-        """A number in the tenant's hash, 0 if it is not there."""
-        return int(float(await self.redis.hget(f"nz:{{{self.tenant}}}", name) or 0))
+        """A number of the tenant's, 0 if it is not there."""
+        run = self.limiter.ready()
+        key = keyspace.held(self.tenant, run) if name.startswith("h:") else keyspace.tenant(self.tenant)
+        return int(float(await self.redis.hget(key, name) or 0))
 
 
 def refusal(decision: object) -> tuple[str, str]:

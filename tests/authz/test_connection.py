@@ -206,11 +206,27 @@ async def test_replica_is_refused(server: embedded.Server, own: Limiter) -> None
     """L6: a master that becomes a replica is left by whoever is connected, and refused by whoever comes."""
     async with Redis.from_url(server.url) as redis:
         await redis.replicaof("127.0.0.1", "9")
-    with pytest.raises(LimiterUnavailable, match=r"(?i)read ?only"):
+    with pytest.raises(LimiterUnavailable, match=r"(?i)read ?only|replica"):
         await own.create(uuid4(), 1)
     await until(lambda: is_disconnected(own))
     with pytest.raises(LimiterUnavailable, match="point REDIS_URL at its master"):
         await Limiter.connect(server.url)
+
+
+async def test_master_that_was_replaced_is_another_run(server: embedded.Server, own: Limiter) -> None:
+    """L6: one that was a replica meanwhile has lost writes, though its process and its connections live."""
+    async with Redis.from_url(server.url) as redis:
+        desk = Desk(own, redis)
+        await desk.open()
+        first = own.ready()
+        await redis.replicaof("127.0.0.1", "9")
+        await redis.replicaof("NO", "ONE")
+
+        async def is_another_run() -> bool:
+            return await is_back(own) and first != own.ready()
+
+        await until(is_another_run)
+        assert "lost" == getattr(await desk.admit(), "reason", None)
 
 
 async def test_full_redis_admits_nothing(server: embedded.Server, own: Limiter) -> None:

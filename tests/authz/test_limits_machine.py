@@ -24,7 +24,7 @@ from authz.limiter.admission import Admitted, LimitReached
 from authz.stack import embedded
 from authz.types import Limits
 from tests.authz.limiter_model import Oracle
-from tests.authz.limiter_world import Snapshot, World
+from tests.authz.limiter_world import Dump, World
 
 T = TypeVar("T")
 
@@ -59,7 +59,7 @@ class Ceilings(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.snapshot: Snapshot | None = None
+        self.snapshot: Dump | None = None
 
     def run(self, step: Coroutine[Any, Any, T]) -> T:
         """Do it in this machine's event loop."""
@@ -163,7 +163,7 @@ class Ceilings(RuleBasedStateMachine):
     def restore(self) -> None:
         """Redis restarts from its snapshot."""
         assert self.snapshot is not None
-        self.run(self.world.restore(self.snapshot))
+        self.run(self.world.revive(self.snapshot))
         self.snapshot = None
 
     @rule()
@@ -177,11 +177,17 @@ class Ceilings(RuleBasedStateMachine):
         """A worker that knows of a loss reads Postgres."""
         self.world.read(self.world.marks[pick % len(self.world.marks)])
 
-    @precondition(lambda self: self.world.readings)
+    @precondition(lambda self: self.world.rebuilds)
+    @rule(pick=PICK)
+    def step(self, pick: int) -> None:
+        """A worker that has read Postgres sends one batch of it; others may be at it, too."""
+        self.run(self.world.step(self.world.rebuilds[pick % len(self.world.rebuilds)]))
+
+    @precondition(lambda self: self.world.rebuilds)
     @rule(pick=PICK)
     def rebuild(self, pick: int) -> None:
-        """A worker that has read Postgres ends the loss, if it still may."""
-        self.run(self.world.rebuild(self.world.readings[pick % len(self.world.readings)]))
+        """A worker sends all the batches it has left, and ends the loss if it still may."""
+        self.run(self.world.rebuild(self.world.rebuilds[pick % len(self.world.rebuilds)]))
 
     def teardown(self) -> None:
         """Everything comes to rest."""

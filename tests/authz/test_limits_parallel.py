@@ -11,6 +11,7 @@ import pytest
 from attrs import evolve
 from redis.asyncio import Redis
 
+from authz.limiter import keyspace
 from authz.limiter.admission import Admitted, LimitReached
 from authz.limiter.limiter import Limiter
 from authz.types import Limits
@@ -120,7 +121,7 @@ async def test_cancelled_admission_leaks_nothing(desk: Desk) -> None:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await desk.limiter.now()
-    assert 3 == await desk.redis.zcard(f"nz:{{{desk.tenant}}}:slots")
+    assert 3 == await desk.redis.zcard(keyspace.slots(desk.tenant, desk.limiter.ready()))
     for row in await desk.limiter.overdue(desk.tenant, desk.now + timedelta(days=1)):
         desk.admitted[row.request_id] = row
     await desk.settle(dict.fromkeys(desk.admitted, 0))

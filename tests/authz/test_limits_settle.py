@@ -10,6 +10,7 @@ from attrs import evolve
 from redis.asyncio import Redis
 
 from authz.errors import LimiterUnavailable
+from authz.limiter import keyspace
 from authz.limiter import limiter as limits
 from authz.limiter.admission import Admitted, NotDecided
 from authz.limiter.limiter import Limiter
@@ -78,7 +79,7 @@ async def test_overdue_reservations_are_found(desk: Desk) -> None:
     assert (desk.admitted[running],) == found
     await desk.settle({running: 0})
     assert () == await desk.limiter.overdue(desk.tenant, desk.now + DAY)
-    assert 0 == await desk.redis.zcard(f"nz:{{{desk.tenant}}}:open")
+    assert 0 == await desk.redis.zcard(keyspace.opened(desk.tenant, desk.limiter.ready()))
     assert 0 == await desk.field("h:t:t")
 
 
@@ -119,7 +120,8 @@ async def test_totals_rise_before_anything_else(desk: Desk, monkeypatch: pytest.
     monkeypatch.setattr(limits, "SETTLED_AT_ONCE", 1)
     await desk.open()
     used = {await desk.reserve(): 20, await desk.reserve(): 20}
-    await desk.redis.hset(f"nz:{{{desk.tenant}}}:held", str(list(used)[1]), "not a reservation")
+    held = keyspace.held(desk.tenant, desk.limiter.ready())
+    await desk.redis.hset(held, str(list(used)[1]), "not a reservation")
     with pytest.raises(LimiterUnavailable, match="Redis refused a command"):
         await desk.settle(used)
     assert (40, 20) == (await desk.field("u:t:t"), await desk.field("h:t:t"))

@@ -175,10 +175,13 @@ async def still_held(redis: Redis, keys: tuple[Key, ...]) -> dict[str, int]:
     """Slots taken and reservations held, as Redis has them under any name."""
     slots, reservations, tokens = 0, 0, 0
     for tenant in {key.tenant for key in keys}:
-        names = [keyspace.slots(tenant), *(keyspace.slots(tenant, k.id) for k in keys if k.tenant == tenant)]
-        slots += sum([await redis.zcard(name) for name in names])
-        reservations += await redis.zcard(keyspace.opened(tenant))
-        reservations += await redis.hlen(keyspace.held(tenant))
-        fields: dict[Any, Any] = await redis.hgetall(keyspace.tenant(tenant))
-        tokens += sum(abs(int(value)) for name, value in fields.items() if name.startswith(b"h:"))
+        epoch: Any = await redis.hget(keyspace.tenant(tenant), "epoch")
+        run = "" if epoch is None else epoch.decode()
+        owners = (None, *(key.id for key in keys if key.tenant == tenant))
+        slots += sum([await redis.zcard(keyspace.slots(tenant, run, owner)) for owner in owners])
+        reservations += await redis.zcard(keyspace.opened(tenant, run))
+        held: dict[Any, Any] = await redis.hgetall(keyspace.held(tenant, run))
+        sums = [int(value) for name, value in held.items() if name.startswith(b"h:")]
+        reservations += len(held) - len(sums)
+        tokens += sum(map(abs, sums))
     return {"slots": slots, "reservations": reservations, "tokens": tokens}

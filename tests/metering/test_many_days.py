@@ -27,10 +27,10 @@ from authz.admin.export import Format, Proof, Sheet, export
 from authz.admin.period import Period
 from authz.admin.statement import statement
 from authz.admin.usage import By, usage
-from authz.limiter.admission import Lost
+from authz.limiter.admission import Reading
 from authz.limiter.limiter import Limiter
 from authz.stack import embedded
-from authz.store import ADMIN_ROLE, AUTHZ_ROLE, METERING_ROLE, Store, _reading, prepare
+from authz.store import ADMIN_ROLE, AUTHZ_ROLE, METERING_ROLE, Store, prepare, snapshot
 from metering.books import Books
 from metering.ledger_store import LedgerStore
 from metering.orphans import sweep
@@ -197,9 +197,10 @@ async def _look_for_old_days(world: Watched) -> None:
 async def _rebuild(world: Watched) -> None:
     await world.act_as(AUTHZ_ROLE)
 
-    lost = Lost("mark", world.now)
-    reading = await _reading(world.connection, TENANT, 1, lost=lost, read_at=world.now)
-    assert world.served in reading.closed
+    reading = Reading(TENANT, "mark", read_at=world.now, tenant_version=1)
+    async with world.connection.transaction(), snapshot(world.connection, reading) as found:
+        closed = [id_ async for batch in found.batches() for id_ in batch.closed]
+    assert world.served in closed
 
 
 async def _credit(world: Watched) -> None:

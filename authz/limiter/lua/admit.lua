@@ -1,7 +1,7 @@
 -- Admits one request or says why not: all or nothing, idempotent by id. A refusal writes nothing.
 --
 -- KEYS  1 tenant hash · 2 its slots · 3 the key's slots · 4 open · 5 held · 6 closed
--- ARGV  1 now · 2 run_id · 3 request id · 4 when it was minted · 5 its greatest age
+-- ARGV  1 now · 2 run · 3 request id · 4 when it was minted · 5 its greatest age
 --       6 tenant version · 7 key · 8 key version · 9 day · 10 month · 11 valid from · 12 valid until
 --       13 bound_in · 14 wanted · 15 estimated input · 16 estimated output · 17 life of a reservation
 --       18-23 limits of the tenant, 24-29 of the key: requests and tokens per minute, concurrency,
@@ -24,10 +24,15 @@ local minted, age = tonumber(ARGV[4]), tonumber(ARGV[5])
 local latest = math.max(now, tonumber(head[4]) or 0)
 if latest - minted > age or minted - now > age then return {'late', now} end
 
+-- What is held has names of this run: the request itself, if it is a repeated one, and what each window holds.
+local held = redis.call('HMGET', KEYS[5], id,
+  'h:t:t', 'h:t:m:' .. month, 'h:t:d:' .. day,
+  'h:' .. key .. ':t', 'h:' .. key .. ':m:' .. month, 'h:' .. key .. ':d:' .. day)
+
 -- What the hash knows of a scope. A bucket is the time until it is full again (GCRA, its burst is
 -- the limit). A clock that stepped back stops it until it has caught up; after a step of more than a
 -- minute it is full.
-local function read_scope(name, slots, first)
+local function read_scope(name, slots, first, first_held)
   local limit = {}
   for i = 1, 6 do
     local value = tonumber(ARGV[first + i - 1])
@@ -35,8 +40,9 @@ local function read_scope(name, slots, first)
   end
   local total, in_month, on_day = name .. ':t', name .. ':m:' .. month, name .. ':d:' .. day
   local found = redis.call('HMGET', KEYS[1], 'n:' .. name, 'q:' .. name, 'k:' .. name,
-    'u:' .. total, 'h:' .. total, 'u:' .. in_month, 'h:' .. in_month, 'u:' .. on_day, 'h:' .. on_day)
+    'u:' .. total, 'u:' .. in_month, 'u:' .. on_day)
   for i = 1, #found do found[i] = tonumber(found[i]) or 0 end
+  local function held_of(i) return tonumber(held[first_held + i]) or 0 end
   local passed, behind_us = now - found[1], 0
   if passed < -MINUTE then passed = math.huge end
   if passed < 0 then passed, behind_us = 0, -passed end
@@ -45,13 +51,13 @@ local function read_scope(name, slots, first)
     requests_us = math.max(0, found[2] - passed), tokens_us = math.max(0, found[3] - passed),
     behind_us = behind_us, charged_us = 0, token_us = 0,
     budgets = {
-      {name = 'total', window = total, limit = limit[6], used = found[4], held = found[5]},
-      {name = 'month', window = in_month, limit = limit[5], used = found[6], held = found[7]},
-      {name = 'day', window = on_day, limit = limit[4], used = found[8], held = found[9]},
+      {name = 'total', window = total, limit = limit[6], used = found[4], held = held_of(0)},
+      {name = 'month', window = in_month, limit = limit[5], used = found[5], held = held_of(1)},
+      {name = 'day', window = on_day, limit = limit[4], used = found[6], held = held_of(2)},
     },
   }
 end
-local scopes = {read_scope('t', KEYS[2], 18), read_scope(key, KEYS[3], 24)}
+local scopes = {read_scope('t', KEYS[2], 18, 2), read_scope(key, KEYS[3], 24, 5)}
 
 local function admitted(input, output, of_day, of_month)
   local answer = {'admitted', input, output, of_day, of_month}
@@ -66,9 +72,8 @@ local function refused(limit, scope, used, value, wait, held, needed)
   return {'refused', limit, scope.name, used, value, wait, held, needed}
 end
 
-local replay = redis.call('HGET', KEYS[5], id)
-if replay then
-  local was = cjson.decode(replay)
+if held[1] then
+  local was = cjson.decode(held[1])
   return admitted(tonumber(was.input), tonumber(was.output), was.day, was.month)
 end
 if now < tonumber(ARGV[11]) or now >= tonumber(ARGV[12]) then return {'calendar', now} end
@@ -145,29 +150,30 @@ if worst then return refused(unpack(worst)) end
 -- Admitted: only now anything is written. What is held is the most that the request can be charged,
 -- budget or not, so that a budget which is set while it runs counts it at its worst.
 local output = R - bound_in
-local writes, charges = {}, {}
-local function write(field, value)
-  writes[#writes + 1] = field
-  writes[#writes + 1] = value
+local rates, holds, charges = {}, {}, {}
+local function write(to, field, value)
+  to[#to + 1] = field
+  to[#to + 1] = value
 end
 for i, scope in ipairs(scopes) do
   for _, budget in ipairs(scope.budgets) do
-    write('h:' .. budget.window, int(budget.held + R))
+    write(holds, 'h:' .. budget.window, int(budget.held + R))
   end
   if scope.rpm or scope.tpm then
-    write('n:' .. scope.name, int(now))
-    write('q:' .. scope.name, exact(scope.requests_us))
-    write('k:' .. scope.name, exact(scope.tokens_us))
+    write(rates, 'n:' .. scope.name, int(now))
+    write(rates, 'q:' .. scope.name, exact(scope.requests_us))
+    write(rates, 'k:' .. scope.name, exact(scope.tokens_us))
   end
   charges[i] = {charged_us = exact(scope.charged_us), token_us = exact(scope.token_us)}
 end
-redis.call('HSET', KEYS[1], unpack(writes))
+if #rates > 0 then redis.call('HSET', KEYS[1], unpack(rates)) end
 local ends = int(now + tonumber(ARGV[17]))
 redis.call('ZADD', KEYS[2], ends, id)
 redis.call('ZADD', KEYS[3], ends, id)
 redis.call('ZADD', KEYS[4], ends, id)
-redis.call('HSET', KEYS[5], id, cjson.encode({
+write(holds, id, cjson.encode({
   key = key, input = int(bound_in), output = int(output), day = day, month = month,
   admitted_us = int(now), charges = {tenant = charges[1], key = charges[2]},
 }))
+redis.call('HSET', KEYS[5], unpack(holds))
 return admitted(bound_in, output, day, month)

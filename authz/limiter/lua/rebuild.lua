@@ -1,56 +1,73 @@
--- Ends the loss of a tenant's hash: only if the mark it was started for still stands and its reading
--- of Postgres is young. Keeps what is newer in Redis, replaces what is held, sets the epoch last.
+-- Writes a part of what Postgres holds of a lost tenant, at last its epoch: only while the mark stands that
+-- the rebuild was started for, and while its reading of Postgres is young.
 --
--- KEYS  1 tenant hash · 2 its slots · 3 open · 4 held · 5 closed · then the slots of every key
--- ARGV  1 now · 2 run_id · 3 mark · 4 time of the reading · 5 its greatest age (µs)
+-- What is newer in Redis stays. Slots and reservations have names of this run, so those of an earlier one
+-- are unread; before the epoch nothing is admitted, so these here are a rebuild's, of this reading or of
+-- another under the same mark.
+--
+-- KEYS  1 tenant hash · 2 its slots · 3 open · 4 held · 5 closed · then the slots of keys
+-- ARGV  1 now · 2 run · 3 mark · 4 time of the reading · 5 its greatest age (µs) · 6 whether this is the last
 --       then four lists, each with its length first: versions: field, version · closed: id
 --       totals: scope and window, used, version · open requests: id, which of KEYS, reservation, its end in µs
 -- Returns 1, or 0 if it did nothing.
 if redis.call('HGET', KEYS[1], 'mark') ~= ARGV[3] then return 0 end
 local run = ARGV[2] .. ':'
 if string.sub(ARGV[3], 1, #run) ~= run then return 0 end  -- the mark itself was restored
-if now - tonumber(ARGV[4]) > tonumber(ARGV[5]) then return 0 end
+local age = now - tonumber(ARGV[4])
+if age < 0 or age > tonumber(ARGV[5]) then return 0 end  -- below 0 the clock has stepped back since
 
-local at = 5
+local at = 6
 local function take()
   at = at + 1
   return ARGV[at]
 end
-local function raise(field, version)
-  if tonumber(version) <= (tonumber(redis.call('HGET', KEYS[1], field)) or -1) then return false end
-  redis.call('HSET', KEYS[1], field, version)
-  return true
+
+-- Every list is read and written with one call each: a call costs more than a row.
+local function raise(count, versioned, values)
+  if count == 0 then return end
+  local fields, rows, writes = {}, {}, {}
+  for i = 1, count do
+    rows[i] = {field = take(), used = values and take(), version = take()}
+    fields[i] = versioned .. rows[i].field
+  end
+  for i, known in ipairs(redis.call('HMGET', KEYS[1], unpack(fields))) do
+    if tonumber(rows[i].version) > (tonumber(known or nil) or -1) then
+      writes[#writes + 1] = fields[i]
+      writes[#writes + 1] = rows[i].version
+      if values then
+        writes[#writes + 1] = values .. rows[i].field
+        writes[#writes + 1] = rows[i].used
+      end
+    end
+  end
+  if #writes > 0 then redis.call('HSET', KEYS[1], unpack(writes)) end
 end
 
-for _ = 1, tonumber(take()) do raise(take(), take()) end
-for _ = 1, tonumber(take()) do redis.call('ZADD', KEYS[5], int(now), take()) end
+raise(tonumber(take()), '')
+local tombstones = {}
 for _ = 1, tonumber(take()) do
-  local window, used, version = take(), take(), take()
-  if raise('w:' .. window, version) then redis.call('HSET', KEYS[1], 'u:' .. window, used) end
+  tombstones[#tombstones + 1] = int(now)
+  tombstones[#tombstones + 1] = take()
 end
+if #tombstones > 0 then redis.call('ZADD', KEYS[5], unpack(tombstones)) end
+raise(tonumber(take()), 'w:', 'u:')
 
--- Slots and reservations of another run are dropped, not merged: the open requests are all there are.
-for i = 2, #KEYS do
-  if i ~= 5 then redis.call('DEL', KEYS[i]) end
-end
-for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
-  if string.sub(field, 1, 2) == 'h:' then redis.call('HDEL', KEYS[1], field) end
-end
 for _ = 1, tonumber(take()) do
   local id, slots, packed, ends = take(), KEYS[tonumber(take())], take(), take()
-  if not redis.call('ZSCORE', KEYS[5], id) then
+  if not redis.call('ZSCORE', KEYS[5], id) and redis.call('HSETNX', KEYS[4], id, packed) == 1 then
     local reservation = cjson.decode(packed)
     local reserved = int(tonumber(reservation.input) + tonumber(reservation.output))
-    redis.call('HSET', KEYS[4], id, packed)
     for _, zset in ipairs({KEYS[2], KEYS[3], slots}) do redis.call('ZADD', zset, ends, id) end
     for _, scope in ipairs({'t', reservation.key}) do
       for _, window in ipairs({'t', 'm:' .. reservation.month, 'd:' .. reservation.day}) do
-        redis.call('HINCRBY', KEYS[1], 'h:' .. scope .. ':' .. window, reserved)
+        redis.call('HINCRBY', KEYS[4], 'h:' .. scope .. ':' .. window, reserved)
       end
     end
   end
 end
 
-redis.call('HDEL', KEYS[1], 'mark', 'mark_us')
-redis.call('HSET', KEYS[1], 'epoch', ARGV[2])
+if ARGV[6] == '1' then
+  redis.call('HDEL', KEYS[1], 'mark', 'mark_us')
+  redis.call('HSET', KEYS[1], 'epoch', ARGV[2])
+end
 return 1

@@ -27,8 +27,8 @@ local function release(reservation, tokens)
   for _, scope in ipairs({'t', reservation.key}) do
     for _, window in ipairs({'t', 'm:' .. reservation.month, 'd:' .. reservation.day}) do
       local field = 'h:' .. scope .. ':' .. window
-      if redis.call('HINCRBY', KEYS[1], field, int(0 - reserved)) <= 0 then
-        redis.call('HDEL', KEYS[1], field)
+      if redis.call('HINCRBY', KEYS[4], field, int(0 - reserved)) <= 0 then
+        redis.call('HDEL', KEYS[4], field)
       end
     end
   end
