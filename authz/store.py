@@ -176,6 +176,15 @@ class Store:
         async with self.connection() as connection:
             await _queries.disable_key(connection, lookup=lookup)
 
+    async def outbid_versions(self, tenant: UUID, key: UUID, *, known: tuple[int, int]) -> bool:
+        """Raise versions of a tenant and a key beyond these of Redis; False if they are not behind."""
+        of_tenant, of_key = known
+        async with self.connection() as connection:
+            is_raised: bool = await _queries.outbid_versions(
+                connection, tenant=tenant, tenant_known=of_tenant, key=key, key_known=of_key
+            )
+        return is_raised
+
     async def unpublished_versions(self) -> tuple[tuple[UUID, UUID | None, int], ...]:
         """Return the versions of tenants (key None) and keys that Redis may not know yet."""
         async with self.connection() as connection:

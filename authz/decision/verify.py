@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import structlog
 from attrs import field, frozen
 
+from authz import versions
 from authz.decision import calendar, checks, limit_refusals, read_routes, routes
 from authz.decision.refusals import Answer, Reason, Refusal
 from authz.decision.terms import Terms
@@ -210,18 +211,17 @@ class Verifier:
         return None
 
     async def _is_current(self, identity: Identity) -> bool:
-        versions = await self.limiter.versions(identity.tenant, identity.key)
-        if versions is None:
+        known = await self.limiter.versions(identity.tenant, identity.key)
+        if known is None:
             self.rebuilder.notice(identity.tenant)
-        return versions == (identity.tenant_version, identity.key_version)
+        return known == (identity.tenant_version, identity.key_version)
 
     async def _reload(self, identity: Identity) -> Identity | None:
         """Read an identity again, since Postgres has the last word on versions, and publish them."""
         fresh = await self.identities.reload(identity)
-        if fresh is not None:
-            versions = {None: fresh.tenant_version, fresh.key: fresh.key_version}
-            await self.limiter.raise_versions(fresh.tenant, versions)
-        return fresh
+        if fresh is None or await versions.agree(self.store, self.limiter, fresh):
+            return fresh
+        return await self._reload(fresh)
 
     def _backends(self, model: str) -> tuple[Seen, ...]:
         """Return the backends to name in the Grant; where there is none, they are asked again soon.

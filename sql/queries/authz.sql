@@ -74,6 +74,10 @@ UPDATE keys SET published_version = greatest(published_version, :version) WHERE 
 -- authz disables a key whose tag matches and whose hash does not: somebody wrote to the table.
 SELECT disable_key(:lookup);
 
+-- name: outbid_versions(tenant, tenant_known, key, key_known)$
+-- Redis knows later versions than Postgres, which has gone back in time: raise these beyond those.
+SELECT outbid_versions(:tenant, :tenant_known, :key, :key_known);
+
 -- name: tenant_ids()
 -- Every tenant; authz rebuilds the lost ones when it starts, so that no client has to meet the loss.
 SELECT id FROM tenants;

@@ -83,7 +83,7 @@ GRANTS = {
 }
 
 FUNCTIONS = {
-    "gateway_authz": {"disable_key"},
+    "gateway_authz": {"disable_key", "outbid_versions"},
     "gateway_metering": {"ensure_ledger_partition", "oldest_ledger_day"},
     "gateway_admin": {"credit_request", "credit_tenant"},
     "gateway_service": {"drop_ledger_partition", "ensure_ledger_partition"},

@@ -18,6 +18,7 @@ from authz.accounts.keys import CreatedKey, create_key, set_key_state
 from authz.accounts.limits import set_key_limits
 from authz.accounts.scope import Scope
 from authz.accounts.session import Session
+from authz.accounts.tenants import set_tenant_state
 from authz.admin.limit_options import LimitOptions
 from authz.app import build
 from authz.messages import Grant
@@ -205,6 +206,24 @@ async def test_committed_revoke_bites_even_if_redis_was_not_told(
     other = await create_key(session, tenant="acme", name="other")
     await owner_of_tables.execute("UPDATE keys SET state = 'revoked', version = 2 WHERE name = 'other'")
     assert 401 == (await guard.ask(key=other.key)).status_code
+
+
+@pytest.mark.parametrize(
+    "goes_back", ["UPDATE tenants SET version = 1 RETURNING id", "UPDATE keys SET version = 1 RETURNING id"]
+)
+async def test_postgres_that_went_back_is_no_lock_out(
+    guard: Guard, owner_of_tables: asyncpg.Connection, session: Session, key: CreatedKey, goes_back: str
+) -> None:
+    """L7: Redis knows changes that a failover or a restore of Postgres has lost: its versions are outbid."""
+    for state in ("disabled", "active"):
+        await set_key_state(session, key.prefix, state)
+        await set_tenant_state(session, "acme", state)
+    await owner_of_tables.execute(goes_back)
+    assert [204, 204] == [(await guard.ask()).status_code for _ in range(2)]
+    versions = "SELECT version FROM tenants UNION SELECT version FROM keys"
+    assert {3, 4} == {row["version"] for row in await owner_of_tables.fetch(versions)}
+    await set_key_limits(session, key.prefix, limits=lambda _: Limits(requests_per_minute=30))
+    assert 204 == (await guard.ask()).status_code
 
 
 async def test_allowlist(guard: Guard, session: Session) -> None:
