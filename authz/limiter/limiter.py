@@ -44,8 +44,8 @@ OVERDUE_S: Final = 2 + 60
 """The tap's deadline starts up to 2 s after Redis's; the rest is for metering to say so."""
 
 VOUCH_S: Final = 60
-SETTLED_AT_ONCE: Final = 500
-"""Requests a script closes at most, so that admissions never wait long behind one."""
+SETTLED_AT_ONCE: Final = 200
+"""Requests a script closes, and totals that it raises, at most: admissions never wait long behind one."""
 
 KEPT: Final = timedelta(days=3)
 KEPT_MONTHS: Final = timedelta(days=40)
@@ -178,7 +178,9 @@ class Limiter:
 
         Totals rise no later than anything is released: that may refuse too much, never too little.
         """
-        await self._settle(tenant, closed[:SETTLED_AT_ONCE], totals)
+        for start in range(SETTLED_AT_ONCE, len(totals), SETTLED_AT_ONCE):
+            await self._settle(tenant, (), totals[start : start + SETTLED_AT_ONCE])
+        await self._settle(tenant, closed[:SETTLED_AT_ONCE], totals[:SETTLED_AT_ONCE])
         for start in range(SETTLED_AT_ONCE, len(closed), SETTLED_AT_ONCE):
             await self._settle(tenant, closed[start : start + SETTLED_AT_ONCE], ())
         newest = max((total.start for total in totals if total.period == Period.DAY), default=date.min)
@@ -199,9 +201,13 @@ class Limiter:
         """Forget windows long before the newest day; returns it, or Redis's own day if that is earlier."""
         today = min(newest, (await self.now()).date())
         horizon = (today - KEPT).isoformat(), (today - KEPT_MONTHS).isoformat()[:7]
-        keys = (keyspace.tenant(tenant),)
-        await self._pipeline.link.evaluate(scripts.PRUNE, keys, self.clock_us, *horizon)
-        return today
+        link, keys, cursor = self._pipeline.link, (keyspace.tenant(tenant),), b"0"
+        while True:
+            cursor = await link.evaluate(
+                scripts.PRUNE, keys, self.clock_us, *horizon, cursor, recovery.SCANNED
+            )
+            if cursor == b"0":
+                return today
 
     async def notice(self, tenant: UUID) -> Lost | None:
         """Mark the loss of a tenant's hash, or find the mark that is there; None if nothing is lost."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from typing import Any
 
 from authz.limiter import keyspace
@@ -20,6 +21,10 @@ async def test_tenant_with_thousands_of_keys_comes_back(database: str, redis_url
         assert await lossy.longest_ms() < LONGEST_MS
         rows = await lossy.owner.fetch("SELECT id FROM keys WHERE tenant_id = $1", lossy.tenant)
         fields: dict[Any, Any] = await lossy.redis.hgetall(keyspace.tenant(lossy.tenant))
+        calls = (await lossy.redis.info("commandstats"))["cmdstat_evalsha"]["calls"]
+        await lossy.other.limiter.prune(lossy.tenant, date(2100, 1, 1))
+        steps = (await lossy.redis.info("commandstats"))["cmdstat_evalsha"]["calls"] - calls
+    assert steps > len(fields) // 1000
     versions = {f"v:{row['id']}".encode() for row in rows}
     assert KEYS == len(versions)
     assert versions < set(fields)

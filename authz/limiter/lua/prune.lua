@@ -1,11 +1,15 @@
--- Forgets what was used in windows that no request can be admitted to any more.
+-- Forgets what was used in windows that no request can be admitted to any more: one step of a scan.
 --
 -- KEYS  1 tenant hash
--- ARGV  1 now · 2 first day to keep · 3 first month to keep
--- Returns how many fields it dropped.
-local first, dropped = {d = ARGV[2], m = ARGV[3]}, 0
-for _, field in ipairs(redis.call('HKEYS', KEYS[1])) do
+-- ARGV  1 now · 2 first day to keep · 3 first month to keep · 4 where the step begins · 5 how many fields
+-- Returns where the next step begins, 0 after the last.
+local first, old = {d = ARGV[2], m = ARGV[3]}, {}
+local found = redis.call('HSCAN', KEYS[1], ARGV[4], 'COUNT', ARGV[5])
+for i = 1, #found[2], 2 do
+  local field = found[2][i]
   local period, start = string.match(field, '^[uw]:.+:([dm]):([%d-]+)$')
-  if period and start < first[period] then dropped = dropped + redis.call('HDEL', KEYS[1], field) end
+  local is_held = string.sub(field, 1, 2) == 'h:'  -- the release before kept it here
+  if is_held or (period and start < first[period]) then old[#old + 1] = field end
 end
-return dropped
+if #old > 0 then redis.call('HDEL', KEYS[1], unpack(old)) end
+return found[1]
