@@ -3,7 +3,7 @@
 All keys of a tenant carry its id as hash tag, so each script runs on one slot of a cluster:
 
 nz:{T}           hash   epoch (the run of Redis it is valid in) · mark, mark_us of its loss
-                        cleared: when tombstones were last removed · v, v:<key> versions
+                        cleared: the newest id without its tombstone · v, v:<key> versions
                         per scope: n its clock, q and k its buckets of requests and tokens
                         per scope and window: u used, w its version
 nz:{T}:closed    zset   request id -> when it was closed: the tombstones

@@ -65,13 +65,14 @@ class Oracle:
 
     def answers(self, ask: Admission, now_us: int) -> set[Answer]:
         """Every right answer: the reason against it, the limit that refuses, or input and output."""
-        minted_us = (ask.request_id.int >> 80) * 1000
+        minted_us = _minted_us(ask.request_id)
         known = self.versions.get(self.tenant), self.versions.get(ask.key)
         unfit = (
             (self.is_lost, "lost"),
             (known != (ask.tenant_version, ask.key_version), "stale"),
             (ask.request_id in self.tombstones, "closed"),
-            (max(now_us, self.cleared_us) - minted_us > AGE_US, "late"),
+            (minted_us <= self.cleared_us <= now_us + 2 * AGE_US, "late"),
+            (now_us - minted_us > AGE_US, "late"),
             (minted_us - now_us > AGE_US, "late"),
         )
         for is_so, reason in unfit:
@@ -205,8 +206,10 @@ class Oracle:
     def bury(self, now_us: int) -> None:
         """Forget old tombstones."""
         kept = {id_: at for id_, at in self.tombstones.items() if at >= now_us - 2 * AGE_US}
-        if kept != self.tombstones:
-            self.tombstones, self.cleared_us = kept, max(self.cleared_us, now_us)
+        minted_us = [_minted_us(id_) for id_ in self.tombstones if id_ not in kept]
+        self.tombstones, self.cleared_us = kept, max(self.cleared_us, *minted_us, 0)
+        if self.cleared_us > now_us + 2 * AGE_US:
+            self.cleared_us = 0
 
     def _bucket(self, scope: UUID, now_us: int) -> Bucket:
         known = self.buckets.get(scope, Bucket())
@@ -229,6 +232,10 @@ class Oracle:
 
 def _us(moment: datetime) -> int:
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def _minted_us(id_: UUID) -> int:
+    return (id_.int >> 80) * 1000
 
 
 def _held(row: OpenRequest) -> Held:

@@ -19,6 +19,8 @@ from tests.authz.limiter_truth import Truth
 from tests.authz.limiting import DEADLINE_S, Decision, Desk, Publication, Snapshot
 
 SECOND = timedelta(seconds=1)
+ASK_LIVES = 60 * SECOND
+"""The guard gives an Ask up after 2 s."""
 
 
 @frozen
@@ -51,7 +53,7 @@ class World:
     rebuilds: list[Rebuild] = field(factory=list)
     unpublished: list[Publication] = field(factory=list)
     published: list[Publication] = field(factory=list)
-    asks: dict[UUID, Admission] = field(factory=dict)
+    asks: dict[UUID, tuple[Admission, timedelta]] = field(factory=dict)
 
     @classmethod
     async def begin(cls, server: embedded.Server, *limits: Limits) -> World:
@@ -113,7 +115,7 @@ class World:
         is_held = ask.request_id in self.oracle.held
         row = None if is_held else self.desk.admitted.pop(ask.request_id, None)
         decision = await self.desk.admit(ask, limiter=(self.desk.limiter, *self.desk.others)[process])
-        self.asks[ask.request_id] = ask
+        self.asks.setdefault(ask.request_id, (ask, self.desk.passed))
         assert summary(decision) in expected
         if isinstance(decision, Admitted) and not is_held:
             assert ask.request_id not in self.oracle.tombstones, "L2: a closed id is admitted"
@@ -125,6 +127,15 @@ class World:
         if row is not None:
             self.desk.admitted[ask.request_id] = row
         return decision
+
+    def repeatable(self) -> list[Admission]:
+        """List all asks; after a great step of the clock, those that may still be under way."""
+        desk = self.desk
+        return [
+            ask
+            for ask, passed in self.asks.values()
+            if not desk.has_stepped or desk.passed - passed < ASK_LIVES
+        ]
 
     def end(self, ids: set[UUID], share: int) -> None:
         """Requests end upstream and are billed this share of what they may use; Redis is not updated yet."""

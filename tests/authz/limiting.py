@@ -57,6 +57,8 @@ class Desk:
     now: datetime = NOON
     limits: dict[UUID, Limits] = field(factory=dict)
     versions: dict[UUID, int] = field(factory=dict)
+    passed: timedelta = timedelta()
+    has_stepped: bool = False
     admitted: dict[UUID, OpenRequest] = field(factory=dict)
     ledger: dict[UUID, int] = field(factory=dict)
     totals: dict[tuple[UUID, Period, date], Total] = field(factory=dict)
@@ -70,8 +72,10 @@ class Desk:
         return self.keys[0]
 
     def pass_time(self, span: timedelta = timedelta()) -> None:
-        """Move every limiter's clock."""
+        """Move every limiter's clock; one that steps back takes no time."""
         self.now += span
+        self.has_stepped |= span < timedelta(minutes=-1)
+        self.passed += max(span, timedelta())
         for limiter in (self.limiter, *self.others):
             limiter.clock_us = (self.now - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
@@ -189,6 +193,8 @@ class Desk:
             kind = await self.redis.type(key)
             if kind == b"hash":
                 found[key] = await self.redis.hgetall(key)
+            elif kind == b"set":
+                found[key] = await self.redis.smembers(key)
             else:
                 found[key] = await self.redis.zrange(key, 0, -1, withscores=True)
         return found

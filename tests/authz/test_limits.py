@@ -112,6 +112,23 @@ async def test_tombstone_outlives_its_id(desk: Desk, ahead_s: int) -> None:
     assert NotDecided("late", desk.now) == await desk.admit(ask)
 
 
+@pytest.mark.parametrize("back_s", [20, 59, 61, 90, 119, 130, 200, 300, 720, 100_000])
+async def test_clock_that_steps_back_costs_no_minutes(desk: Desk, back_s: int) -> None:
+    """However far Redis's clock steps back, new requests are admitted again within two minutes."""
+    await desk.open()
+    for _ in range(30):
+        await desk.settle({await desk.reserve(): 0})
+        desk.pass_time(10 * SECOND)
+    desk.pass_time(-back_s * SECOND)
+    refused_s = 0
+    for _ in range(back_s // 10 + 20 if back_s < 1000 else 200):
+        if isinstance(await desk.admit(), NotDecided):
+            refused_s += 10
+        await desk.limiter.settle(desk.tenant, (), ())
+        desk.pass_time(10 * SECOND)
+    assert refused_s <= (0 if back_s <= 120 else 120)
+
+
 async def test_clock_that_steps_back_reopens_no_id(desk: Desk) -> None:
     """L2: tombstones removed while the clock was ahead are remembered when it is back."""
     await desk.open()

@@ -28,7 +28,7 @@ from tests.authz.limiter_world import Dump, World
 
 T = TypeVar("T")
 
-SPANS_S = [0.001, 0.5, 2.1, 7, 40, 61, 121, 4000, 100_000, -0.3, -20]
+SPANS_S = [0.001, 0.5, 2.1, 7, 40, 61, 121, 4000, 100_000, -0.3, -20, -70, -130, -720]
 
 
 def sometimes(high: int) -> st.SearchStrategy[int | None]:
@@ -92,11 +92,11 @@ class Ceilings(RuleBasedStateMachine):
             again = self.run(self.world.decide(self.world.ask(**asked), process))
             assert not (isinstance(again, LimitReached) and again.wait_us), "L5: the wait did not suffice"
 
-    @precondition(lambda self: self.world.asks)
+    @precondition(lambda self: self.world.repeatable())
     @rule(pick=PICK, process=st.integers(0, 1))
     def repeat(self, pick: int, process: int) -> None:
         """A request asked for again, open or closed."""
-        asks = list(self.world.asks.values())
+        asks = self.world.repeatable()
         self.run(self.world.decide(asks[pick % len(asks)], process))
 
     @precondition(lambda self: self.world.truth.live())
@@ -131,7 +131,7 @@ class Ceilings(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from(SPANS_S))
     def time(self, seconds: float) -> None:
-        """Time passes, or the clock is set back a little."""
+        """Time passes, or the clock steps back."""
         self.world.desk.pass_time(timedelta(seconds=seconds))
 
     @rule(limits=LIMITS, scope=st.integers(0, 2), is_raised=st.booleans())

@@ -19,10 +19,12 @@ if head[1] ~= ARGV[2] then return {'lost', now} end
 if head[2] ~= ARGV[6] or head[3] ~= ARGV[8] then return {'stale', now} end
 if redis.call('ZSCORE', KEYS[6], id) then return {'closed', now} end
 
--- Beyond this age an id's tombstone may be gone; if the clock stepped back since, it still may be.
-local minted, age = tonumber(ARGV[4]), tonumber(ARGV[5])
-local latest = math.max(now, tonumber(head[4]) or 0)
-if latest - minted > age or minted - now > age then return {'late', now} end
+-- Beyond this age an id's tombstone may have been removed; after a step of the clock, so may that of an id
+-- that looks younger. Those were minted no later than the newest that was removed. One that lies further
+-- ahead than tombstones live is of before a step back so great that what looks young now is as old.
+local minted, age, cleared = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(head[4]) or 0
+local is_removed = minted <= cleared and cleared - now <= 2 * age
+if is_removed or now - minted > age or minted - now > age then return {'late', now} end
 
 -- What is held has names of this run: the request itself, if it is a repeated one, and what each window holds.
 local held = redis.call('HMGET', KEYS[5], id,

@@ -58,9 +58,20 @@ for i = 4 + 2 * count, #ARGV, 3 do
   end
 end
 
--- admit.lua must know how far the tombstones are gone, or a clock that steps back reopens their ids.
-if redis.call('ZREMRANGEBYSCORE', KEYS[5], '-inf', '(' .. int(now - tonumber(ARGV[2]))) > 0 then
-  local cleared = tonumber(redis.call('HGET', KEYS[1], 'cleared')) or 0
-  redis.call('HSET', KEYS[1], 'cleared', int(math.max(now, cleared)))
+-- admit.lua must know which ids may have lost their tombstones, or a clock that steps back reopens them.
+-- An id begins with the time in ms at which it was minted. What lies too far ahead is of before a step.
+local life = tonumber(ARGV[2])
+local before = tonumber(redis.call('HGET', KEYS[1], 'cleared')) or 0
+local cleared = before
+local old = redis.call('ZRANGEBYSCORE', KEYS[5], '-inf', '(' .. int(now - life), 'LIMIT', 0, 1000)
+for _, id in ipairs(old) do
+  local minted = tonumber(string.sub(id, 1, 8) .. string.sub(id, 10, 13), 16)
+  cleared = math.max(cleared, minted * 1000)
+end
+if #old > 0 then redis.call('ZREM', KEYS[5], unpack(old)) end
+if cleared - now > life then
+  redis.call('HDEL', KEYS[1], 'cleared')
+elseif cleared > before then
+  redis.call('HSET', KEYS[1], 'cleared', int(cleared))
 end
 return 1
