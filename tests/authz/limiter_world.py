@@ -36,6 +36,7 @@ class Rebuild:
     """What a worker has read of Postgres, and how many batches of it Redis has taken."""
 
     snapshot: Snapshot
+    process: int = 0
     sent: int = 0
 
 
@@ -209,21 +210,23 @@ class World:
             self.mark = found.mark
             self.marks.append(found)
 
-    def read(self, lost: Lost) -> None:
-        """A worker reads Postgres once 2 s have passed since a mark, which may be cleared by now."""
+    def read(self, lost: Lost, process: int) -> None:
+        """A process reads Postgres once 2 s have passed since a mark, which may be cleared by now."""
         if self.desk.now > lost.marked_at + 2 * SECOND:
-            self.rebuilds.append(Rebuild(self.desk.read(lost, ran=self.truth.running())))
+            snapshot = self.desk.read(lost, ran=self.truth.running())
+            self.rebuilds.append(Rebuild(snapshot, process))
 
     async def step(self, rebuild: Rebuild) -> None:
         """A worker sends its next batch, at last the end of the loss; it gives up where that is not due."""
         reading, batches = rebuild.snapshot.reading, rebuild.snapshot.batches
         is_due, before = self._is_due(reading), await self.desk.content()
+        limiter = (self.desk.limiter, *self.desk.others)[rebuild.process]
         if rebuild.sent < len(batches):
             batch = batches[rebuild.sent]
-            assert is_due is await self.desk.limiter.restore(reading, batch)
+            assert is_due is await limiter.restore(reading, batch)
         else:
             batch = Batch()
-            assert is_due is await self.desk.limiter.end_loss(reading)
+            assert is_due is await limiter.end_loss(reading)
             self.oracle.is_lost = self.oracle.is_lost and not is_due
         if is_due:
             self.oracle.restore(reading, batch, self.now_us)

@@ -10,7 +10,7 @@ from attrs import evolve
 from redis.asyncio import Redis
 
 from authz.limiter import keyspace
-from authz.limiter.admission import Admitted
+from authz.limiter.admission import Admitted, NotDecided
 from authz.limiter.limiter import Limiter
 from authz.types import Limits
 from tests.authz.limiting import Desk
@@ -51,6 +51,19 @@ async def test_rebuild_replaces_what_was_held(desk: Desk) -> None:
         assert [str(running)] == [id_.decode() for id_ in ids]
     assert not await desk.redis.hexists(keyspace.held(desk.tenant, run), str(forgotten))
     assert 20 == await desk.field(f"h:{desk.key}:t")
+
+
+async def test_nothing_is_admitted_behind_a_mark(desk: Desk) -> None:
+    """L6: a process that still takes Redis for the earlier run admits nothing once the loss is noticed."""
+    await desk.open()
+    await age(desk)
+    current = desk.limiter.ready()
+    desk.limiter._pipeline.link.run_id = "earlier"
+    assert isinstance(await desk.admit(), Admitted)
+    desk.limiter._pipeline.link.run_id = current
+    assert await desk.limiter.notice(desk.tenant) is not None
+    desk.limiter._pipeline.link.run_id = "earlier"
+    assert NotDecided("lost", desk.now) == await desk.admit()
 
 
 async def test_nothing_of_an_earlier_run_is_left(desk: Desk) -> None:

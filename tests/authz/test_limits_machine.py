@@ -172,10 +172,10 @@ class Ceilings(RuleBasedStateMachine):
         self.run(self.world.notice())
 
     @precondition(lambda self: self.world.marks)
-    @rule(pick=PICK)
-    def read(self, pick: int) -> None:
+    @rule(pick=PICK, process=st.integers(0, 1))
+    def read(self, pick: int, process: int) -> None:
         """A worker that knows of a loss reads Postgres."""
-        self.world.read(self.world.marks[pick % len(self.world.marks)])
+        self.world.read(self.world.marks[pick % len(self.world.marks)], process)
 
     @precondition(lambda self: self.world.rebuilds)
     @rule(pick=PICK)
