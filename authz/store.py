@@ -48,6 +48,9 @@ KEPT: Final = timedelta(days=2)
 CLOSED_S: Final = 120
 """Ids closed longer ago are too old to be admitted again."""
 
+FETCHED: Final = 600
+"""Rows that Postgres is asked for at once: of a tenant with millions, each question takes its time."""
+
 BATCH, OPEN_BATCH = 100, 50
 """Rows of a batch: about a millisecond of Redis and of this process, and no other request waits longer."""
 
@@ -212,14 +215,21 @@ class Snapshot:
 
     async def batches(self) -> AsyncIterator[Batch]:
         """Yield all there is of the tenant, what is monotone first."""
-        while rows := await self._keys.fetch(BATCH):
+        async for rows in _pages(self._keys, BATCH):
             yield Batch(key_versions=tuple((row["id"], row["version"]) for row in rows))
-        while rows := await self._totals.fetch(BATCH):
+        async for rows in _pages(self._totals, BATCH):
             yield Batch(totals=tuple(Total(*row) for row in rows))
-        while rows := await self._closed.fetch(BATCH):
+        async for rows in _pages(self._closed, BATCH):
             yield Batch(closed=tuple(row["request_id"] for row in rows))
-        while rows := await self._open.fetch(OPEN_BATCH):
+        async for rows in _pages(self._open, OPEN_BATCH):
             yield Batch(open_requests=tuple(_open_request(row) for row in rows))
+
+
+async def _pages(cursor: Any, size: int) -> AsyncIterator[list[asyncpg.Record]]:
+    """Yield the rows of a cursor in pages; Postgres is asked for several at once."""
+    while rows := await cursor.fetch(FETCHED):
+        for start in range(0, len(rows), size):
+            yield rows[start : start + size]
 
 
 @asynccontextmanager

@@ -124,6 +124,7 @@ def _of_windows(kind: str, name: str, windows: Windows) -> tuple[str, ...]:
     return (f"{kind}:{name}:t", f"{kind}:{name}:m:{windows.month}", f"{kind}:{name}:d:{windows.day}")
 
 
+@lru_cache(maxsize=512)
 def window(period: str, start: date) -> str:
     """Name a budget window inside a hash field."""
     if period == Period.DAY:
