@@ -39,7 +39,9 @@ const (
 
 // App is the Caddy app `gateway`. It opens the journal when Caddy starts, and sets how much
 // memory the bodies of requests may take together: without such a bound a client without a
-// valid key could fill the memory of the machine with bodies that are never finished.
+// valid key could fill the memory of the machine with bodies that are never finished. One key, and
+// one source (an address, or its /64 in IPv6), takes no more than it leaves free: half of a pool if
+// it is alone.
 //
 // A client whose body finds no room gets a 503 with the reason pool_full.
 type App struct {
@@ -70,8 +72,8 @@ func (a *App) Provision(ctx caddy.Context) error {
 	if a.SmallPoolBytes == 0 {
 		a.SmallPoolBytes = defaultSmallPool
 	}
-	process.large.size.Store(a.LargePoolBytes)
-	process.small.size.Store(a.SmallPoolBytes)
+	process.large.resize(a.LargePoolBytes)
+	process.small.resize(a.SmallPoolBytes)
 	return registerMetrics(ctx.GetMetricsRegistry())
 }
 

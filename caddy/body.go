@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os"
 	"sync"
-	"sync/atomic"
 	"time"
 )
 
@@ -28,46 +27,6 @@ var (
 	errTooLarge = errors.New("the body is larger than the limit") // a problem of the Ask
 	errPoolFull = errors.New("no memory left for bodies")         // a refusal of our own
 )
-
-// pool counts the memory that bodies may take together. It is safe for concurrent use.
-type pool struct {
-	size, used atomic.Int64 // bytes; size changes when Caddy reloads
-}
-
-// take takes n bytes, or returns false if the pool does not have them.
-func (p *pool) take(n int64) bool {
-	if p.used.Add(n) > p.size.Load() {
-		p.used.Add(-n)
-		return false
-	}
-	return true
-}
-
-// share is what one request holds of a pool.
-type share struct {
-	pool *pool // nil until a body is read
-	n    int64 // bytes
-}
-
-// grow makes the share at least n bytes, or returns false if the pool does not have them.
-func (s *share) grow(n int64) bool {
-	if n <= s.n {
-		return true
-	}
-	if !s.pool.take(n - s.n) {
-		return false
-	}
-	s.n = n
-	return true
-}
-
-// release gives everything back; it may be called again.
-func (s *share) release() {
-	if s.pool != nil {
-		s.pool.used.Add(-s.n)
-	}
-	s.n = 0
-}
 
 // readBody reads a whole body of at most limit bytes. Memory is taken as bytes arrive: an
 // announced length holds nothing, so that a client can't reserve memory that it never fills

@@ -5,40 +5,9 @@ import (
 	"net/http"
 	"os"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 )
-
-// TestPools: a body takes memory as it arrives, and a full pool refuses.
-func TestPools(t *testing.T) {
-	p := new(pool)
-	p.size.Store(20 << 10)
-	request := func(n int) *http.Request {
-		r, _ := http.NewRequestWithContext(t.Context(), "POST", "/", strings.NewReader(strings.Repeat("x", n)))
-		return r
-	}
-	one := share{pool: p}
-	body, err := readBody(request(100), 1<<20, &one)
-	must(t, err)
-	equal(t, 100, len(body), "read")
-	equal(t, 101, p.used.Load(), "taken")
-	two := share{pool: p}
-	if _, err := readBody(request(30<<10), 1<<20, &two); !errors.Is(err, errPoolFull) {
-		t.Errorf("a full pool says %v", err)
-	}
-	two.release()
-	if _, err := readBody(request(30<<10), 10<<10, &two); !errors.Is(err, errTooLarge) {
-		t.Errorf("a large body says %v", err)
-	}
-	chunked := request(30 << 10)
-	chunked.ContentLength = -1
-	if _, err := readBody(chunked, 10<<10, &share{pool: p}); !errors.Is(err, errTooLarge) {
-		t.Errorf("a large chunked body says %v", err)
-	}
-	one.release()
-	two.release()
-}
 
 // slowBody gives so many bytes at each read, every second of a clock that stands still otherwise.
 type slowBody struct {
@@ -57,11 +26,11 @@ func TestBodyDeadline(t *testing.T) {
 	_, clock := replaceProcess(t)
 	for perSecond, want := range map[int]error{1000: os.ErrDeadlineExceeded, 64_000: errTooLarge} {
 		start, p := clock.now(), new(pool)
-		p.size.Store(1 << 30)
+		p.resize(1 << 30)
 		r, err := http.NewRequestWithContext(t.Context(), "POST", "/", slowBody{clock, perSecond})
 		must(t, err)
 		r.ContentLength = -1
-		if _, err = readBody(r, 8<<20, &share{pool: p}); !errors.Is(err, want) {
+		if _, err = readBody(r, 8<<20, new(p.share("key", "192.0.2.1"))); !errors.Is(err, want) {
 			t.Errorf("%d bytes a second: %v", perSecond, err)
 		}
 		if took := clock.now().Sub(start); errors.Is(want, os.ErrDeadlineExceeded) && took > bodyGrace+3*time.Second {

@@ -232,9 +232,7 @@ func (x *exchange) close(ctx context.Context, isWhole bool) {
 	if x.grant != nil {
 		process.done.push(doneRequest{x.id, x.grant.Tenant, x.grant.Key})
 	}
-	if x.share.pool != nil {
-		x.share.release()
-	}
+	x.share.release()
 	x.checkBound()
 	x.request.body, x.request.members = nil, nil // the record may wait for a second
 	r := newRecord(x, newAccessLog(ctx, x.host))

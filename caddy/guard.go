@@ -168,10 +168,11 @@ func (g *Guard) inspect(w *guardWriter, r *http.Request) (found problem, err err
 			return noProblem, err
 		}
 	}
-	x.share.pool = &process.small
+	memory := &process.small
 	if process.known.has(key, x.start) {
-		x.share.pool = &process.large
+		memory = &process.large
 	}
+	x.share = memory.share(key, x.ip)
 	body, err := readBody(r, g.MaxBodyBytes, &x.share)
 	switch {
 	case errors.Is(err, errTooLarge):

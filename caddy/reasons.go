@@ -77,7 +77,7 @@ const (
 // messages are the sentences that clients read, by reason.
 var messages = map[reason]string{
 	reasonJournalUnwritable:  "the gateway cannot keep its journal and takes no requests; please try again",
-	reasonPoolFull:           "the gateway has no memory left for request bodies; please try again",
+	reasonPoolFull:           "the bodies of this key or address, or of all, hold too much memory; please send fewer",
 	reasonBodySlow:           "the request body did not arrive in time; please send it again",
 	reasonBodyBroken:         "the request body could not be read; please send it again",
 	reasonBackendUnreachable: "the model backend cannot be reached; please try again",
