@@ -49,7 +49,7 @@ FIGURES: Final = {
     "input_bytes_per_token": Figure("prompt_bytes", "prompt_tokens", 1, 16, 200),
     "embedding_bytes_per_token": Figure("embedded_bytes", "embedded_tokens", 0.2, 16, 1),
     "output_bytes_per_token": Figure("text_bytes", "text_tokens", 1, 16, 50),
-    "output_tokens_per_delta": Figure("delta_tokens", "deltas", 1, 8, 16),
+    "output_tokens_per_delta": Figure("delta_tokens", "deltas", 1, 8, 4),
     "tool_bytes_per_token": Figure("tool_bytes", "tool_tokens", 0.5, 8, 4),
     # Weighed by tokens: by time, a fast model known before would count most for a key that is slow.
     "output_ms_per_token": Figure("eval_ms", "eval_tokens", 0.5, 1000, 2),

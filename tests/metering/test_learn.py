@@ -116,6 +116,21 @@ async def test_own_speed_counts_whatever_others_have_shown(
     assert own / 2 <= row["output_tokens_per_s"] <= own * 1.05
 
 
+@pytest.mark.parametrize(("others", "own"), [(2, 1), (1, 4), (4, 1), (1, 2)])
+async def test_own_frames_count_whatever_others_have_shown(
+    begin: Begin, journal: JournalFile, others: int, own: int
+) -> None:
+    """B1: after 64 frames of its own a key pays its tokens in each, to 5 %."""
+    for per_frame, answers in ((others, 50), (others, 50), (others, 50), (own, 2)):
+        journal.tenant, journal.key = uuid4(), uuid4()
+        for _ in range(answers):
+            journal.request(output_tokens=32 * per_frame, deltas=32, eval_ms=1000)
+    life = await begin()
+    await life.drain()
+    row = await row_of(life, journal.request(**CUT))
+    assert own == pytest.approx(row["output_tokens_per_delta"], rel=0.05)
+
+
 async def test_a_clock_of_streams_teaches_where_no_time_is_reported(
     begin: Begin, journal: JournalFile
 ) -> None:
