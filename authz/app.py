@@ -24,7 +24,7 @@ from litestar.enums import HttpMethod
 from prometheus_client import CollectorRegistry
 
 from authz import log as logging
-from authz import messages, prometheus
+from authz import messages, prometheus, supervise
 from authz import settings as settings_
 from authz.backends.inventory import Inventory
 from authz.backends.rendered import Rendered
@@ -127,8 +127,13 @@ class Gate:
         )
         self._metrics.watch(self._verifier)
         vocabularies = Vocabularies(inventory, settings.tables, poll_s=settings.poll_s)
-        polling = [asyncio.create_task(poll.run()) for poll in (inventory, vocabularies, nodes)]
-        polling.append(asyncio.create_task(self._rendered.follow(inventory.use, since=since)))
+        works = {
+            "inventory": inventory.run,
+            "vocabularies": vocabularies.run,
+            "nodes": nodes.run,
+            "rendered": partial(self._rendered.follow, inventory.use, since=since),
+        }
+        polling = [asyncio.create_task(supervise.continually(*each)) for each in works.items()]
         try:
             await inventory.looked(within_s=FIRST_LOOK_S)
             await _notice_losses(rebuilder)

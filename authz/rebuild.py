@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from authz import supervise
 from authz.errors import LimiterUnavailable, StoreUnavailable
 from authz.limiter.limiter import MARK_AGE_S
 
@@ -52,7 +53,7 @@ class Rebuilder:
     def notice(self, tenant: UUID) -> None:
         """Start to rebuild a tenant unless that is under way."""
         if tenant not in self._running:
-            task = asyncio.create_task(self._rebuild(tenant))
+            task = asyncio.create_task(supervise.once("rebuild", self._rebuild(tenant)))
             self._running[tenant] = task
             task.add_done_callback(lambda _: self._running.pop(tenant))
 

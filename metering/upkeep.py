@@ -16,12 +16,12 @@ from attrs import define, field
 from authz import versions
 from authz.store import METERING_ROLE
 from authz.store import Store as Versions
+from authz.supervise import failure_of
 from metering.journal_store import JournalStore
 from metering.ledger_store import LedgerStore
 from metering.orphans import sweep
 from metering.publish import Publisher
 from metering.retention import Retention, keep_journal, prepare_days
-from metering.supervise import failure_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable

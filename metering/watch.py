@@ -13,10 +13,10 @@ import structlog
 
 from authz.errors import LimiterUnavailable
 from authz.limiter.limiter import Limiter
+from authz.supervise import failure_of
 from metering.books import Books
 from metering.reconcile import Reconciler
 from metering.service import node_of
-from metering.supervise import failure_of
 
 if TYPE_CHECKING:
     from metering.surroundings import Surroundings

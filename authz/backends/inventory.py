@@ -14,6 +14,7 @@ import msgspec
 import structlog
 from attrs import Factory, define, evolve, field, frozen
 
+from authz import supervise
 from authz.backends import probe
 from authz.backends.probe import Unanswered
 from authz.models import canonical
@@ -204,7 +205,7 @@ class _Poller:
     task: asyncio.Task[None] = field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.task = asyncio.create_task(self._run())
+        self.task = asyncio.create_task(supervise.continually("backend", self._run))
 
     def look_again(self) -> None:
         """Ask soon, unless that was done just now."""

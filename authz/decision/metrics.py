@@ -12,6 +12,7 @@ from prometheus_client import Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from authz import supervise
 from authz.backends.tables import Tables
 from authz.decision.refusals import Reason
 from authz.errors import LimiterUnavailable
@@ -81,6 +82,14 @@ class _Watch(Collector):
         yield CounterMetricFamily(
             "gateway_rebuilds", "Tenants rebuilt after a loss of Redis.", value=verifier.rebuilder.rebuilt
         )
+        failed = CounterMetricFamily(
+            "gateway_task_failures",
+            "Failures of background tasks that were not foreseen; each has begun again.",
+            labels=("task",),
+        )
+        for task in sorted(supervise.failures):
+            failed.add_metric((task,), supervise.failures[task])
+        yield failed
         untabled = Tables(verifier.settings.tables).untabled()
         yield GaugeMetricFamily(
             "gateway_untabled_models", "Models whose prompts count a token a byte.", value=len(untabled)
