@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from authz.messages import Ask
     from authz.settings import Settings
+    from authz.supervise import Work
 
 log = structlog.get_logger()
 
@@ -127,7 +128,7 @@ class Gate:
         )
         self._metrics.watch(self._verifier)
         vocabularies = Vocabularies(inventory, settings.tables, poll_s=settings.poll_s)
-        works = {
+        works: dict[str, Work] = {
             "inventory": inventory.run,
             "vocabularies": vocabularies.run,
             "nodes": nodes.run,

@@ -11,6 +11,8 @@ import structlog
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    Work = Callable[[], Awaitable[object]]
+
 log = structlog.get_logger()
 
 RESTART_S: Final = 1.0
@@ -37,7 +39,7 @@ async def once(task: str, work: Awaitable[object]) -> None:
         log.error("authz.task_failed", task=task, exc_info=error)
 
 
-async def continually(task: str, work: Callable[[], Awaitable[object]]) -> NoReturn:
+async def continually(task: str, work: Work) -> NoReturn:
     """Do some work that should not end, and begin it again a moment after whatever has ended it."""
     while True:
         await once(task, work())
