@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 import structlog
@@ -43,17 +43,17 @@ from authz.rebuild import Rebuilder
 from authz.store import AUTHZ_ROLE, Store
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from litestar.types import Receive, Scope, Send
 
     from authz.messages import Ask
     from authz.settings import Settings
-    from authz.supervise import Work
 
 log = structlog.get_logger()
 
 AnyRequest = Request[Any, Any, State]
+T = TypeVar("T")
 
 ASK_HEADER: Final = messages.ASK_HEADER.lower().encode()
 GRANT: Final = messages.GRANT_HEADER.lower()
@@ -100,6 +100,7 @@ class Gate:
         self._rendered = Rendered(settings.snippets)
         self._verifier: Verifier | None = None
         self._metrics = metrics.Metrics(CollectorRegistry())
+        self._deciding = 0
 
     @asynccontextmanager
     async def lifespan(self, _: Litestar) -> AsyncIterator[None]:
@@ -128,16 +129,15 @@ class Gate:
         )
         self._metrics.watch(self._verifier)
         vocabularies = Vocabularies(inventory, settings.tables, poll_s=settings.poll_s)
-        works: dict[str, Work] = {
-            "inventory": inventory.run,
-            "vocabularies": vocabularies.run,
-            "nodes": nodes.run,
-            "rendered": partial(self._rendered.follow, inventory.use, since=since),
-        }
-        polling = [asyncio.create_task(supervise.continually(*each)) for each in works.items()]
+        polling = supervise.begin(
+            inventory=inventory.run,
+            vocabularies=vocabularies.run,
+            nodes=nodes.run,
+            rendered=partial(self._rendered.follow, inventory.use, since=since),
+        )
         try:
             await inventory.looked(within_s=FIRST_LOOK_S)
-            await _notice_losses(rebuilder)
+            await rebuilder.notice_all()
             yield
         finally:
             for task in polling:
@@ -165,7 +165,8 @@ class Gate:
             await _send(send, await self._known(ask, scope))
             return
         began = time.perf_counter()
-        decision = await self.verifier.verify(ask, scope["headers"], partial(_disconnected, receive))
+        asking = partial(self.verifier.verify, ask, scope["headers"], partial(_disconnected, receive))
+        decision = await self._bounded(asking)
         self._observe(decision, time.perf_counter() - began)
         if isinstance(decision, Refusal):
             await _send(send, _refused(ask, decision))
@@ -174,7 +175,7 @@ class Gate:
 
     async def _known(self, ask: Ask, scope: Scope) -> Answer:
         """Answer 204 for a key that may send requests; only a refusal is a decision, and counted."""
-        found = await self.verifier.known(ask, scope["headers"])
+        found = await self._bounded(partial(self.verifier.known, ask, scope["headers"]))
         if isinstance(found, Refusal):
             self._metrics.denied[found.reason].inc()
             return _refused(ask, found)
@@ -186,11 +187,21 @@ class Gate:
         if ask is None:
             return _response(Answer(400, {}, b""))
         began = time.perf_counter()
-        decision = await self.verifier.read(ask, request.scope["headers"])
+        decision = await self._bounded(partial(self.verifier.read, ask, request.scope["headers"]))
         self._observe(decision, time.perf_counter() - began)
         return _response(
             _refused(ask, decision) if isinstance(decision, Refusal) else _answered(ask, decision)
         )
+
+    async def _bounded(self, decide: Callable[[], Awaitable[T | Refusal]]) -> T | Refusal:
+        """Decide, or refuse at once what would come too late behind all that is being decided."""
+        if self._deciding >= self._settings.decisions:
+            return Refusal(refusals.Reason.OVERLOADED)
+        self._deciding += 1
+        try:
+            return await decide()
+        finally:
+            self._deciding -= 1
 
     async def ready(self) -> Response[bytes]:
         """Answer 200, or 503 with what is missing."""
@@ -237,13 +248,6 @@ class Gate:
         return missing
 
 
-async def _notice_losses(rebuilder: Rebuilder) -> None:
-    try:
-        await rebuilder.notice_all()
-    except StoreUnavailable as error:
-        log.warning("authz.store_unavailable", error=str(error))
-
-
 async def _disconnected(receive: Receive) -> None:
     """Return when Caddy has hung up, which it does when its client has."""
     while (await receive())["type"] != "http.disconnect":
@@ -262,21 +266,8 @@ def _ask(scope: Scope) -> Ask | None:
 
 def _answered(ask: Ask, read: Read) -> Answer:
     """Return a read route's answer; its Grant only names tenant and key for the record."""
-    holder = messages.Grant(
-        id=ask.id,
-        tenant=read.identity.tenant,
-        key=read.identity.key,
-        backends=(),
-        max_output=None,
-        reserved=messages.Tokens(0, 0),
-        ceiling=messages.Tokens(0, 0),
-        windows=messages.WindowIds("", ""),
-        drop=(),
-        headers={},
-        deadline_s=0,
-    )
-    headers = read.answer.headers | {GRANT: messages.write(holder).decode()}
-    return evolve(read.answer, headers=headers)
+    holder = messages.holder(ask.id, tenant=read.identity.tenant, key=read.identity.key)
+    return evolve(read.answer, headers=read.answer.headers | {GRANT: messages.write(holder).decode()})
 
 
 def _refused(ask: Ask, refusal: Refusal) -> Answer:
@@ -294,8 +285,8 @@ def _refused(ask: Ask, refusal: Refusal) -> Answer:
 
 def _response(answer: Answer) -> Response[bytes]:
     headers = dict(answer.headers)
-    media_type = headers.pop("content-type", None)
-    return Response(answer.body, status_code=answer.status, headers=headers, media_type=media_type)
+    kind = headers.pop("content-type", None)
+    return Response(answer.body, status_code=answer.status, headers=headers, media_type=kind)
 
 
 async def _send(send: Send, answer: Answer) -> None:

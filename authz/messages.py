@@ -146,6 +146,23 @@ def read_ask(header: bytes) -> Ask:
     return ask
 
 
+def holder(request_id: UUID, *, tenant: UUID, key: UUID) -> Grant:
+    """Return a Grant that admits nothing: with a read route's answer it names tenant and key."""
+    return Grant(
+        id=request_id,
+        tenant=tenant,
+        key=key,
+        backends=(),
+        max_output=None,
+        reserved=Tokens(0, 0),
+        ceiling=Tokens(0, 0),
+        windows=WindowIds("", ""),
+        drop=(),
+        headers={},
+        deadline_s=0,
+    )
+
+
 def write(message: Grant | Denial | Known) -> bytes:
     """Encode a message for a header: compact, ASCII, without a line break."""
     text = _encoder.encode(message)

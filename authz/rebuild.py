@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -53,13 +54,21 @@ class Rebuilder:
     def notice(self, tenant: UUID) -> None:
         """Start to rebuild a tenant unless that is under way."""
         if tenant not in self._running:
-            task = asyncio.create_task(supervise.once("rebuild", self._rebuild(tenant)))
+            task = asyncio.create_task(supervise.once("rebuild", partial(self._rebuild, tenant)))
             self._running[tenant] = task
             task.add_done_callback(lambda _: self._running.pop(tenant))
 
     async def notice_all(self) -> None:
-        """Look at every tenant, so that after a restart of Redis no client has to meet the loss."""
-        for tenant in await self._store.tenants():
+        """Look at every tenant, so that after a restart of Redis no client has to meet the loss.
+
+        Without Postgres none is known: then each is looked at when it is asked for.
+        """
+        try:
+            tenants = await self._store.tenants()
+        except StoreUnavailable as error:
+            log.warning("authz.store_unavailable", error=str(error))
+            return
+        for tenant in tenants:
             self.notice(tenant)
 
     async def close(self) -> None:

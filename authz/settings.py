@@ -84,6 +84,9 @@ class Settings:
     authz_processes: int = _setting(
         "GATEWAY_AUTHZ_PROCESSES", "Processes of authz that `up` starts.", 2, most=MOST_PROCESSES
     )
+    decisions: int = _setting(
+        "GATEWAY_DECISIONS", "Decisions that a process of authz works on at a time.", 1000
+    )
     poll_s: int = _setting("GATEWAY_POLL_S", "How often backends are asked for their models.", 5)
     ledger_days: int = _setting(
         "GATEWAY_LEDGER_DAYS",

@@ -31,16 +31,21 @@ async def failure_of(work: Awaitable[object]) -> Exception | None:
     return None
 
 
-async def once(task: str, work: Awaitable[object]) -> None:
+async def once(task: str, work: Work) -> None:
     """Do some work; a failure is logged and counted under the name of its task."""
-    error = await failure_of(work)
+    error = await failure_of(work())
     if error is not None:
         failures[task] += 1
         log.error("authz.task_failed", task=task, exc_info=error)
 
 
+def begin(**works: Work) -> list[asyncio.Task[NoReturn]]:
+    """Begin tasks that should never end."""
+    return [asyncio.create_task(continually(task, work)) for task, work in works.items()]
+
+
 async def continually(task: str, work: Work) -> NoReturn:
     """Do some work that should not end, and begin it again a moment after whatever has ended it."""
     while True:
-        await once(task, work())
+        await once(task, work)
         await asyncio.sleep(RESTART_S)

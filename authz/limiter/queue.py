@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 WAITERS: Final = 32
 """Per key; a request beyond them is refused at once."""
 
+WAITERS_IN_ALL: Final = 256
+"""Of all keys: one tenant with many keys must not take what a process can decide at a time."""
+
 ASK_AGAIN_S: Final = 0.015
 """Slots are freed by other nodes too, and no event here reports those."""
 
@@ -56,6 +59,7 @@ class Queue:
         """The waiting requests of each key that has any, in order: a later one must not overtake them."""
         self.refused: dict[UUID, _Refused] = {}
         """The keys that were refused and not admitted since."""
+        self._waiting = 0
 
     async def decide(self, key: UUID, attempt: Attempt, disconnected: Disconnected) -> Decision | None:
         """Ask in turn, and ask again while that may help; return the last decision.
@@ -64,7 +68,7 @@ class Queue:
         the line with None.
         """
         line = self.lines.get(key, ())
-        if len(line) >= WAITERS:
+        if len(line) >= WAITERS or self._waiting >= WAITERS_IN_ALL:
             decision: Decision | None = await attempt()
         else:
             decision = await self._wait(key, attempt, disconnected)
@@ -75,6 +79,7 @@ class Queue:
     async def _wait(self, key: UUID, attempt: Attempt, disconnected: Disconnected) -> Decision | None:
         line, turn = self.lines.setdefault(key, deque()), asyncio.Event()
         line.append(turn)
+        self._waiting += 1
         deadline_s = self._now_s() + self._wait_s
         leaving = asyncio.ensure_future(disconnected())
         leaving.add_done_callback(lambda _: turn.set())
@@ -93,6 +98,7 @@ class Queue:
             self._leave(key, line, turn)
 
     def _leave(self, key: UUID, line: deque[asyncio.Event], turn: asyncio.Event) -> None:
+        self._waiting -= 1
         line.remove(turn)
         if line:
             line[0].set()

@@ -11,7 +11,7 @@ import pytest
 from attrs import Factory, define
 
 from authz.limiter.admission import Admitted, LimitReached, NotDecided
-from authz.limiter.queue import WAITERS, Queue
+from authz.limiter.queue import WAITERS, WAITERS_IN_ALL, Queue
 from authz.types import Windows
 
 KEY = uuid.UUID(int=1)
@@ -173,3 +173,20 @@ async def test_unfit_requests_do_not_wait() -> None:
         return unfit
 
     assert unfit == await Queue(wait_s=1, now_s=Clock()).decide(KEY, attempt, _stays)
+
+
+async def test_lines_of_many_keys_are_bounded() -> None:
+    """However many keys wait, a process lets so many requests wait in all; the others are refused at once."""
+    queue, slots = Queue(wait_s=60, now_s=Clock()), Slots()
+    waiting = [
+        asyncio.create_task(queue.decide(uuid.UUID(int=number), slots.attempt("waits"), _stays))
+        for number in range(WAITERS_IN_ALL)
+    ]
+    await _settle()
+    assert FULL == await queue.decide(uuid.UUID(int=WAITERS_IN_ALL), slots.attempt("one more"), _stays)
+    assert not any(task.done() for task in waiting)
+    for task in waiting:
+        task.cancel()
+    await asyncio.gather(*waiting, return_exceptions=True)
+    slots.free = 1
+    assert ADMITTED == await queue.decide(KEY, slots.attempt("later"), _stays)
