@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.up.stacks import Stack
+from tests.up.stacks import Stack, until
 
 PREFIX = "nz é'#%41&+ "
 """Every stack here lies in a path with a space and with what URLs give a meaning."""
@@ -29,7 +29,7 @@ def new_stack() -> Iterator[Callable[[], Stack]]:
         for stack in made:
             if stack.processes():
                 stack.run("down")
-        assert [pid for stack in made for pid in stack.processes()] == []
+        until(lambda: not any(stack.processes() for stack in made))
 
 
 @pytest.fixture
