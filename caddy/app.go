@@ -1,5 +1,5 @@
-// Package gateway is the part of neuronetz-gateway that runs in Caddy. Six modules share one
-// process-wide state:
+// Package gateway is the part of neuronetz-gateway that runs in Caddy. Seven modules, of which six share
+// one process-wide state:
 //
 //   - gateway (App): the memory pools, and the begin of the journal
 //   - http.handlers.gateway_guard (Guard): understands a request and asks authz
@@ -7,6 +7,7 @@
 //   - http.handlers.gateway_control (Control): lists and kills what runs
 //   - caddy.logging.writers.gateway_journal (JournalWriter): the journal's file
 //   - caddy.logging.encoders.gateway (LogEncoder): log lines without secrets
+//   - http.ip_sources.gateway (Proxies): the proxies in front of this one
 //
 // A metered request passes guard, forward_auth (authz), tap and reverse_proxy (a backend) in
 // this order, as the Caddyfile sets them up; its record in the journal is what metering
