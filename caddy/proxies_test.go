@@ -35,8 +35,7 @@ func TestProxyList(t *testing.T) {
 		"0.0.0.0/0": `name "0.0.0.0/0", by which anybody could choose an address`,
 		"the-proxy": `name "the-proxy", which is no network`,
 	} {
-		s := newStack(t, freeAddr(t))
-		command := s.command(t, "GATEWAY_TRUSTED_PROXIES="+text)
+		command := sharedStack(t).command(t, "GATEWAY_TRUSTED_PROXIES="+text)
 		command.Args[1] = "validate"
 		output, err := command.CombinedOutput()
 		equal(t, want == "", err == nil, text+string(output))
