@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from authz.decision import rate_headers
 from authz.decision.refusals import Reason, Refusal
+from authz.limiter.limiter import READS_PER_MINUTE
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -43,6 +44,12 @@ def limit_reached(reached: LimitReached, identity: Identity, *, calendar: Calend
     words |= {"period": PERIODS[reached.limit.removeprefix("held_")], "held": f"{reached.held:,}"}
     words["left"] = f"{max(0, left - reached.held):,}"
     return Refusal(Reason.BUDGET_HELD, identity, retry, words)
+
+
+def reads_used_up(identity: Identity, wait_us: int) -> Refusal:
+    """Refuse a read route to a key that has had its reads of this minute."""
+    words = {"limit": f"{READS_PER_MINUTE:,}", "seconds": str(max(1, math.ceil(wait_us / 1_000_000)))}
+    return Refusal(Reason.RATE_READS, identity, rate_headers.retry_after(wait_us), words)
 
 
 def _remedy(reached: LimitReached, calendar: Calendar) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from authz.decision import limit_refusals
 from authz.decision.refusals import Answer, Reason, Refusal
 from authz.models import canonical, is_allowed
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from authz.backends.inventory import Inventory, Model
+    from authz.limiter.limiter import Limiter
+    from authz.messages import Ask
     from authz.types import Identity
 
 OLLAMA_JSON = {"content-type": "application/json; charset=utf-8"}
@@ -21,8 +24,14 @@ OPENAI_JSON = {"content-type": "application/json"}
 _MODEL_PREFIX = "/v1/models/"
 
 
-async def answer(inventory: Inventory, identity: Identity, path: str, model: str | None) -> Answer | Refusal:
-    """Answer a read route; the key has been verified, the method is allowed."""
+async def answer(inventory: Inventory, limiter: Limiter, identity: Identity, ask: Ask) -> Answer | Refusal:
+    """Answer a read route; the key has been verified, the method is allowed. Raises LimiterUnavailable."""
+    if wait_us := await limiter.read(identity.tenant, identity.key):
+        return limit_refusals.reads_used_up(identity, wait_us)
+    return await _answer(inventory, identity, ask.path, ask.model)
+
+
+async def _answer(inventory: Inventory, identity: Identity, path: str, model: str | None) -> Answer | Refusal:
     if not inventory.is_live:
         return Refusal(Reason.BACKEND_UNAVAILABLE, identity)
     if path == "/api/version":

@@ -56,6 +56,7 @@ class Reason(StrEnum):
     MODEL_UNKNOWN = "model_unknown"
     RATE_REQUESTS = "rate_requests"
     RATE_TOKENS = "rate_tokens"
+    RATE_READS = "rate_reads"
     CONCURRENCY = "concurrency"
     BUDGET_HELD = "budget_held"
     BUDGET_EXHAUSTED = "budget_exhausted"
@@ -197,6 +198,10 @@ WORDINGS: Final = {
     Reason.RATE_TOKENS: _limit(
         "{owner} limit of {limit} tokens per minute is reached ({used} used): try again in {seconds} s.",
         "tokens",
+    ),
+    Reason.RATE_READS: _limit(
+        "This key has asked {limit} times in a minute which models there are: try again in {seconds} s.",
+        "requests",
     ),
     Reason.CONCURRENCY: _limit(
         "{owner} limit of {limit} requests at a time is reached ({used} run): try again in {seconds} s.",

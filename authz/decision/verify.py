@@ -131,7 +131,7 @@ class Verifier:
         refusal = checks.body_problem(ask, identity) or checks.wrong_address(ask, identity)
         if refusal is not None:
             return refusal
-        answer = await read_routes.answer(self.inventory, identity, ask.path, ask.model)
+        answer = await read_routes.answer(self.inventory, self.limiter, identity, ask)
         return answer if isinstance(answer, Refusal) else Read(identity, answer)
 
     async def _free(self, ask: Ask) -> None:

@@ -12,6 +12,7 @@ nz:{T}:R:slots   zset   request id -> its end, all of the tenant's running reque
 nz:{T}:R:slots:K zset   the same for key K
 nz:{T}:R:open    zset   request id -> when its reservation is overdue
 nz:{T}:R:held    hash   request id -> the reservation, packed; h per scope and window: held in all
+nz:{T}:reads:K   string when key K has all of its reads again; forgotten then
 nz:metering:N    string lag in ms of node N's metering, expires 60 s after it last vouched
 nz:probe         string written to see whether Redis takes writes; forgotten at once
 
@@ -67,6 +68,11 @@ def past(tenant_id: UUID) -> str:
 def closed(tenant_id: UUID) -> str:
     """Name the set of the tombstones of a tenant's requests."""
     return f"nz:{{{tenant_id}}}:closed"
+
+
+def reads(tenant_id: UUID, key_id: UUID) -> str:
+    """Name the bucket of a key's reads."""
+    return f"nz:{{{tenant_id}}}:reads:{key_id}"
 
 
 @lru_cache(maxsize=4096)

@@ -44,6 +44,9 @@ OVERDUE_S: Final = 2 + 60
 """The tap's deadline starts up to 2 s after Redis's; the rest is for metering to say so."""
 
 VOUCH_S: Final = 60
+READS_PER_MINUTE: Final = 120
+"""Of a key, apart from its limits: a list of models costs a backend nothing, and this process little."""
+
 SETTLED_AT_ONCE: Final = 200
 """Requests a script closes, and totals that it raises, at most: admissions never wait long behind one."""
 
@@ -119,6 +122,11 @@ class Limiter:
         if epoch != link.run_id.encode() or of_tenant is None or of_key is None:
             return None
         return int(of_tenant), int(of_key)
+
+    async def read(self, tenant: UUID, key: UUID) -> int:
+        """Take one of the reads that a key has in a minute; return how long to wait for it, in µs."""
+        keys = (keyspace.reads(tenant, key),)
+        return int(await self._pipeline.link.evaluate(scripts.READ, keys, self.clock_us, READS_PER_MINUTE))
 
     async def standing(
         self, tenant: UUID, keys: Sequence[UUID], windows: Windows

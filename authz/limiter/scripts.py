@@ -27,8 +27,8 @@ def _load(name: str) -> Script:
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-ADMIT, SETTLE, NOTICE, REBUILD, RAISE, CREATE, PRUNE = SCRIPTS = tuple(
-    _load(name) for name in ("admit", "settle", "notice", "rebuild", "raise", "create", "prune")
+ADMIT, SETTLE, NOTICE, REBUILD, RAISE, CREATE, PRUNE, READ = SCRIPTS = tuple(
+    _load(name) for name in ("admit", "settle", "notice", "rebuild", "raise", "create", "prune", "read")
 )
 
 

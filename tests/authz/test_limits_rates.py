@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from functools import partial
 from uuid import UUID
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from authz.limiter.admission import MINUTE_US, Admitted, LimitReached
-from authz.limiter.limiter import Limiter
+from authz.limiter.limiter import READS_PER_MINUTE, Limiter
 from authz.types import Limits, Windows
 from tests.authz.limiting import NOON, Desk, refusal
 
@@ -35,6 +36,20 @@ async def test_burst_is_exactly_the_limit(desk: Desk, limit: int) -> None:
     assert all(isinstance(decision, Admitted) for decision in taken)
     if limit <= 100:
         assert ("requests", "tenant") == refusal(await desk.admit())
+
+
+async def test_reads_are_a_rate_of_their_own(desk: Desk) -> None:
+    """A key has 120 reads at once, then one each half second, also after its clock has stepped back."""
+    read = partial(desk.limiter.read, desk.tenant, desk.key)
+    assert {0} == {await read() for _ in range(READS_PER_MINUTE)}
+    assert 500_000 == await read() == await read(), "a refusal takes nothing"
+    desk.pass_time(timedelta(milliseconds=499))
+    assert 1_000 == await read()
+    desk.pass_time(timedelta(milliseconds=1))
+    assert 0 == await read()
+    assert 0 == await desk.limiter.read(desk.tenant, desk.keys[1])
+    desk.pass_time(timedelta(hours=-1))
+    assert 0 == await read()
 
 
 async def test_long_run_is_exactly_the_limit(desk: Desk) -> None:

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from authz.accounts.keys import create_key
 from authz.accounts.scope import Scope
 from authz.accounts.session import Session
+from authz.limiter.limiter import READS_PER_MINUTE
 from authz.settings import Settings
 from tests.authz.asking import Guard, grant, reason
 from tests.authz.backend_kinds import Answer, Scripted, ollama
@@ -37,6 +38,20 @@ async def test_reads_are_answered_from_the_inventory(guard: Guard, backend_url: 
     ]
     head = await guard.read("/api/tags", method="HEAD")
     assert (200, b"") == (head.status_code, head.content)
+
+
+async def test_reads_are_limited_for_each_key(guard: Guard, session: Session) -> None:
+    """A key has so many reads in a minute, whatever it reads; another one of its tenant has its own."""
+    taken, began_s = 0, time.monotonic()
+    while (refused := await guard.read(("/api/tags", "/v1/models")[taken % 2])).status_code == 200:
+        taken += 1
+    come_back = (time.monotonic() - began_s) * READS_PER_MINUTE / 60
+    assert READS_PER_MINUTE <= taken <= READS_PER_MINUTE + come_back + 1
+    assert (429, "rate_reads") == (refused.status_code, reason(refused))
+    assert refused.headers["retry-after"] in {"1", "2"}
+    assert "asked 120 times" in refused.json()["error"]
+    guard.key = (await create_key(session, tenant="acme", name="other")).key
+    assert 200 == (await guard.read("/api/tags")).status_code
 
 
 async def test_reads_show_what_the_key_may_use(guard: Guard, session: Session) -> None:
