@@ -49,7 +49,7 @@ async def test_reads_are_limited_for_each_key(guard: Guard, session: Session) ->
     assert READS_PER_MINUTE <= taken <= READS_PER_MINUTE + come_back + 1
     assert (429, "rate_reads") == (refused.status_code, reason(refused))
     assert refused.headers["retry-after"] in {"1", "2"}
-    assert "asked 120 times" in refused.json()["error"]
+    assert "asked 120 times" in refused.text
     guard.key = (await create_key(session, tenant="acme", name="other")).key
     assert 200 == (await guard.read("/api/tags")).status_code
 
