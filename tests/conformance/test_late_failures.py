@@ -35,6 +35,8 @@ LESSONS: Final = 4
 COLD_MODEL: Final = "toy2"
 WARM: Final = 12
 """Answers in a row by which every process of authz has seen that the model is loaded."""
+PROCESSES: Final = 4
+"""Reads in a row that every process of authz, asked in turn, has a part in."""
 SINGLE: Final = [request for request in GENERATIONS if not request.is_stream]
 NATIVE: Final = [request for request in SINGLE if request.path.startswith("/api/")]
 COMPLETIONS: Final = {"/api/generate", "/v1/completions"}
@@ -202,8 +204,14 @@ async def _heard_out(
 async def _cold(client: httpx.AsyncClient) -> None:
     """Wait until every process of authz has seen that the model is not loaded."""
     async with asyncio.timeout(20):
-        while any([COLD_MODEL in (await client.get("/api/ps")).text for _ in range(WARM)]):
-            await asyncio.sleep(0.1)
+        while any([COLD_MODEL in await _loaded(client) for _ in range(PROCESSES)]):
+            await asyncio.sleep(0.5)
+
+
+async def _loaded(client: httpx.AsyncClient) -> str:
+    reply = await client.get("/api/ps")
+    assert reply.is_success, reply.text
+    return reply.text
 
 
 async def _rows(ledger: asyncpg.Connection, floor: UUID, count: int) -> list[asyncpg.Record]:
