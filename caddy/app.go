@@ -1,4 +1,4 @@
-// Package gateway is the part of neuronetz-gateway that runs in Caddy. Seven modules, of which six share
+// Package gateway is the part of neuronetz-gateway that runs in Caddy. Eight modules, of which six share
 // one process-wide state:
 //
 //   - gateway (App): the memory pools, and the begin of the journal
@@ -8,6 +8,7 @@
 //   - caddy.logging.writers.gateway_journal (JournalWriter): the journal's file
 //   - caddy.logging.encoders.gateway (LogEncoder): log lines without secrets
 //   - http.ip_sources.gateway (Proxies): the proxies in front of this one
+//   - caddy.listeners.gateway_proxy_protocol (ProxyProtocol): the load balancers in front of it
 //
 // A metered request passes guard, forward_auth (authz), tap and reverse_proxy (a backend) in
 // this order, as the Caddyfile sets them up; its record in the journal is what metering

@@ -19,6 +19,8 @@ func registerMetrics(registry *prometheus.Registry) error {
 		registry.Register(counter("gateway_records_by_guard_total",
 			"Records that the access log did not carry to the journal, and the guard wrote.",
 			process.records.byGuard.Load)),
+		registry.Register(counter("gateway_proxy_protocol_closed_total",
+			"Connections of load balancers without a PROXY header, or of others with one.", proxyClosed.Load)),
 		registry.Register(counter("gateway_backend_retries_total",
 			"Requests that went to another backend, since the first was away or busy.",
 			process.retried.Load)),

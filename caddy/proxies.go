@@ -44,9 +44,7 @@ func (Proxies) CaddyModule() caddy.ModuleInfo {
 // UnmarshalCaddyfile reads the networks.
 func (p *Proxies) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next()
-	for _, text := range d.RemainingArgs() {
-		p.Networks = append(p.Networks, strings.FieldsFunc(text, func(r rune) bool { return r == ',' })...)
-	}
+	p.Networks = listed(d.RemainingArgs())
 	return nil
 }
 
