@@ -9,12 +9,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
+import msgspec
 from attrs import frozen
 
 import sql
 from authz.errors import StoreUnavailable
 from authz.limiter.admission import Batch, Reading
-from authz.types import Identity, Limits, OpenRequest, Total
+from authz.types import SAFE_POLICY, Identity, Limits, OpenRequest, Policy, Total
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -271,6 +272,7 @@ def _limits(row: asyncpg.Record, prefix: str = "") -> Limits:
 
 
 def _identity(row: asyncpg.Record) -> Identity:
+    of_key, of_tenant = (msgspec.json.decode(row[name], type=Policy) for name in ("key_policy", "policy"))
     return Identity(
         lookup=row["lookup"],
         tag=row["tag"],
@@ -292,4 +294,5 @@ def _identity(row: asyncpg.Record) -> Identity:
         cidrs=None if row["cidrs"] is None else tuple(row["cidrs"]),
         expires_at=row["expires_at"],
         max_output=row["max_output"],
+        policy=of_key.over(of_tenant).over(SAFE_POLICY),
     )

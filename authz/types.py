@@ -6,7 +6,7 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from attrs import field, frozen
+from attrs import evolve, field, fields, frozen
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -63,6 +63,44 @@ class Limits:
         return (self.tokens_per_day, self.tokens_per_month, self.tokens_total) != (None,) * 3
 
 
+LEAST_KEEP_ALIVE_S: Final = 300
+"""Ollama keeps a model that long by itself: less unloads it for all others."""
+
+
+@frozen
+class Policy:
+    """What a request may ask of the machines that all share; None leaves it to the tenant, or the default.
+
+    The first three are allowances: a field is lowered to its allowance, and dropped without one. Then come
+    counts, above which a request is refused, and the longest time of an answer.
+    """
+
+    num_ctx: int | None = None
+    keep_alive_s: int | None = None
+    num_gpu: int | None = None
+    stop: int | None = None
+    images: int | None = None
+    inputs: int | None = None
+    schema_bytes: int | None = None
+    logprobs: int | None = None
+    deadline_s: int | None = None
+
+    def over(self, other: Policy) -> Policy:
+        """Return this policy, with the other's where this one is silent."""
+        return evolve(other, **self.given)
+
+    @property
+    def given(self) -> dict[str, int]:
+        """Return what this policy says, by name."""
+        values = {each.name: getattr(self, each.name) for each in fields(Policy)}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+SAFE_POLICY: Final = Policy(stop=64, images=64, inputs=2048, schema_bytes=262_144, logprobs=20)
+"""Of a tenant that has none: nothing of a shared GPU is a client's to decide, and counts are those of honest
+clients (2048 texts to embed and 20 alternatives are what OpenAI takes)."""
+
+
 @frozen
 class Identity:
     """The tenant and key that a secret belongs to, as Postgres had them at their two versions."""
@@ -87,6 +125,8 @@ class Identity:
     cidrs: tuple[str, ...] | None
     expires_at: datetime | None
     max_output: int | None
+    policy: Policy
+    """The key's over the tenant's over the default."""
     has_budget: bool = field(init=False)
     """Return whether the tenant or the key has any budget."""
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
-from attrs import frozen
+from attrs import asdict, frozen
 
 import sql
 from authz.accounts import scope as scope_
@@ -17,7 +17,7 @@ from authz.accounts.scope import Scope
 from authz.accounts.tenants import find_tenant, no_tenant
 from authz.errors import CommandError, UsageError
 from authz.identity.secrets import Minted, Peppers, is_well_formed, mint
-from authz.types import Limits
+from authz.types import Limits, Policy
 
 if TYPE_CHECKING:
     from authz.accounts.session import Session
@@ -62,7 +62,13 @@ class CreatedKey:
 
 
 async def create_key(
-    session: Session, *, tenant: str, name: str, limits: Limits = Limits(), scope: Scope = Scope()
+    session: Session,
+    *,
+    tenant: str,
+    name: str,
+    limits: Limits = Limits(),
+    scope: Scope = Scope(),
+    policy: Policy = Policy(),
 ) -> CreatedKey:
     """Create a key with one secret."""
     if not _NAME.fullmatch(name) or is_well_formed(name):  # a pasted key is no name to store
@@ -80,10 +86,13 @@ async def create_key(
                 cidrs=scope.cidrs,
                 expires_at=scope.expires_at,
                 max_output=scope.max_output,
+                policy=scope_.policy_column(policy),
                 **scope_.columns(limits),
             )
             await _insert_secret(connection, key, minted)
-            await session.audit(connection, "key_created", tenant=owner["id"], key=key, new=scope)
+            await session.audit(
+                connection, "key_created", tenant=owner["id"], key=key, new=asdict(scope) | policy.given
+            )
     except asyncpg.UniqueViolationError as error:
         sentence = f"The tenant {tenant!r} has a key named {name!r} already: choose another name."
         raise CommandError(sentence) from error

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from authz.accounts.session import Session
     from authz.decision.calendar import Calendar
     from authz.limiter.wire import Standing
-    from authz.types import Limits
+    from authz.types import Limits, Policy
 
 MINUTE_US = 60_000_000
 
@@ -37,7 +37,7 @@ T = TypeVar("T")
 class Row:
     """A limit of a tenant or key: what is used, held by running requests and left, and when it restarts.
 
-    A restriction of a key has a value alone.
+    A restriction or a policy has a value alone.
     """
 
     scope: str
@@ -54,7 +54,12 @@ def _unchanged(value: T) -> T:
 
 
 async def set_tenant_limits(
-    session: Session, name: str, *, limits: Callable[[Limits], Limits], timezone: str | None = None
+    session: Session,
+    name: str,
+    *,
+    limits: Callable[[Limits], Limits],
+    policy: Callable[[Policy], Policy] = _unchanged,
+    timezone: str | None = None,
 ) -> None:
     """Change a tenant's limits by a function; in force for the next request when this returns.
 
@@ -64,12 +69,20 @@ async def set_tenant_limits(
         tenant = await find_tenant(connection, name)
         old = scope_.limits_of(tenant)
         new = limits(old)
+        allowed = scope_.policy_of(tenant)
+        may = policy(allowed)
         zone = tenant["timezone"] if timezone is None else scope_.timezone(timezone)
-        before, after = asdict(old) | {"timezone": tenant["timezone"]}, asdict(new) | {"timezone": zone}
+        before = asdict(old) | asdict(allowed) | {"timezone": tenant["timezone"]}
+        after = asdict(new) | asdict(may) | {"timezone": zone}
         if before == after:
             return
-        columns = scope_.columns(new)
-        await _queries.set_tenant_limits(connection, tenant=tenant["id"], timezone=zone, **columns)
+        await _queries.set_tenant_limits(
+            connection,
+            tenant=tenant["id"],
+            timezone=zone,
+            policy=scope_.policy_column(may),
+            **scope_.columns(new),
+        )
         await session.audit(connection, "limits_set", tenant=tenant["id"], old=before, new=after)
     await session.publish()
 
@@ -80,6 +93,7 @@ async def set_key_limits(
     *,
     limits: Callable[[Limits], Limits] = _unchanged,
     scope: Callable[[Scope], Scope] = _unchanged,
+    policy: Callable[[Policy], Policy] = _unchanged,
 ) -> list[str]:
     """Change a key's limits and restrictions; returns which of its limits lie above its tenant's."""
     async with session.store.connection() as connection, connection.transaction():
@@ -89,8 +103,11 @@ async def set_key_limits(
         new = limits(old)
         allowed = scope_.scope_of(key)
         may = scope(allowed)
+        old_policy = scope_.policy_of(key)
+        new_policy = policy(old_policy)
         above = scope_.above(new, scope_.limits_of(tenant))
-        before, after = asdict(old) | asdict(allowed), asdict(new) | asdict(may)
+        before = asdict(old) | asdict(allowed) | asdict(old_policy)
+        after = asdict(new) | asdict(may) | asdict(new_policy)
         if before == after:
             return above
         await _queries.set_key_limits(
@@ -100,6 +117,7 @@ async def set_key_limits(
             cidrs=may.cidrs,
             expires_at=may.expires_at,
             max_output=may.max_output,
+            policy=scope_.policy_column(new_policy),
             **scope_.columns(new),
         )
         await session.audit(
@@ -143,6 +161,7 @@ def _restrictions(record: asyncpg.Record) -> list[Row]:
         ("networks", scope.cidrs),
         ("expires", scope.expires_at),
         ("output of an answer", scope.max_output),
+        *scope_.policy_of(record).given.items(),
     )
     return [
         Row(record["scope"], name, value, None, None, None, None)

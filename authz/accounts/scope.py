@@ -6,10 +6,11 @@ from datetime import datetime  # noqa: TC003 (attrs reads it)
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import msgspec
 from attrs import fields, frozen
 
 from authz.errors import UsageError
-from authz.types import Limits
+from authz.types import Limits, Policy
 
 if TYPE_CHECKING:
     import asyncpg
@@ -44,6 +45,16 @@ def scope_of(row: asyncpg.Record) -> Scope:
     """Read the restrictions in a row of keys."""
     models, cidrs = (None if row[name] is None else tuple(row[name]) for name in ("models", "cidrs"))
     return Scope(models, cidrs, row["expires_at"], row["max_output"])
+
+
+def policy_of(row: asyncpg.Record) -> Policy:
+    """Read the policy in a row of tenants or keys."""
+    return msgspec.json.decode(row["policy"], type=Policy)
+
+
+def policy_column(policy: Policy) -> str:
+    """Return a policy as the queries take it."""
+    return msgspec.json.encode(policy.given).decode()
 
 
 def columns(limits: Limits) -> dict[str, int | None]:

@@ -8,12 +8,12 @@ from datetime import datetime  # noqa: TC003 (msgspec and attrs read it)
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
-from attrs import frozen
+from attrs import asdict, frozen
 
 import sql
 from authz.accounts import scope
 from authz.errors import CommandError, UsageError
-from authz.types import Limits
+from authz.types import Limits, Policy
 
 if TYPE_CHECKING:
     from authz.accounts.session import Session
@@ -35,7 +35,12 @@ class Tenant:
 
 
 async def create_tenant(
-    session: Session, name: str, *, limits: Limits = Limits(), timezone: str = "UTC"
+    session: Session,
+    name: str,
+    *,
+    limits: Limits = Limits(),
+    policy: Policy = Policy(),
+    timezone: str = "UTC",
 ) -> uuid.UUID:
     """Create a tenant: Redis knows it before Postgres does, so that it never looks lost."""
     if not _NAME.fullmatch(name):
@@ -46,9 +51,17 @@ async def create_tenant(
     tenant = uuid.uuid4()
     try:
         async with session.store.connection() as connection, connection.transaction():
-            columns = scope.columns(limits)
-            await _queries.insert_tenant(connection, tenant=tenant, name=name, timezone=timezone, **columns)
-            await session.audit(connection, "tenant_created", tenant=tenant, new=limits)
+            await _queries.insert_tenant(
+                connection,
+                tenant=tenant,
+                name=name,
+                timezone=timezone,
+                policy=scope.policy_column(policy),
+                **scope.columns(limits),
+            )
+            await session.audit(
+                connection, "tenant_created", tenant=tenant, new=asdict(limits) | policy.given
+            )
             await session.limiter.create(tenant, 1)
     except asyncpg.UniqueViolationError as error:
         raise CommandError(f"The tenant {name!r} exists already: choose another name.") from error

@@ -15,9 +15,10 @@ from authz.accounts.tenants import find_tenant
 from authz.admin import limit_options, output
 from authz.admin.limit_options import LimitOptions, ScopeOptions
 from authz.admin.options import Kill, Options
+from authz.admin.policy_options import PolicyOptions
 from authz.admin.streams import kill_all
 from authz.errors import UsageError
-from authz.types import Limits
+from authz.types import Limits, Policy
 
 TenantName = Annotated[str, Parameter(help="The tenant's name.")]
 Prefix = Annotated[str, Parameter(help="The key's first 11 characters.", validator=limit_options.prefix)]
@@ -29,12 +30,14 @@ async def create_key_command(
     name: Annotated[str, Parameter(help="What the key is for.")],
     limits: LimitOptions = LimitOptions(),
     scope: ScopeOptions = ScopeOptions(),
+    policy: PolicyOptions = PolicyOptions(),
     options: Options = Options(),
 ) -> int:
     """Create a key and print it, this once."""
     own, may = limits.applied(Limits()), scope.applied(Scope(), datetime.now(UTC))
+    allowed = policy.applied(Policy())
     async with opened(options.state) as session:
-        created = await create_key(session, tenant=tenant, name=name, limits=own, scope=may)
+        created = await create_key(session, tenant=tenant, name=name, limits=own, scope=may, policy=allowed)
         async with session.store.connection() as connection:
             whole = scope_.limits_of(await find_tenant(connection, tenant))
     _show(created, is_json=options.json)

@@ -13,8 +13,9 @@ from authz.accounts.session import opened
 from authz.admin import limit_options, output
 from authz.admin.limit_options import LimitOptions, ScopeOptions
 from authz.admin.options import Options
+from authz.admin.policy_options import PolicyOptions
 from authz.errors import UsageError
-from authz.types import Limits
+from authz.types import Limits, Policy
 
 TenantName = Annotated[str | None, Parameter(help="The tenant's name.")]
 Prefix = Annotated[
@@ -29,6 +30,7 @@ async def set_limits_command(
     timezone: Annotated[str | None, Parameter(help="Time zone of a tenant's days and months.")] = None,
     limits: LimitOptions = LimitOptions(),
     scope: ScopeOptions = ScopeOptions(),
+    policy: PolicyOptions = PolicyOptions(),
     options: Options = Options(),
 ) -> int:
     """Change the limits of a tenant or a key; the next request is held to them."""
@@ -42,13 +44,20 @@ async def set_limits_command(
     now = datetime.now(UTC)
     limits.applied(Limits())  # a value that can't be meant is refused before the stores are asked
     scope.applied(Scope(), now)
+    policy.applied(Policy())
     unreachable: list[str] = []
     async with opened(options.state) as session:
         if tenant:
-            await set_tenant_limits(session, tenant, limits=limits.applied, timezone=timezone)
+            await set_tenant_limits(
+                session, tenant, limits=limits.applied, policy=policy.applied, timezone=timezone
+            )
         elif prefix:
             unreachable = await set_key_limits(
-                session, prefix, limits=limits.applied, scope=lambda old: scope.applied(old, now)
+                session,
+                prefix,
+                limits=limits.applied,
+                scope=lambda old: scope.applied(old, now),
+                policy=policy.applied,
             )
         rows = await show(session, tenant=tenant, prefix=prefix, now=now)
     _print(rows, is_json=options.json)

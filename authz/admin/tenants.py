@@ -12,8 +12,9 @@ from authz.accounts.tenants import create_tenant, list_tenants, set_tenant_state
 from authz.admin import output
 from authz.admin.limit_options import LimitOptions
 from authz.admin.options import Kill, Options
+from authz.admin.policy_options import PolicyOptions
 from authz.admin.streams import kill_all
-from authz.types import Limits
+from authz.types import Limits, Policy
 
 Name = Annotated[str, Parameter(help="The tenant's name.")]
 
@@ -23,12 +24,14 @@ async def create_tenant_command(
     name: Name,
     timezone: Annotated[str, Parameter(help="The time zone of its budgets' days and months.")] = "UTC",
     limits: LimitOptions = LimitOptions(),
+    policy: PolicyOptions = PolicyOptions(),
     options: Options = Options(),
 ) -> int:
     """Create a tenant, which owns keys and pays for them."""
     wanted, zone = limits.applied(Limits()), timezone_of(timezone)
+    allowed = policy.applied(Policy())
     async with opened(options.state) as session:
-        await create_tenant(session, name, limits=wanted, timezone=zone)
+        await create_tenant(session, name, limits=wanted, policy=allowed, timezone=zone)
     if options.json:
         output.show_json({"tenant": name})
     else:

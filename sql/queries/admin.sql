@@ -3,13 +3,13 @@
 INSERT INTO admin_audit (actor, action, tenant_id, key_id, old, new)
 VALUES (:actor, :action, :tenant, :key, :old::jsonb, :new::jsonb);
 
--- name: insert_tenant(tenant, name, timezone, rpm, tpm, concurrency, day, month, total)!
+-- name: insert_tenant(tenant, name, timezone, policy, rpm, tpm, concurrency, day, month, total)!
 -- create-tenant.
 INSERT INTO tenants (
-    id, name, timezone,
+    id, name, timezone, policy,
     requests_per_minute, tokens_per_minute, concurrency, tokens_per_day, tokens_per_month, tokens_total
 )
-VALUES (:tenant, :name, :timezone, :rpm, :tpm, :concurrency, :day, :month, :total);
+VALUES (:tenant, :name, :timezone, :policy::jsonb, :rpm, :tpm, :concurrency, :day, :month, :total);
 
 -- name: list_tenants()
 -- list-tenants.
@@ -21,16 +21,17 @@ ORDER BY t.name;
 -- name: find_tenant(name)^
 -- Every command that takes --tenant.
 SELECT
-    id, name, state, timezone,
+    id, name, state, timezone, policy,
     requests_per_minute, tokens_per_minute, concurrency, tokens_per_day, tokens_per_month, tokens_total
 FROM tenants
 WHERE name = :name
 FOR UPDATE;
 
--- name: set_tenant_limits(tenant, timezone, rpm, tpm, concurrency, day, month, total)!
+-- name: set_tenant_limits(tenant, timezone, policy, rpm, tpm, concurrency, day, month, total)!
 -- set-limits --tenant.
 UPDATE tenants SET
-    timezone = :timezone, requests_per_minute = :rpm, tokens_per_minute = :tpm, concurrency = :concurrency,
+    timezone = :timezone, policy = :policy::jsonb,
+    requests_per_minute = :rpm, tokens_per_minute = :tpm, concurrency = :concurrency,
     tokens_per_day = :day, tokens_per_month = :month, tokens_total = :total, version = version + 1
 WHERE id = :tenant;
 
@@ -38,14 +39,14 @@ WHERE id = :tenant;
 -- disable-tenant, enable-tenant.
 UPDATE tenants SET state = :state, version = version + 1 WHERE id = :tenant AND state <> :state;
 
--- name: insert_key(key, tenant, name, models, cidrs, expires_at, max_output, rpm, tpm, concurrency, day, month, total)!
+-- name: insert_key(key, tenant, name, models, cidrs, expires_at, max_output, policy, rpm, tpm, concurrency, day, month, total)!
 -- create-key.
 INSERT INTO keys (
-    id, tenant_id, name, models, cidrs, expires_at, max_output,
+    id, tenant_id, name, models, cidrs, expires_at, max_output, policy,
     requests_per_minute, tokens_per_minute, concurrency, tokens_per_day, tokens_per_month, tokens_total
 )
 VALUES (
-    :key, :tenant, :name, :models, :cidrs::text[]::cidr[], :expires_at, :max_output,
+    :key, :tenant, :name, :models, :cidrs::text[]::cidr[], :expires_at, :max_output, :policy::jsonb,
     :rpm, :tpm, :concurrency, :day, :month, :total
 );
 
@@ -80,7 +81,7 @@ ORDER BY k.created_at, s.created_at;
 -- Every command that takes --prefix.
 SELECT
     k.id, k.name, k.state, k.tenant_id, t.name AS tenant, t.timezone,
-    k.models, k.cidrs::text[] AS cidrs, k.expires_at, k.max_output,
+    k.models, k.cidrs::text[] AS cidrs, k.expires_at, k.max_output, k.policy,
     k.requests_per_minute, k.tokens_per_minute, k.concurrency,
     k.tokens_per_day, k.tokens_per_month, k.tokens_total
 FROM secrets AS s JOIN keys AS k ON k.id = s.key_id JOIN tenants AS t ON t.id = k.tenant_id
@@ -103,21 +104,21 @@ SELECT
     o.name AS scope, o.id AS tenant, NULL::uuid AS key, o.timezone,
     o.requests_per_minute, o.tokens_per_minute, o.concurrency, o.tokens_per_day, o.tokens_per_month, o.tokens_total,
     NULL::text[] AS models, NULL::text[] AS cidrs, NULL::timestamptz AS expires_at, NULL::bigint AS max_output,
-    NULL::timestamptz AS created_at
+    o.policy, NULL::timestamptz AS created_at
 FROM owner AS o
 UNION ALL
 SELECT
     n.lookup, k.tenant_id, k.id, '',
     k.requests_per_minute, k.tokens_per_minute, k.concurrency, k.tokens_per_day, k.tokens_per_month, k.tokens_total,
-    k.models, k.cidrs::text[], k.expires_at, k.max_output, k.created_at
+    k.models, k.cidrs::text[], k.expires_at, k.max_output, k.policy, k.created_at
 FROM named AS n JOIN keys AS k ON k.id = n.key_id
 ORDER BY created_at NULLS FIRST, scope;
 
--- name: set_key_limits(key, models, cidrs, expires_at, max_output, rpm, tpm, concurrency, day, month, total)!
+-- name: set_key_limits(key, models, cidrs, expires_at, max_output, policy, rpm, tpm, concurrency, day, month, total)!
 -- set-limits --prefix.
 UPDATE keys SET
     models = :models, cidrs = :cidrs::text[]::cidr[], expires_at = :expires_at, max_output = :max_output,
-    requests_per_minute = :rpm, tokens_per_minute = :tpm, concurrency = :concurrency,
+    policy = :policy::jsonb, requests_per_minute = :rpm, tokens_per_minute = :tpm, concurrency = :concurrency,
     tokens_per_day = :day, tokens_per_month = :month, tokens_total = :total, version = version + 1
 WHERE id = :key;
 

@@ -16,7 +16,7 @@ from authz.decision import calendar, routes
 from authz.decision.terms import Terms
 from authz.limiter.admission import Admitted
 from authz.messages import Ask
-from authz.types import Identity, Limits
+from authz.types import SAFE_POLICY, Identity, Limits
 from tests.authz.asking import BOOT, NODE, uuid7
 
 NOW: Final = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -45,6 +45,7 @@ IDENTITY: Final = Identity(
     models=None,
     cidrs=None,
     max_output=None,
+    policy=SAFE_POLICY,
 )
 
 
