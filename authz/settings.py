@@ -74,6 +74,9 @@ class Settings:
     context_length: int = _setting(
         "GATEWAY_CONTEXT_LENGTH", "Most input tokens of a model that names none.", 262_144
     )
+    least_num_ctx: int = _setting(
+        "GATEWAY_LEAST_NUM_CTX", "Context that Ollama loads models with; less is never let through.", 4096
+    )
     template_tokens: int = _setting(
         "GATEWAY_TEMPLATE_TOKENS", "Tokens a template adds to a prompt, where a model's is not known.", 512
     )

@@ -78,6 +78,11 @@ class Seen:
         found = (_named(model, self.loaded), self.by_name.get(canonical(model)))
         return next((known.context_length for known in found if known and known.context_length), 0)
 
+    def running_tokens(self, model: str) -> int:
+        """Return the context that a model is loaded with here; 0 if it is not, or this is not known."""
+        known = _named(model, self.loaded)
+        return known.context_length if known else 0
+
     def has_loaded(self, model: str) -> bool:
         """Return whether a model was in memory when this backend was asked last."""
         return canonical(model) in self.loaded_names

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from authz import models
 from authz.decision import routes
 from authz.decision.refusals import Reason, Refusal
+from authz.types import Dialect
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -31,6 +32,19 @@ PROBLEMS: Final = {
     "too_deep": Reason.BODY_TOO_DEEP,
     "encoding": Reason.BODY_ENCODING,
 }
+
+COUNTED: Final = {
+    "images": ("images", "images", {}),
+    "stop": ("stop strings", "stop", {Dialect.OLLAMA: "options.stop", Dialect.ANTHROPIC: "stop_sequences"}),
+    "inputs": ("texts", "input", {}),
+    "schema_bytes": (
+        "bytes of schema",
+        "format",
+        {Dialect.OPENAI: "response_format", Dialect.ANTHROPIC: "output_config"},
+    ),
+    "logprobs": ("alternatives", "logprobs", {}),
+}
+"""What a policy counts in a body: how a refusal calls it, and its field, by dialect if they differ."""
 
 KEY_STATES: Final = {"disabled": Reason.KEY_DISABLED, "revoked": Reason.KEY_REVOKED}
 """Reasons to refuse a key by its state; `active` is none."""
@@ -61,10 +75,42 @@ def unusable(identity: Identity, now: datetime) -> Refusal | None:
 
 
 def body_problem(ask: Ask, identity: Identity) -> Refusal | None:
-    """Refuse a body in which the guard has found something wrong."""
+    """Refuse a body in which the guard has found something wrong, or more of a kind than the key may send."""
     if ask.problem is None:
-        return None
+        return _too_much(ask, identity)
     return Refusal(PROBLEMS[ask.problem], identity, words={"field": ask.field or ""})
+
+
+def _too_much(ask: Ask, identity: Identity) -> Refusal | None:
+    """Refuse what costs a machine more than it looks: a backend works on it before it counts a token."""
+    policy, asked = identity.policy, ask.asked
+    if policy.images is not None and ask.images > policy.images:
+        return _more_than_allowed(ask, identity, "images")
+    if asked is None:
+        return None
+    for name, count, most in (
+        ("stop", asked.stop, policy.stop),
+        ("inputs", asked.inputs, policy.inputs),
+        ("schema_bytes", asked.schema_bytes, policy.schema_bytes),
+        ("logprobs", asked.logprobs, policy.logprobs),
+    ):
+        if count is not None and most is not None and count > most:
+            return _more_than_allowed(ask, identity, name)
+    return None
+
+
+def _more_than_allowed(ask: Ask, identity: Identity, name: str) -> Refusal:
+    what, field, fields = COUNTED[name]
+    route = routes.EXACT.get(ask.path) or routes.find(ask.path)
+    is_text = ask.path == "/v1/responses" and name == "schema_bytes"
+    count = ask.images if name == "images" else getattr(ask.asked, name)
+    words = {
+        "what": what,
+        "field": "text" if is_text else fields.get(route.dialect, field),
+        "count": str(count),
+        "limit": str(getattr(identity.policy, name)),
+    }
+    return Refusal(Reason.BODY_TOO_MUCH, identity, words=words)
 
 
 def not_metered(route: routes.Route, identity: Identity) -> Refusal | None:

@@ -48,6 +48,7 @@ class Reason(StrEnum):
     BODY_FIELD = "body_field"
     BODY_KIND = "body_kind"
     BODY_TOO_DEEP = "body_too_deep"
+    BODY_TOO_MUCH = "body_too_much"
     BODY_TOO_LARGE = "body_too_large"
     BODY_ENCODING = "body_encoding"
     MODEL_MISSING = "model_missing"
@@ -175,6 +176,10 @@ WORDINGS: Final = {
         "kind_not_supported",
     ),
     Reason.BODY_TOO_DEEP: _bad("The body is nested too deeply: send at most 128 levels."),
+    Reason.BODY_TOO_MUCH: _bad(
+        "The body asks for {count} {what} in '{field}', and this key may ask for {limit}: ask for fewer.",
+        "too_many",
+    ),
     Reason.BODY_TOO_LARGE: _bad(
         "The body is larger than this gateway takes: send less.", "body_too_large", 413
     ),

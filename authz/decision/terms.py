@@ -9,7 +9,7 @@ from attrs import frozen
 from authz.decision import rate_headers
 from authz.limiter.admission import Admission
 from authz.messages import Grant, Tokens, WindowIds
-from authz.types import GREATEST_COUNT
+from authz.types import GREATEST_COUNT, LEAST_KEEP_ALIVE_S
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -88,7 +88,7 @@ class Terms:
             least_share=LEAST_SHARE,
             estimated_input=max(1, min(ask.prompt_bytes // BYTES_PER_TOKEN + framing, bound_in)),
             estimated_output=self._expected(cap),
-            deadline_s=settings.deadline_s,
+            deadline_s=identity.policy.deadline_s or settings.deadline_s,
         )
 
     def grant(self, admission: Admission, admitted: Admitted, now: datetime) -> Grant:
@@ -101,6 +101,7 @@ class Terms:
         likely = Tokens(admission.estimated_input, admission.estimated_output)
         has_budget = self.identity.has_budget
         max_output = ceiling.output if has_budget else self._cap()
+        allowed = self._allowed()
         return Grant(
             id=self.ask.id,
             tenant=self.identity.tenant,
@@ -111,13 +112,46 @@ class Terms:
             reserved=ceiling if has_budget else likely,
             ceiling=ceiling,
             windows=WindowIds(admitted.windows.day, admitted.windows.month),
-            drop=DROPPED_FIELDS,
+            drop=tuple(name for name in DROPPED_FIELDS if name not in allowed) if allowed else DROPPED_FIELDS,
+            set={name: most for name, (asked, most) in allowed.items() if most != asked},
             headers=rate_headers.of_rates(
                 admitted.requests, admitted.tokens, dialect=self.route.dialect, now=now
             ),
             cold=not self.backends[0].has_loaded(self.ask.model or ""),
             deadline_s=admission.deadline_s,
         )
+
+    def _allowed(self) -> dict[str, tuple[int, int]]:
+        """Return the fields that are let through, each with what is asked and what is granted.
+
+        What Ollama could not read as a number is dropped, as is what would reload or unload the model
+        of all others: a context below its own, or a time below its own.
+        """
+        asked, policy = self.ask.asked, self.identity.policy
+        if asked is None:
+            return {}
+        allowed = {}
+        if asked.num_ctx is not None and self._num_ctx():
+            allowed["options.num_ctx"] = (asked.num_ctx, self._num_ctx())
+        if asked.keep_alive_s is not None and policy.keep_alive_s is not None:
+            kept_s = min(asked.keep_alive_s, policy.keep_alive_s)
+            if kept_s >= LEAST_KEEP_ALIVE_S:
+                allowed["keep_alive"] = (asked.keep_alive_s, kept_s)
+        if asked.num_gpu is not None and policy.num_gpu is not None:
+            allowed["options.num_gpu"] = (asked.num_gpu, min(asked.num_gpu, policy.num_gpu))
+        return allowed
+
+    def _num_ctx(self) -> int:
+        """Return the context that is let through, 0 if none is.
+
+        Less than a model runs with would reload it, so it is raised to that where it is allowed.
+        """
+        asked, most = self.ask.asked, self.identity.policy.num_ctx
+        if most is None or asked is None or asked.num_ctx is None:
+            return 0
+        running = self.backends[0].running_tokens(self.ask.model or "")
+        context = max(running, min(asked.num_ctx, most))
+        return context if self.settings.least_num_ctx <= context <= most else 0
 
     def _slots(self, most: int | None) -> int:
         """Return this node's share of the requests that a backend gets at a time; 0 is any number."""
@@ -132,7 +166,7 @@ class Terms:
         """
         ask, settings = self.ask, self.settings
         model = ask.model or ""
-        context = seen.context_tokens(model) or settings.context_length
+        context = max(self._num_ctx(), seen.context_tokens(model) or settings.context_length)
         if not self.route.has_output:
             context *= max(1, ask.messages)
         bounds = ask.bounds or {}
@@ -154,7 +188,7 @@ class Terms:
     def _producible(self) -> int:
         """Return the most output tokens that any of the backends can produce."""
         model, default = self.ask.model or "", self.settings.context_length
-        context = max(seen.context_tokens(model) or default for seen in self.backends)
+        context = max(self._num_ctx(), *(seen.context_tokens(model) or default for seen in self.backends))
         return min(GREATEST_COUNT, OUTPUT_PER_CONTEXT * context)
 
     def _expected(self, cap: int | None) -> int:
