@@ -137,7 +137,7 @@ class Terms:
             kept_s = min(asked.keep_alive_s, policy.keep_alive_s)
             if kept_s >= LEAST_KEEP_ALIVE_S:
                 allowed["keep_alive"] = (asked.keep_alive_s, kept_s)
-        if asked.num_gpu is not None and policy.num_gpu is not None:
+        if asked.num_gpu is not None and policy.num_gpu:
             allowed["options.num_gpu"] = (asked.num_gpu, min(asked.num_gpu, policy.num_gpu))
         return allowed
 

@@ -151,6 +151,13 @@ def test_a_model_is_kept_and_never_unloaded(asked: int | None, most: int, kept: 
     assert kept == reached("keep_alive", asked, right)
 
 
+@pytest.mark.parametrize(("asked", "most", "layers"), [(99, 10, 10), (9, 10, 9), (0, 10, 0), (9, 0, None)])
+def test_an_allowance_of_0_allows_nothing(asked: int, most: int, layers: int | None) -> None:
+    """A key that may use no layers of a GPU does not move the model of all others to the processor."""
+    right = granted(terms(Asked(num_gpu=asked), Policy(num_gpu=most)))
+    assert layers == reached("options.num_gpu", asked, right)
+
+
 @pytest.mark.parametrize(("policy", "deadline_s"), [(Policy(), 1800), (Policy(deadline_s=300), 300)])
 def test_a_deadline_of_a_key(policy: Policy, deadline_s: int) -> None:
     """The longest time of an answer is the policy's, in the Grant and where its slot is counted."""
