@@ -37,13 +37,13 @@ GRANTS = {
     },
     "gateway_admin": {
         "tenants": (
-            "INSERT, SELECT, UPDATE(concurrency published_version requests_per_minute state timezone "
-            "tokens_per_day tokens_per_minute tokens_per_month tokens_total version)"
+            "INSERT, SELECT, UPDATE(concurrency policy published_version requests_per_minute state "
+            "timezone tokens_per_day tokens_per_minute tokens_per_month tokens_total version)"
         ),
         "keys": (
-            "INSERT, SELECT, UPDATE(cidrs concurrency expires_at max_output models published_version "
-            "requests_per_minute state tokens_per_day tokens_per_minute tokens_per_month tokens_total "
-            "version)"
+            "INSERT, SELECT, UPDATE(cidrs concurrency expires_at max_output models policy "
+            "published_version requests_per_minute state tokens_per_day tokens_per_minute tokens_per_month "
+            "tokens_total version)"
         ),
         "secrets": "INSERT, SELECT(created_at expires_at key_id lookup), UPDATE(expires_at)",
         "nodes": "SELECT, UPDATE(retired_at)",
