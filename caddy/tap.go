@@ -66,13 +66,16 @@ func (h *Tap) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	}
 	applyGrant(x, r)
 
-	ctx, cancel := context.WithCancelCause(r.Context())
+	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.Context())) // see hangup
 	defer cancel(nil)
 	ctx = x.attempts.traced(ctx)
 	deadline := time.Duration(x.grant.DeadlineS) * time.Second
 	x.run.attach(process.clock, http.NewResponseController(w), cancel, deadline)
 	process.streams.add(x)
 	t := newTapWriter(ctx, w, x)
+	t.hangup.cancel = cancel
+	client := r.Context()
+	defer context.AfterFunc(client, func() { t.hangup.begin(context.Cause(client)) })()
 	defer func() { err = t.finish(recover(), err) }()
 	return x.serve(t, r.WithContext(ctx), next, time.Duration(h.QueueWait))
 }

@@ -38,6 +38,8 @@ type tapWriter struct {
 	carry []byte // the piece of a frame that is not whole
 	kept  []byte // frames to pass on, where they are not what came
 
+	hangup hangup // once the client has left
+
 	isBusy  bool  // the backend turned the request away, and another one will be asked
 	failure error // of an answer of which nothing is passed on
 }
@@ -109,6 +111,7 @@ func framingOf(status int, contentType string) framing {
 
 // Write reads a piece of the answer and passes on what is whole.
 func (t *tapWriter) Write(p []byte) (int, error) {
+	t.hangup.heard()
 	t.WriteHeader(http.StatusOK)
 	switch {
 	case t.isBusy:
@@ -132,7 +135,12 @@ func (t *tapWriter) FlushError() error {
 	}
 	defer t.x.run.endWrite()
 	defer t.noteBlocked(process.clock.now())
-	return http.NewResponseController(t.ResponseWriter).Flush()
+	err := http.NewResponseController(t.ResponseWriter).Flush()
+	if err != nil && t.x.run.cause() == "" {
+		t.hangup.begin(err)
+		return nil
+	}
+	return err //nolint:wrapcheck // as below
 }
 
 // ReadFrom keeps io.Copy from passing by Write.
@@ -140,14 +148,20 @@ func (t *tapWriter) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{t}, r)
 }
 
-// pass writes to the client, unless the run is cancelled.
+// pass writes to the client, unless the run is cancelled. What a client that has left does not
+// take any more is dropped.
 func (t *tapWriter) pass(p []byte) (int, error) {
 	if !t.x.run.beginWrite() {
 		return 0, errCancelled
 	}
 	defer t.x.run.endWrite()
 	defer t.noteBlocked(process.clock.now())
-	return t.ResponseWriter.Write(p) //nolint:gosec // passing the answer on is what we are for
+	n, err := t.ResponseWriter.Write(p) //nolint:gosec // passing the answer on is what we are for
+	if err != nil && t.x.run.cause() == "" {
+		t.hangup.begin(err)
+		return len(p), nil
+	}
+	return n, err //nolint:wrapcheck // the proxy looks for the writer's own errors
 }
 
 // writeFrames passes on the frames that p completes, and keeps the rest for the next piece.
