@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+import msgspec
+
 from authz.errors import CommandError
 from authz.stack.build import SOURCE
 from authz.stack.program import Layer, Program
@@ -106,8 +108,20 @@ async def validate_caddy(binary: Path, environ: Mapping[str, str]) -> None:
     _, errors = await process.communicate()
     if process.returncode != 0:
         last = errors.decode(errors="replace").strip().rpartition("\n")[2]
-        message = f"Caddy refuses its configuration, correct it or the snippets: {last}"
-        raise CommandError(message)
+        sentence = f"Caddy refuses its configuration, correct it or the snippets: {_message(last)}"
+        raise CommandError(sentence)
+
+
+def _message(line: str) -> str:
+    """Return what a line of Caddy's log says: it is JSON where the configuration sets its format."""
+    try:
+        return msgspec.json.decode(line, type=_Line).msg
+    except msgspec.DecodeError:
+        return line
+
+
+class _Line(msgspec.Struct):
+    msg: str
 
 
 def _is_for_caddy(name: str) -> bool:

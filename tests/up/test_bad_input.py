@@ -149,6 +149,17 @@ def test_caddy_that_refuses_its_settings(stack: Stack) -> None:
     until(lambda: not stack.processes())
 
 
+def test_proxies_that_are_everybody(stack: Stack) -> None:
+    """A list of proxies that trusts everybody is refused in a sentence, before anything is served."""
+    refusal = stack.refusal("--demo", GATEWAY_TRUSTED_PROXIES="0.0.0.0/0")
+
+    assert refusal.rstrip().endswith(
+        '(GATEWAY_TRUSTED_PROXIES) name "0.0.0.0/0", by which anybody could choose an address: '
+        "name the proxies' own network"
+    )
+    until(lambda: not stack.processes())
+
+
 def test_more_processes_than_can_be_watched(stack: Stack) -> None:
     """The number of authz processes has bounds: one, and those that Prometheus can be shown."""
     assert "is no number in its bounds" in stack.refusal("--demo", GATEWAY_AUTHZ_PROCESSES="11")
