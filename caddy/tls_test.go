@@ -27,6 +27,7 @@ func startTLS(t testing.TB) (*stack, *http.Transport) {
 	}
 	s := newStack(t, addr)
 	s.url, s.client = "https://localhost:"+port, &http.Client{Transport: transport}
+	s.edited(t, "persist_config off", "persist_config off\n\tauto_https disable_redirects") // port 80 is root's
 	s.run(t, "GATEWAY_SITE=https://localhost:"+port+", https://:"+port,
 		"GATEWAY_BIND=127.0.0.1\ntls "+certificate+" "+key)
 	return s, transport
