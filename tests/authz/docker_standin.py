@@ -9,7 +9,10 @@ from typing import Any
 
 from attrs import define, field
 
-SCRIPT = """#!{python} -IS
+# The interpreter's path may hold a space, which a first line can't name.
+SCRIPT = """#!/bin/sh
+'''exec' "{python}" -IS "$0" "$@"
+' '''
 import json, os, pathlib, sys
 here = pathlib.Path(__file__).parent
 arguments = sys.argv[1:]
