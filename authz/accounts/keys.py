@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _PREFIX: Final = re.compile(r"nz_[0-9A-Za-z]{8}", re.ASCII)
 
-_queries = sql.load("admin")
+_queries = sql.load("accounts")
 
 
 class KeyState(StrEnum):

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MINUTE_US = 60_000_000
 
-_queries = sql.load("admin")
+_queries = sql.load("accounts")
 
 
 T = TypeVar("T")

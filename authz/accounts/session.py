@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from authz.settings import Settings
 
-_queries = sql.load("admin")
+_queries = sql.load("accounts")
 
 
 @frozen

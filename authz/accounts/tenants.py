@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 
-_queries = sql.load("admin")
+_queries = sql.load("accounts")
 
 
 @frozen

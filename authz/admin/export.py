@@ -37,7 +37,7 @@ _NAMED: Final = {"tenant": "tenant_id", "key": "key_id"}
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
-_queries = sql.load("admin")
+_queries = sql.load("usage")
 
 
 class Format(StrEnum):

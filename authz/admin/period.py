@@ -22,7 +22,7 @@ END: Final = datetime(9999, 1, 1, tzinfo=UTC)
 CUT_DAY: Final = timedelta(hours=26)
 """The longest part of a day, 25 hours where clocks are set back, and what clocks may differ."""
 
-_queries = sql.load("admin")
+_queries = sql.load("usage")
 
 
 @frozen

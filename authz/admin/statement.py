@@ -20,7 +20,7 @@ from authz.models import canonical
 if TYPE_CHECKING:
     from authz.accounts.session import Session
 
-_queries = sql.load("admin")
+_queries = sql.load("usage")
 
 
 @frozen

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from authz.accounts.session import Session
 
-_queries = sql.load("admin")
+_queries = sql.load("usage")
 
 app = App(name="usage", help="Show what was used, export the ledger, or correct it.")
 app.command("authz.admin.export:export_command", name="export")

@@ -8,7 +8,7 @@ import pytest
 import sql
 from authz.store import Store
 
-FILES = ("authz", "admin", "journal", "ledger", "books", "figures", "progress", "retention")
+FILES = sorted(path.stem for path in (sql.FOLDER / "queries").iterdir())
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -26,7 +26,7 @@ BILLED = ("ledger", "ledger_20261125", "admin_audit", "budget_windows", "usage_d
 
 @pytest.fixture
 async def connection(database: str) -> AsyncIterator[asyncpg.Connection]:
-    """A connection of nobody yet; the 25th of November has its partition."""
+    """A connection without a role yet; the 25th of November has its partition."""
     opened = await asyncpg.connect(database)
     await opened.execute("SELECT ensure_ledger_partition('2026-11-25')")
     yield opened
@@ -152,7 +152,7 @@ async def test_a_partition_belongs_to_the_owner(connection: asyncpg.Connection) 
 OF_EVERY_PROGRAM = ("unpublished_versions", "mark_tenant_published", "mark_key_published")
 QUERIES = [
     (AUTHZ_ROLE, "authz", None),
-    (ADMIN_ROLE, "admin", None),
+    *((ADMIN_ROLE, name, None) for name in ("accounts", "admin", "usage")),
     (ADMIN_ROLE, "authz", ("names", *OF_EVERY_PROGRAM)),
     *((METERING_ROLE, name, None) for name in ("journal", "ledger", "books")),
     (METERING_ROLE, "authz", OF_EVERY_PROGRAM),

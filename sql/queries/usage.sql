@@ -1,0 +1,126 @@
+-- name: sums(by, tenants, whole_from, whole_to, key, since, until, head_until, tail_from)
+-- usage: whole days of each tenant from their sums, and what two moments leave of the days that they cut
+-- from the ledger: ids before head_until of a day before the whole ones, ids from tail_from of one after.
+-- An end that is a day cuts none; then head_until lies before, or tail_from after, every request.
+WITH whose AS (
+    SELECT w.id, w.whole_from, w.whole_to
+    FROM unnest(:tenants::uuid[], :whole_from::date[], :whole_to::date[]) AS w (id, whole_from, whole_to)
+), parts AS (
+    SELECT u.day, u.tenant_id, u.key_id, u.model, u.requests, u.input_tokens, u.output_tokens
+    FROM usage_daily AS u JOIN whose AS w ON w.id = u.tenant_id
+    WHERE u.day >= w.whole_from AND u.day < w.whole_to
+    UNION ALL
+    SELECT
+        d.day, l.tenant_id, coalesce(l.key_id, l.tenant_id), coalesce(l.model, ''),
+        (l.entry = 0 AND l.backend IS NOT NULL)::int, l.input_tokens, l.output_tokens
+    FROM ledger AS l
+    JOIN whose AS w ON w.id = l.tenant_id
+    CROSS JOIN LATERAL (SELECT coalesce(l.day, uuid7_day(l.request_id)) AS day) AS d
+    WHERE l.request_id >= uuid7_floor(:since::timestamptz) AND l.request_id < uuid7_floor(:until::timestamptz)
+        AND (
+            l.request_id < uuid7_floor(:head_until::timestamptz) AND d.day < w.whole_from
+            AND (d.day < w.whole_to OR l.request_id >= uuid7_floor(:tail_from::timestamptz))
+            OR l.request_id >= uuid7_floor(:tail_from::timestamptz) AND d.day >= w.whole_to
+            AND (d.day >= w.whole_from OR l.request_id < uuid7_floor(:head_until::timestamptz))
+        )
+        AND (l.input_tokens <> 0 OR l.output_tokens <> 0 OR l.entry = 0 AND l.backend IS NOT NULL)
+)
+SELECT
+    CASE WHEN :by::text = 'day' THEN day END AS day,
+    CASE WHEN :by::text = 'tenant' THEN tenant_id END AS tenant_id,
+    CASE WHEN :by::text = 'key' THEN key_id END AS key_id,
+    CASE WHEN :by::text = 'model' THEN model END AS model,
+    sum(requests)::bigint AS requests,
+    sum(input_tokens)::bigint AS input_tokens,
+    sum(output_tokens)::bigint AS output_tokens
+FROM parts
+WHERE :key::uuid IS NULL OR key_id = :key
+GROUP BY 1, 2, 3, 4
+ORDER BY 1, 2, 3, 4;
+
+-- name: statement(tenant, first, after)
+-- usage statement: a tenant's sums of a month, by key and model.
+SELECT
+    coalesce(min(s.lookup), '') AS key, coalesce(k.name, '(credits)') AS name, u.model,
+    u.requests, u.input_tokens, u.output_tokens
+FROM (
+    SELECT
+        key_id, model, sum(requests)::bigint AS requests,
+        sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens
+    FROM usage_daily
+    WHERE tenant_id = :tenant AND day >= :first AND day < :after
+    GROUP BY key_id, model
+) AS u
+LEFT JOIN keys AS k ON k.id = u.key_id
+LEFT JOIN secrets AS s ON s.key_id = k.id
+GROUP BY u.key_id, k.name, u.model, u.requests, u.input_tokens, u.output_tokens;
+
+-- name: month_used(tenant, first)$
+-- usage statement: what the tenant's budget of the month counted.
+SELECT used FROM budget_windows WHERE scope_id = :tenant AND period = 'month' AND start = :first;
+
+-- name: timezones(tenant)
+-- usage: whose days are where.
+SELECT id, timezone FROM tenants WHERE :tenant::uuid IS NULL OR id = :tenant;
+
+-- name: is_day_dropped(day)$
+-- usage: whether a day was billed whose ledger is not kept any more.
+SELECT
+    to_regclass('ledger_' || to_char(:day::date, 'YYYYMMDD')) IS NULL
+    AND EXISTS (SELECT FROM usage_daily WHERE day = :day);
+
+-- name: named_keys(tenant, key)
+-- usage: what keys are called, used or not.
+SELECT k.id, t.id AS tenant_id, t.name AS tenant, min(s.lookup) AS key, k.name, k.created_at
+FROM keys AS k JOIN tenants AS t ON t.id = k.tenant_id JOIN secrets AS s ON s.key_id = k.id
+WHERE (:tenant::uuid IS NULL OR t.id = :tenant) AND (:key::uuid IS NULL OR k.id = :key)
+GROUP BY t.id, k.id
+UNION ALL
+SELECT t.id, t.id, t.name, '', '(credits)', NULL
+FROM tenants AS t
+WHERE :key::uuid IS NULL AND (:tenant::uuid IS NULL OR t.id = :tenant)
+    AND EXISTS (SELECT FROM usage_daily AS u WHERE u.tenant_id = t.id AND u.key_id = t.id)
+ORDER BY tenant, created_at, id;
+
+-- name: named_tenants(tenant, key)
+-- usage --by tenant: what tenants are called, used or not.
+SELECT id, name
+FROM tenants
+WHERE (:tenant::uuid IS NULL OR id = :tenant)
+    AND (:key::uuid IS NULL OR id = (SELECT tenant_id FROM keys WHERE id = :key))
+ORDER BY name;
+
+-- name: ledger_days(since, until)
+-- usage export: for each day the first id and the end of its ids, so that a page reads one day.
+SELECT
+    greatest(uuid7_floor(d.midnight), uuid7_floor(:since::timestamptz)) AS first,
+    least(uuid7_floor(d.midnight + interval '1 day'), uuid7_floor(coalesce(:until::timestamptz, now()))) AS until
+FROM (
+    SELECT to_date(substring(c.relname FROM '\d{8}$'), 'YYYYMMDD')::timestamp AT TIME ZONE 'UTC' AS midnight
+    FROM pg_inherits AS i
+    JOIN pg_class AS c ON c.oid = i.inhrelid
+    WHERE i.inhparent = 'ledger'::regclass AND c.relname ~ '^ledger_\d{8}$' AND NOT i.inhdetachpending
+) AS d
+WHERE d.midnight + interval '1 day' > coalesce(:since::timestamptz, '-infinity')
+    AND d.midnight < coalesce(:until::timestamptz, now())
+ORDER BY d.midnight;
+
+-- name: ledger_rows(tenant, after, entry, end, count)
+-- usage export: a page of the ledger, row by row.
+SELECT *
+FROM ledger
+WHERE request_id >= :after::uuid AND request_id < :end::uuid
+    AND (request_id, entry) > (:after::uuid, :entry::smallint)
+    AND (:tenant::uuid IS NULL OR tenant_id = :tenant)
+ORDER BY request_id, entry
+LIMIT :count;
+
+-- name: ledger_names()
+-- usage export: what tenants and keys are called.
+SELECT id, name FROM tenants UNION ALL SELECT id, name FROM keys;
+
+-- name: losses()^
+-- usage export: journal lines of which the ledger can't know.
+SELECT
+    (SELECT coalesce(sum(lost), 0)::bigint FROM journal_sequences) AS lost_lines,
+    (SELECT count(*) FROM dead_letters WHERE replayed_at IS NULL) AS dead_letters;
