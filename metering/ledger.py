@@ -24,9 +24,31 @@ TEXT_CHARS: Final = 512
 
 def settlement(ended: Ended, owner: Owner | None, ratios: Ratios, cost: Cost) -> LedgerRow:
     """Return the row of a record; a request without a known tenant costs nothing."""
+    day, month = _windows(ended.record)
+    row = _recorded(ended)._replace(
+        tenant_id=owner.tenant if owner else None,
+        key_id=owner.key if owner else None,
+        day=day,
+        month=month,
+        input_tokens=cost.input_tokens,
+        output_tokens=cost.output_tokens,
+        overrun_tokens=cost.overrun_tokens,
+        usage_source=cost.source,
+    )
+    if cost.source not in {Source.COUNTED, Source.PROGRESS}:
+        return row
+    return row._replace(
+        input_bytes_per_token=ratios.input_bytes_per_token,
+        output_bytes_per_token=ratios.output_bytes_per_token,
+        output_tokens_per_delta=ratios.output_tokens_per_delta,
+        output_tokens_per_s=ratios.output_tokens_per_s,
+        tool_bytes_per_token=ratios.tool_bytes_per_token,
+    )
+
+
+def _recorded(ended: Ended) -> LedgerRow:
+    """Return the row of a record before it has an owner and a price."""
     record = ended.record
-    day, month = _windows(record)
-    counted = cost.source in {Source.COUNTED, Source.PROGRESS}
     return LedgerRow(
         request_id=record.id,
         entry=SETTLEMENT,
@@ -36,8 +58,6 @@ def settlement(ended: Ended, owner: Owner | None, ratios: Ratios, cost: Cost) ->
         seq=record.seq,
         ip=storable(record.ip),
         lookup=storable(record.lookup),
-        tenant_id=owner.tenant if owner else None,
-        key_id=owner.key if owner else None,
         method=storable(record.method),
         path=storable(record.path),
         model=storable(record.model),
@@ -49,8 +69,6 @@ def settlement(ended: Ended, owner: Owner | None, ratios: Ratios, cost: Cost) ->
         upstream_status=record.upstream_status,
         reserved_input=record.reserved.input if record.reserved else None,
         reserved_output=record.reserved.output if record.reserved else None,
-        day=day,
-        month=month,
         max_output=record.max_output,
         terminal=record.terminal,
         reported_input_tokens=record.input_tokens,
@@ -78,15 +96,6 @@ def settlement(ended: Ended, owner: Owner | None, ratios: Ratios, cost: Cost) ->
         waited_ms=record.waited_ms,
         bound=record.bound,
         bound_table=storable(record.table),
-        input_tokens=cost.input_tokens,
-        output_tokens=cost.output_tokens,
-        overrun_tokens=cost.overrun_tokens,
-        usage_source=cost.source,
-        input_bytes_per_token=ratios.input_bytes_per_token if counted else None,
-        output_bytes_per_token=ratios.output_bytes_per_token if counted else None,
-        output_tokens_per_delta=ratios.output_tokens_per_delta if counted else None,
-        output_tokens_per_s=ratios.output_tokens_per_s if counted else None,
-        tool_bytes_per_token=ratios.tool_bytes_per_token if counted else None,
     )
 
 
