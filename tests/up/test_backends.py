@@ -108,6 +108,7 @@ def test_add_rotate_and_remove_while_streams_run(
         assert 404 == client.status("second")
         release(first_url, 5)
         with httpx.stream("POST", **client.ask("demo", LONG)) as stream:  # type: ignore[arg-type]
+            assert 200 == stream.status_code, stream.read()
             chunks = stream.iter_lines()
             next(chunks)
             token = tmp_path / "token"
@@ -118,6 +119,7 @@ def test_add_rotate_and_remove_while_streams_run(
 
             release(second_url, 5)
             with httpx.stream("POST", **client.ask("second", LONG)) as removed:  # type: ignore[arg-type]
+                assert 200 == removed.status_code, removed.read()
                 last_chunks = removed.iter_lines()
                 next(last_chunks)
                 token.write_text("SECRET-2\n")
