@@ -13,7 +13,7 @@ import (
 // drops that as well, so that no spelling passes by an allowance.
 type asked struct {
 	NumCtx      *int64 `json:"num_ctx"`
-	KeepAliveS  *int64 `json:"keep_alive_s"` // for ever is greatestCount
+	KeepAliveS  *int64 `json:"keep_alive_s"` // without end is greatestCount
 	NumGPU      *int64 `json:"num_gpu"`
 	Stop        *int64 `json:"stop"`         // strings that end an answer
 	Inputs      *int64 `json:"inputs"`       // texts to embed
@@ -91,7 +91,7 @@ func amount(v []byte, least float64) *int64 {
 }
 
 // seconds reads how long a model shall stay loaded, as Ollama does: a number of seconds or a
-// duration of Go; what is below 0 is for ever.
+// duration of Go; what is below 0 is without end.
 func seconds(v []byte) *int64 {
 	switch {
 	case len(v) == 0:

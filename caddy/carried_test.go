@@ -199,7 +199,7 @@ func TestNoJournalInTheConfiguration(t *testing.T) {
 	s.showsByGuard(t, false)
 }
 
-// metrics returns what Caddy tells Prometheus.
+// metrics returns Caddy's metrics.
 func (s *stack) metrics(t testing.TB) string {
 	t.Helper()
 	client := http.Client{Transport: s.controlTransport()}

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestFindKey: every carrier works, a malformed key is none, and two that could be told
+// TestFindKey: every carrier works, a malformed key is none, and two that could be seen
 // apart are a problem.
 func TestFindKey(t *testing.T) {
 	key := testKey()

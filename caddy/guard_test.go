@@ -219,8 +219,8 @@ func TestSlowBody(t *testing.T) {
 	equal(t, before, s.authz.count(), "Asks")
 }
 
-// TestDone: what has ended is told to authz with the next Ask, once, and again if authz
-// could not be told.
+// TestDone: what has ended is sent to authz with the next Ask, once, and again if authz
+// did not take it.
 func TestDone(t *testing.T) {
 	s := sharedStack(t)
 	first := s.post(t, "/api/chat", `{"model":"m"}`)
@@ -228,23 +228,23 @@ func TestDone(t *testing.T) {
 	s.authz.set(t, func(http.ResponseWriter, *http.Request, ask) { panic(http.ErrAbortHandler) })
 	s.record(t, s.post(t, "/api/chat", `{"model":"m"}`).id)
 	s.authz.set(t, nil)
-	told := 0
-	eventually(t, "authz is told", func() bool {
+	sent := 0
+	eventually(t, "authz has it", func() bool {
 		a := s.post(t, "/api/chat", `{"model":"m"}`)
 		if a.status != 200 {
 			return false
 		}
 		for _, e := range s.authz.last(t).Done {
 			if e == (doneRequest{first.id, testTenant, testKeyID}) {
-				told++
+				sent++
 			}
 		}
-		return told > 0
+		return sent > 0
 	})
 	s.post(t, "/api/chat", `{"model":"m"}`)
 	for _, e := range s.authz.last(t).Done {
 		if e.ID == first.id {
-			t.Error("told twice")
+			t.Error("sent twice")
 		}
 	}
 }

@@ -102,7 +102,7 @@ func (j *journal) writeNode(path string, random io.Reader) ([]byte, error) {
 	return text, os.Rename(path+".new", path)
 }
 
-// takeFile opens the file at the path, as another process or nobody has left it. The caller
+// takeFile opens the file at the path, as it was left by another process, or new. The caller
 // holds j.mu.
 func (j *journal) takeFile() error {
 	// It is appended to, whatever others do with it.

@@ -79,7 +79,7 @@ func summary(t *testing.T, s *state, text string) string {
 
 // TestLostJournal: a journal that is not at its path any more is noticed at the next look.
 // What was written since the last one is in the new file, which begins with the number up
-// to which all was in the old one; the node stays the same, and nobody else can take it.
+// to which all was in the old one; the node stays the same, and no other process can take it.
 func TestLostJournal(t *testing.T) {
 	for name, lose := range losses {
 		t.Run(name, func(t *testing.T) {
@@ -180,7 +180,7 @@ func TestFullJournalThatWasMoved(t *testing.T) {
 }
 
 // TestLastLineOutlivesItsFile: the first line of a process names the last one of the process
-// before, though its file is gone.
+// before, though its file was removed.
 func TestLastLineOutlivesItsFile(t *testing.T) {
 	s, j := begun(t)
 	must(t, s.open("a"))

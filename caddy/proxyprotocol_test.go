@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// TestProxyProtocol: a load balancer says for whom it connects, and only a load balancer may.
+// TestProxyProtocol: a load balancer names the client that it connects for, and only a load balancer may.
 func TestProxyProtocol(t *testing.T) {
 	s := newStack(t, freeAddr(t))
 	s.run(t, "GATEWAY_PROXY_PROTOCOL=192.0.2.0/24 127.0.0.2")
@@ -20,8 +20,8 @@ func TestProxyProtocol(t *testing.T) {
 	for _, c := range []struct{ name, from, header, want string }{
 		{"a load balancer", "127.0.0.2", header, "198.51.100.9"},
 		{"a load balancer that says nothing", "127.0.0.2", "", ""},
-		{"somebody else", "127.0.0.3", "", "127.0.0.3"},
-		{"somebody else who says it", "127.0.0.3", header, ""},
+		{"another peer", "127.0.0.3", "", "127.0.0.3"},
+		{"another peer with a header", "127.0.0.3", header, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			from := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(c.from)}}

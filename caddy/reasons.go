@@ -86,7 +86,7 @@ var messages = map[reason]string{
 	reasonBackendTimeout:     "the model backend did not answer in time; please try again",
 	reasonBackendInvalid:     "the model backend gave an answer that is not valid; please try again",
 	reasonBackendEncoded:     "the model backend gave an answer that cannot be read; please try again",
-	reasonBackendUnknown:     "the gateway has no snippet for the chosen backend; please tell its operator",
+	reasonBackendUnknown:     "the gateway has no snippet for the chosen backend; please ask its operator",
 	reasonKilled:             "the request was ended by the operator of the gateway",
 	reasonShutdown:           "the gateway is shutting down; please try again",
 	reasonDeadline:           "the request took longer than it may",

@@ -114,7 +114,7 @@ func TestCaps(t *testing.T) {
 	}
 }
 
-// TestStream: a native answer streams unless told not to, the others when told to.
+// TestStream: a native answer streams unless it asks not to, the others when they ask for it.
 func TestStream(t *testing.T) {
 	for _, c := range []struct {
 		kind api

@@ -61,7 +61,7 @@ func (s *stack) running(t testing.TB, b *scripted, k int) (*http.Response, *bufi
 	return response, reader
 }
 
-// TestKill: a kill ends a stream at once with a valid last frame, the backend is told, and
+// TestKill: a kill ends a stream at once with a valid last frame, the backend is cancelled, and
 // the bill is what came.
 func TestKill(t *testing.T) {
 	s := sharedStack(t)
@@ -172,7 +172,7 @@ func TestKillEarly(t *testing.T) {
 }
 
 // TestCap: a backend that ignores its cap is cut at max_output and a margin, and the client
-// is told that the answer ended for its length.
+// reads that the answer ended for its length.
 func TestCap(t *testing.T) {
 	s := sharedStack(t)
 	limit := int64(20)
@@ -261,7 +261,7 @@ func TestDeadlineEarly(t *testing.T) {
 	equal(t, 1, s.upstream.count(), "runs")
 }
 
-// TestOverflow: a frame that never ends is not held for ever.
+// TestOverflow: a frame that never ends is not held without end.
 func TestOverflow(t *testing.T) {
 	s := sharedStack(t)
 	piece := strings.Repeat("x", 1<<16)

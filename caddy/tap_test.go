@@ -96,8 +96,8 @@ func TestPacing(t *testing.T) {
 	}
 }
 
-// TestHangup: a client that leaves after k chunks is recorded as gone, with what it got,
-// and the backend is told at once.
+// TestHangup: a client that leaves after k chunks is recorded as disconnected, with what it got,
+// and the backend is cancelled at once.
 func TestHangup(t *testing.T) {
 	s := sharedStack(t)
 	b := newScripted(100, chatFrame)
@@ -113,7 +113,7 @@ func TestHangup(t *testing.T) {
 	select {
 	case <-b.gone:
 	case <-time.After(patience):
-		t.Fatal("the backend was not told")
+		t.Fatal("the backend was not cancelled")
 	}
 	e := s.record(t, response.Header.Get("X-Request-Id"))
 	equal(t, outcomeClientDisconnected, e.Outcome, "outcome")
@@ -122,7 +122,7 @@ func TestHangup(t *testing.T) {
 	equal(t, 200, e.Status, "status")
 }
 
-// TestHangupEarly: a client that leaves before the first byte is recorded as gone.
+// TestHangupEarly: a client that leaves before the first byte is recorded as disconnected.
 func TestHangupEarly(t *testing.T) {
 	s := sharedStack(t)
 	b := newScripted(1, chatFrame)
@@ -140,7 +140,7 @@ func TestHangupEarly(t *testing.T) {
 	equal(t, true, e.Reserved != nil, "reserved")
 }
 
-// TestHangupInAuthz: a client that leaves while authz thinks is recorded as gone.
+// TestHangupInAuthz: a client that leaves while authz thinks is recorded as disconnected.
 func TestHangupInAuthz(t *testing.T) {
 	s := sharedStack(t)
 	reached := make(chan ask, 1)
@@ -172,7 +172,7 @@ func TestUpstreamCut(t *testing.T) {
 	response := s.open(t, "/api/chat", `{"model":"toy"}`)
 	body, err := io.ReadAll(response.Body)
 	if err == nil {
-		t.Error("the client was told that the answer is whole")
+		t.Error("the client read that the answer is whole")
 	}
 	equal(t, chatFrame(0)+chatFrame(1)+`{"model":"toy","mess`, string(body), "body")
 	e := s.record(t, response.Header.Get("X-Request-Id"))

@@ -20,7 +20,7 @@ const (
 	// latest that a look finds its record for the second time.
 	carryWithin = time.Second - lookEvery
 
-	// maxSuspects bounds what the operator is told of a configuration.
+	// maxSuspects bounds the suspects named for a configuration.
 	maxSuspects = 16
 )
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PREFIX_BYTES: Final = 65_536
-"""A first line longer than this is told by its beginning."""
+"""A first line longer than this is recognised by its beginning."""
 
 
 # A compressed file may be cut short or be none at all.
@@ -170,7 +170,7 @@ def older(active: Path) -> list[Path]:
     """List the files that may hold older lines of a journal, oldest first.
 
     The rotated ones, by the time in their name; among them, by the time when they were last written to,
-    those that somebody has moved away or copied. Not every one of these needs be a journal.
+    those that were moved away or copied by hand. Not every one of these needs be a journal.
     """
     pattern = _rotated(active)
     found: list[tuple[str, str, Path]] = []

@@ -59,7 +59,7 @@ FIGURES: Final = {
 
 
 def mixed(rows: Iterable[LedgerRow]) -> set[ModelOwner]:
-    """Return the models and owners of answers in which text and a tool call have to be told apart."""
+    """Return the models and owners of answers in which text and a tool call have to be separated."""
     return {
         asked
         for row in rows

@@ -65,7 +65,7 @@ class Metrics(Collector):
         )
         self._open_requests = Gauge("gateway_open_requests", "Begun and not ended.", registry=registry)
         self._unpublished = Gauge(
-            "gateway_unpublished", "Ledger rows that Redis has not been told of.", registry=registry
+            "gateway_unpublished", "Ledger rows that Redis does not know yet.", registry=registry
         )
         drift = Gauge(
             "gateway_drift_tokens", "Tokens by which books differed.", ("between",), registry=registry

@@ -81,7 +81,7 @@ def priced(orphan: Orphan, ratios: Ratios, *, at: datetime) -> LedgerRow:
     """Return the row of a request whose record never came.
 
     It pays as one that was cut off at its last progress line, and for a second more, or the time until its
-    process had ended: no line can tell of that. One that still waited for a slot costs nothing, and one
+    process had ended: no line can know of that. One that still waited for a slot costs nothing, and one
     that had waited pays from its start.
     """
     row, progress = orphan.row, orphan.progress

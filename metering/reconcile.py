@@ -1,7 +1,7 @@
 """B3, looked at every minute: the ledger, the windows and Redis's counters say the same, or are repaired.
 
 Each book is repaired from the one before it. Windows that lack tokens of the ledger are raised; one
-that has too many stays, and is alarmed: it refuses too much, and only a person can tell why. Redis
+that has too many stays, and is alarmed: it refuses too much, and only a person can find out why. Redis
 takes over what the windows say, under a version above its own.
 """
 

@@ -1,6 +1,6 @@
 """Refusals that are counted by the minute instead of kept one by one, so that a flood fills no table.
 
-What nobody known has asked for is counted by source. A known key's refusals are ledger rows up to 60 a
+What an unknown key has asked for is counted by source. A known key's refusals are ledger rows up to 60 a
 minute; beyond that they are counted by key. What may hold a reservation is always a row: its row frees it.
 """
 

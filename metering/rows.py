@@ -40,7 +40,7 @@ class Line:
 
 
 WINDOW_BYTES: Final = 4096
-"""How much before a position tells whether it is still the same content: more than any record,
+"""How much before a position shows whether it is still the same content: more than any record,
 so that its id is in it; the ends of records are all alike.
 """
 

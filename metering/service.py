@@ -204,7 +204,7 @@ class Metering:
     async def _vouch(self, now: datetime) -> None:
         """Vouch with the age of the last committed end; a journal never read to one is not vouched for.
 
-        Nor is one that is not at its path: nobody knows what runs meanwhile.
+        Nor is one that is not at its path: what runs meanwhile is unknown.
         """
         if self._eof_at is not None:
             is_missing = self._tail.is_missing

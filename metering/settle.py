@@ -110,7 +110,7 @@ class Settlement:
     async def without_too_old(self, lines: Iterable[Line], page: Page, at: datetime) -> Page:
         """Return the page of these lines with dead letters in place of requests of days that were dropped.
 
-        They may have been billed, and nothing is left to tell. Days are dropped while this runs, but
+        They may have been billed, and nothing is left that knows. Days are dropped while this runs, but
         yesterday is kept by every policy: Postgres is asked only for what is older.
         """
         if not _is_older(page, lowest(at.date() - timedelta(days=1))):

@@ -67,7 +67,7 @@ class Vocabularies:
                 os.close(self._lock)
 
     async def update(self) -> None:
-        """Describe what is new, and forget what is gone."""
+        """Describe what is new, and forget what was removed."""
         if not self._holds_folder():
             return
         having: dict[str, tuple[Seen, str]] = {}

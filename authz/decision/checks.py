@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from authz.types import Identity
 
 ASK_AGE_S: Final = 1.8
-"""Nobody waits for an older Ask: the tap takes no Grant 2 s after it, and Caddy gives up then."""
+"""An older Ask has no reader left: the tap takes no Grant 2 s after it, and Caddy gives up then."""
 
 CLOCK_SKEW_S: Final = 5.0
 """How far an Ask may be ahead of our clock: further off, it could sit in a window that is not its own."""

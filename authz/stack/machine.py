@@ -125,7 +125,7 @@ def _refuse_closed(program: str) -> None:
     for folder in reversed(Path(program).parents):
         if not os.access(folder, os.X_OK):
             sys.exit(
-                f"{folder} can't be entered by user {os.getuid()}, as whom PostgreSQL must run in place of "
+                f"{folder} can't be entered by user {os.getuid()}, which PostgreSQL must run as in place of "
                 "root: run `up` as a plain user, install elsewhere, or set DATABASE_URL."
             )
 

@@ -3,7 +3,7 @@
 SELECT set_config('role', :role, false);
 
 -- name: find_identity(lookup)^
--- Whom a secret stands for; authz asks on a cache miss, and again when a version has moved.
+-- The tenant and key of a secret; authz asks on a cache miss, and again when a version has moved.
 SELECT
     s.lookup, s.tag, s.pepper_id, s.hash, s.expires_at AS secret_expires_at,
     k.id AS key_id, k.name AS key_name, k.state AS key_state, k.version AS key_version,
@@ -71,7 +71,7 @@ UPDATE tenants SET published_version = greatest(published_version, :version) WHE
 UPDATE keys SET published_version = greatest(published_version, :version) WHERE id = :key;
 
 -- name: disable_key(lookup)$
--- authz disables a key whose tag matches and whose hash does not: somebody wrote to the table.
+-- authz disables a key whose tag matches and whose hash does not: the table was written to by hand.
 SELECT disable_key(:lookup);
 
 -- name: outbid_versions(tenant, tenant_known, key, key_known)$

@@ -89,7 +89,7 @@ ON CONFLICT (scope_id, period, start) DO UPDATE
 SET used = w.used + excluded.used, version = w.version + 1;
 
 -- name: published_totals(tenant, first, last)
--- metering.reconcile: the current windows of a tenant, if Redis has been told of every row in them.
+-- metering.reconcile: the current windows of a tenant, if Redis knows every row in them.
 WITH scopes AS (
     SELECT id FROM keys WHERE tenant_id = :tenant
     UNION ALL

@@ -171,7 +171,7 @@ FROM budget_windows
 WHERE scope_id = ANY(:scopes::uuid[]) AND start = ANY(:starts::date[]);
 
 -- name: published(tenants, ids, entries)!
--- metering.publish: Redis has been told. What another process is just taking out, too, is left to it.
+-- metering.publish: Redis has the rows. What another process is just taking out, too, is left to it.
 DELETE FROM unpublished
 WHERE ctid = ANY(ARRAY(
     SELECT u.ctid

@@ -45,7 +45,7 @@ SELECT oldest_ledger_day();
 
 -- name: forget_refusals(before, count)$
 -- metering.retention: counts of refusals as old as the days of the ledger that went.
-WITH gone AS (
+WITH removed AS (
     DELETE FROM refusals_per_minute
     WHERE ctid = ANY(ARRAY(
         SELECT ctid FROM refusals_per_minute
@@ -55,11 +55,11 @@ WITH gone AS (
     ))
     RETURNING 1
 )
-SELECT count(*) FROM gone;
+SELECT count(*) FROM removed;
 
 -- name: forget_letters(before, count)$
 -- metering.retention: lines that can't be billed any more, whatever a later release understands.
-WITH gone AS (
+WITH removed AS (
     DELETE FROM dead_letters
     WHERE id = ANY(ARRAY(
         SELECT id FROM dead_letters
@@ -70,11 +70,11 @@ WITH gone AS (
     ))
     RETURNING 1
 )
-SELECT count(*) FROM gone;
+SELECT count(*) FROM removed;
 
 -- name: forget_windows(before, count)$
 -- metering.retention: days of budgets whose month is compared with them no more. Months and totals stay.
-WITH gone AS (
+WITH removed AS (
     DELETE FROM budget_windows
     WHERE ctid = ANY(ARRAY(
         SELECT ctid FROM budget_windows
@@ -84,11 +84,11 @@ WITH gone AS (
     ))
     RETURNING 1
 )
-SELECT count(*) FROM gone;
+SELECT count(*) FROM removed;
 
 -- name: forget_sequences(before)$
 -- metering.retention: boots that another one followed so long ago that each of their lines is refused.
-WITH gone AS (
+WITH removed AS (
     DELETE FROM journal_sequences
     WHERE ctid = ANY(ARRAY(
         SELECT s.ctid FROM journal_sequences AS s
@@ -101,4 +101,4 @@ WITH gone AS (
     ))
     RETURNING 1
 )
-SELECT count(*) FROM gone;
+SELECT count(*) FROM removed;

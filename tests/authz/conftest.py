@@ -96,7 +96,7 @@ async def guard(authz_url: str, key: CreatedKey) -> AsyncIterator[Guard]:
 
 @pytest.fixture
 async def owner(store: Store, key: CreatedKey) -> Identity:
-    """Whom the key of acme stands for."""
+    """The identity behind the key of acme."""
     return await known(store, key.prefix)
 
 

@@ -252,7 +252,7 @@ async def test_address(guard: Guard, owner_of_tables: asyncpg.Connection, sessio
 async def test_forged_hash_disables_the_key(
     guard: Guard, owner_of_tables: asyncpg.Connection, session: Session
 ) -> None:
-    """A tag that somebody wrote beside another's hash works no longer than the proof takes."""
+    """A tag written by hand beside another's hash works no longer than the proof takes."""
     forged = await create_key(session, tenant="acme", name="forged")
     query = "UPDATE secrets SET hash = (SELECT hash FROM secrets LIMIT 1) WHERE lookup = $1"
     await owner_of_tables.execute(query, forged.prefix)

@@ -31,7 +31,7 @@ class Verdict(StrEnum):
     WRONG_FREE = "wrong: never ran, billed"
     WRONG_ORPHAN = "wrong: orphaned though its Caddy lived"
     WRONG_TWICE = "wrong: ran twice"
-    WRONG_STRAY = "wrong: billed, asked by nobody"
+    WRONG_STRAY = "wrong: billed, never asked"
 
 
 @frozen

@@ -55,7 +55,7 @@ class Load:
             tasks.create_task(self._stranger(dice(self.seed, "stranger")))
 
     async def learn(self) -> None:
-        """Hear out some answers with every key that pays: they teach what a cut one costs."""
+        """Read some answers to their end with every key that pays: they teach what a cut one costs."""
         for key in self.keys:
             chance = dice(self.seed, f"{key.name}/learn")
             for _ in range(LESSONS if key.clients else 0):

@@ -87,7 +87,7 @@ _PROMPT_FIELDS = {
 
 @frozen
 class Question:
-    """One request; no two of a key have prompts of the same length, which tells their records apart."""
+    """One request; no two of a key have prompts of the same length, by which their records differ."""
 
     tag: str
     path: str

@@ -47,7 +47,7 @@ def _ask_anthropic(url: str, key: str, model: str) -> tuple[int, anthropic.APISt
 def test_a_final_refusal_is_asked_for_once(
     gateway: Gateway, *, is_wrong: bool, model: str, status: int
 ) -> None:
-    """A wrong key and an unknown model are one request, and the answer tells every client so."""
+    """A wrong key and an unknown model are one request, and the answer says so to every client."""
     key = gateway.key[:-1] + ("a" if gateway.key[-1] != "a" else "b") if is_wrong else gateway.key
     for count, error in (
         _ask_openai(gateway.url, key, model),

@@ -64,7 +64,7 @@ class Clock:
 
 
 @define
-class Life:
+class Service:
     """Metering from its start to its end."""
 
     metering: Metering
@@ -121,7 +121,7 @@ class Life:
         return {(scope, period): used for scope, period, used in found}
 
 
-Begin = Callable[..., Awaitable[Life]]
+Begin = Callable[..., Awaitable[Service]]
 
 
 @pytest.fixture
@@ -129,13 +129,13 @@ async def begin(
     database: str, redis_url: str, limiter: Limiter, journal: JournalFile
 ) -> AsyncIterator[Begin]:
     """Starts metering on the journal as often as wanted."""
-    lives: list[Life] = []
+    services: list[Service] = []
     versions = Versions(database, role=METERING_ROLE, connections=1)
     ledger, redis = await asyncpg.connect(database), Redis.from_url(redis_url)
 
     async def start(
         reach: Callable[[str], None] = lambda _step: None, *, ledger_days: int | None = None
-    ) -> Life:
+    ) -> Service:
         clock = Clock(began=datetime.fromtimestamp(journal.begun_ms / 1000, UTC))
         around = Surroundings(
             journal.path, database, "", ledger_days, reach=reach, clock=clock.now, ticks=clock.ticks
@@ -143,12 +143,12 @@ async def begin(
         stores = await LedgerStore.connect(database), await LedgerStore.connect(database)
         metering = await Metering.begin(NODE, around, ledger=stores[0], limiter=limiter)
         duties = Upkeep(NODE, around, limiter, metering.finished, stores[1], versions)
-        lives.append(Life(metering, duties, stores, ledger, redis, clock))
-        return lives[-1]
+        services.append(Service(metering, duties, stores, ledger, redis, clock))
+        return services[-1]
 
     yield start
-    for life in lives:
-        await life.end()
+    for service in services:
+        await service.end()
     await versions.close()
     await ledger.close()
     await redis.aclose()

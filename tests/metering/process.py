@@ -18,7 +18,7 @@ from tests.metering.writing import START, JournalFile
 
 
 class Killed(BaseException):
-    """The process is gone; nothing catches this."""
+    """The process has ended; nothing catches this."""
 
 
 @define
@@ -61,7 +61,7 @@ class Process:
         return has_read or self.duties.is_cut_off
 
     async def end(self) -> None:
-        """Be gone."""
+        """End the process, as a kill does."""
         if self.metering is not None:
             self.metering.close()
         for store in self.stores:

@@ -94,7 +94,7 @@ TABLE = {
     "reported above what was held": ({"input_tokens": 90, "output_tokens": 170}, (90, 170, 0, REPORTED)),
     # Streams cut: text by deltas, tool calls by bytes, never less than was delivered.
     "stream cut: deltas": (CUT | {"deltas": 40}, (32, 40, 0, COUNTED)),
-    "stream cut: deltas tell more than bytes": (
+    "stream cut: deltas count more than bytes": (
         CUT | {"text_bytes": 90, "output_bytes": 90},
         (32, 20, 0, COUNTED),
     ),

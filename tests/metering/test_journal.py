@@ -65,7 +65,7 @@ def test_golden_record() -> None:
 
 
 def test_golden_denied_record() -> None:
-    """A record without a Grant says null, never 0, for what nobody said."""
+    """A record without a Grant says null, never 0, for what is unknown."""
     (ended,) = read(golden("record-denied")).ended
     assert ("denied", None, None, None) == (
         ended.record.outcome,

@@ -14,14 +14,14 @@ from metering.files import older
 from metering.journal import understand
 from metering.rows import Line
 from metering.tail import Tail
-from tests.metering.conftest import Begin, Life
+from tests.metering.conftest import Begin, Service
 from tests.metering.writing import NODE, JournalFile
 
 GOLDEN = Path(__file__).parents[2] / "caddy" / "testdata" / "contract"
 
 
-async def _lost(life: Life) -> int:
-    lost: int = await life.ledger.fetchval("SELECT sum(lost)::int FROM journal_sequences")
+async def _lost(service: Service) -> int:
+    lost: int = await service.ledger.fetchval("SELECT sum(lost)::int FROM journal_sequences")
     return lost
 
 
@@ -30,51 +30,51 @@ async def test_a_journal_that_is_not_at_its_path_is_not_vouched_for(
 ) -> None:
     """Whatever was read before: as long as there is no file, budgets are closed; then it is read on."""
     before = journal.request()
-    life = await begin()
-    await life.beat()
+    service = await begin()
+    await service.beat()
     assert 0 == await limiter.lag_ms(NODE)
     journal.path.unlink()
-    await life.beat()
+    await service.beat()
     assert (await limiter.lag_ms(NODE) or 0) > LAG_MS
     journal.resume(last=2)
     after = journal.request()
-    await life.beat(2)
+    await service.beat(2)
     assert 0 == await limiter.lag_ms(NODE)
-    assert [before, after] == [row["request_id"] for row in await life.rows()]
-    assert 0 == await _lost(life)
+    assert [before, after] == [row["request_id"] for row in await service.rows()]
+    assert 0 == await _lost(service)
 
 
 async def test_no_end_is_known_of_a_journal_that_is_not_at_its_path(
     begin: Begin, journal: JournalFile, limiter: Limiter
 ) -> None:
     """A file that was removed while it was open is read, but its end is not the journal's."""
-    life = await begin()
-    await life.beat()
+    service = await begin()
+    await service.beat()
     journal.request()
     journal.path.unlink()
     limiter.clock_us += 5_000_000
-    eof_at = await life.ledger.fetchval("SELECT eof_at FROM nodes")
-    await life.beat(3)
-    assert 1 == len(await life.rows())
-    assert eof_at == await life.ledger.fetchval("SELECT eof_at FROM nodes")
+    eof_at = await service.ledger.fetchval("SELECT eof_at FROM nodes")
+    await service.beat(3)
+    assert 1 == len(await service.rows())
+    assert eof_at == await service.ledger.fetchval("SELECT eof_at FROM nodes")
 
 
 async def test_a_folder_that_went_away_is_not_vouched_for(
     begin: Begin, journal: JournalFile, limiter: Limiter
 ) -> None:
     """Without its folder there is no journal either."""
-    life = await begin()
-    await life.beat()
+    service = await begin()
+    await service.beat()
     shutil.rmtree(journal.path.parent)
-    await life.beat(2)
+    await service.beat(2)
     assert (await limiter.lag_ms(NODE) or 0) > LAG_MS
 
 
 async def test_lines_that_were_removed_unread_are_counted_at_once(begin: Begin, journal: JournalFile) -> None:
     """The first line of the new file says how many there were; what comes after it is billed."""
-    life = await begin()
-    await life.drain()
-    await life.end()
+    service = await begin()
+    await service.drain()
+    await service.end()
     journal.request()
     last = journal.seq - 1
     journal.path.unlink()
@@ -91,15 +91,15 @@ async def test_the_tail_of_a_process_is_counted_by_the_next(
     begin: Begin, journal: JournalFile, *, was_seen: bool
 ) -> None:
     """A boot line says where the process before it ended, whether any line of that is known or not."""
-    life = await begin()
-    await life.drain()
+    service = await begin()
+    await service.drain()
     if not was_seen:
         journal.start()
     journal.request()
     last = journal.seq - 1
     journal.path.unlink()
     journal.start(last=last)
-    await life.end()
+    await service.end()
     again = await begin()
     await again.drain()
     assert (2 if was_seen else 3) == await _lost(again)
@@ -111,18 +111,18 @@ async def test_what_an_earlier_metering_read_is_not_lost(begin: Begin, journal: 
     last = journal.seq - 1
     journal.path.unlink()
     journal.start(last=last)
-    life = await begin()
-    await life.drain()
-    assert 0 == await _lost(life)
+    service = await begin()
+    await service.drain()
+    assert 0 == await _lost(service)
 
 
 @pytest.mark.parametrize("name", ["journal.log.old", "a", "journal.log.1", "journal-x.log"])
 async def test_a_moved_journal_is_read_under_any_name(begin: Begin, journal: JournalFile, name: str) -> None:
     """Metering knows a file by its first line: one that was moved in its folder is read to its end."""
     ids = [journal.request()]
-    life = await begin()
-    await life.drain()
-    await life.end()
+    service = await begin()
+    await service.drain()
+    await service.end()
     ids.append(journal.request())
     journal.path.rename(journal.path.with_name(name))
     journal.resume(last=journal.seq - 1)
@@ -145,7 +145,7 @@ def test_a_moved_file_is_read_between_the_rotated_ones(journal: JournalFile) -> 
 
 
 def test_other_files_are_no_journal(journal: JournalFile) -> None:
-    """A file of another node, of other lines, or that can't be read is passed by, and read by nobody."""
+    """A file of another node, of other lines, or that can't be read is passed by, and never read."""
     line = journal.path.read_bytes()
     for name, data in {
         "other-node": line.replace(str(NODE).encode(), b"7c9e6679-7425-40de-944b-e07fc1f90ae8"),

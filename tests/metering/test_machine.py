@@ -139,7 +139,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(part=st.floats(0, 1))
     def copy(self, part: float) -> None:
-        """Somebody copies a part of the journal to where a rotated file would be."""
+        """Copy a part of the journal to where a rotated file would be."""
         self.copies += 1
         data = self.journal.path.read_bytes()
         name = f"journal-2019-01-01T00-00-00.{self.copies:03}-size.log"

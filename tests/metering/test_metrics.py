@@ -1,4 +1,4 @@
-"""What metering tells Prometheus: lag and loss are visible, and looking at them costs the bill nothing."""
+"""The metrics of metering: lag and loss are visible, and looking at them costs the bill nothing."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ async def test_lines_are_counted_by_what_became_of_them(begin: Begin, journal: J
     request_id = journal.request()
     journal.append(journal.ended(request_id) + b"garbage\n")
     journal.request(deltas=1000)
-    life = await begin()
-    await life.drain()
-    found = samples(life.metering._metrics)
+    service = await begin()
+    await service.drain()
+    found = samples(service.metering._metrics)
     assert (1, 2) == (found[LINES, "boot"], found[LINES, "open"])
     assert (2, 1) == (found[LINES, "settled"], found[LINES, "no_row"])
     assert 1 == found[LINES, "rejected"]
@@ -55,36 +55,36 @@ async def test_orphans_are_counted(begin: Begin, journal: JournalFile) -> None:
     """A request charged at its reservation is counted once its Caddy is proven dead."""
     journal.append(journal.opened(journal.new_id()))
     journal.start()
-    life = await begin()
-    await life.drain()
-    assert 1 == samples(life.metering._metrics)["gateway_orphans_total",]
+    service = await begin()
+    await service.drain()
+    assert 1 == samples(service.metering._metrics)["gateway_orphans_total",]
 
 
 async def test_lag_in_bytes_is_what_is_not_read(begin: Begin, journal: JournalFile) -> None:
     """Lag counts what was written and not read, across rotation, and also when the loop has died."""
     journal.request()
-    life = await begin()
-    metrics = life.metering._metrics
+    service = await begin()
+    metrics = service.metering._metrics
     assert journal.path.stat().st_size == samples(metrics)["gateway_lag_bytes",]
-    await life.drain()
+    await service.drain()
     assert 0 == samples(metrics)["gateway_lag_bytes",]
     before = journal.path.stat().st_size
     journal.request()
     written = journal.path.stat().st_size - before
     journal.rotate()
     assert written == samples(metrics)["gateway_lag_bytes",]
-    await life.end()
+    await service.end()
     assert written == samples(metrics)["gateway_lag_bytes",]
 
 
 async def test_lag_in_seconds_is_the_age_of_the_last_end(begin: Begin, journal: JournalFile) -> None:
     """Unknown before the first end, then it grows until the next end is committed."""
-    life = await begin()
-    metrics = life.metering._metrics
+    service = await begin()
+    metrics = service.metering._metrics
     at_first = metrics.known_until
     assert at_first is None
     assert str(samples(metrics)["gateway_lag_seconds",]) == "nan"
-    await life.beat()
+    await service.beat()
     known_until = metrics.known_until
     assert known_until is not None
     metrics._clock = lambda: known_until + timedelta(seconds=90)
@@ -94,13 +94,13 @@ async def test_lag_in_seconds_is_the_age_of_the_last_end(begin: Begin, journal: 
 async def test_what_postgres_counts(
     begin: Begin, journal: JournalFile, database: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Open requests, dead letters, lost lines and the outbox are told as Postgres has them."""
+    """Open requests, dead letters, lost lines and the outbox are reported as Postgres has them."""
     journal.append(journal.opened(journal.new_id()) + b"garbage\n")
     journal.seq += 3
     journal.start()
     journal.append(journal.opened(journal.new_id()))
-    life = await begin()
-    await life.drain()
+    service = await begin()
+    await service.drain()
     around = Surroundings(journal.path, database, redis_url, clock=lambda: START)
     monkeypatch.setattr(watch, "TALLY_EVERY_S", 0.01)
     watching = asyncio.create_task(watch.watch(around))
@@ -111,8 +111,8 @@ async def test_what_postgres_counts(
     await asyncio.gather(watching, return_exceptions=True)
     found = samples(around.metrics)
     assert (1, 1) == (found["gateway_open_requests",], found["gateway_dead_letters",])
-    assert await life.count("unpublished") == found["gateway_unpublished",]
-    lost = await life.ledger.fetchval("SELECT sum(lost)::bigint FROM journal_sequences")
+    assert await service.count("unpublished") == found["gateway_unpublished",]
+    lost = await service.ledger.fetchval("SELECT sum(lost)::bigint FROM journal_sequences")
     assert lost == found["gateway_sequence_gaps_total",]
 
 
@@ -184,7 +184,7 @@ async def test_metrics_over_a_socket(socket: Path) -> None:
 
 
 async def test_whoever_asks_nonsense_is_hung_up_on(socket: Path) -> None:
-    """A head that is too long, or that never ends, disturbs nobody else."""
+    """A head that is too long, or that never ends, disturbs no other client."""
     metrics = Metrics(CollectorRegistry())
     async with listening(socket, metrics), over(socket) as client:
         reader, writer = await asyncio.open_unix_connection(socket)

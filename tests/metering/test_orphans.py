@@ -11,7 +11,7 @@ from authz.limiter import keyspace, wire
 from authz.limiter.admission import Admission, Admitted
 from authz.limiter.limiter import Limiter
 from authz.types import TOTAL_START, Limits, Windows
-from tests.metering.conftest import Begin, Life
+from tests.metering.conftest import Begin, Service
 from tests.metering.writing import KEY, LOOKUP, START, TENANT, JournalFile
 
 UNSEEN = 16 + 20  # a prompt of 40 bytes, and a second of a model that nothing is known of
@@ -31,21 +31,21 @@ def pass_s(limiter: Limiter, seconds: float) -> None:
     limiter.clock_us += int(seconds * 1_000_000)
 
 
-async def entries(life: Life) -> list[tuple[int, str, int, str]]:
+async def entries(service: Service) -> list[tuple[int, str, int, str]]:
     """The ledger in short."""
     return [
         (row["entry"], row["outcome"], row["input_tokens"] + row["output_tokens"], row["usage_source"])
-        for row in await life.rows()
+        for row in await service.rows()
     ]
 
 
-async def add_tenant(life: Life) -> None:
+async def add_tenant(service: Service) -> None:
     """A tenant with a key and a revoked secret."""
-    await life.ledger.execute("INSERT INTO tenants (id, name) VALUES ($1, 'acme')", TENANT)
-    await life.ledger.execute(
+    await service.ledger.execute("INSERT INTO tenants (id, name) VALUES ($1, 'acme')", TENANT)
+    await service.ledger.execute(
         "INSERT INTO keys (id, tenant_id, name, state) VALUES ($1, $2, 'laptop', 'revoked')", KEY, TENANT
     )
-    await life.ledger.execute(
+    await service.ledger.execute(
         "INSERT INTO secrets (lookup, key_id, tag, pepper_id, hash) VALUES ($1, $2, $3, 'p', 'h')",
         LOOKUP,
         KEY,
@@ -57,15 +57,15 @@ async def add_tenant(life: Life) -> None:
 async def test_a_later_boot_charges_what_was_left_open(begin: Begin, journal: JournalFile) -> None:
     """What ran when Caddy was killed is charged as soon as the next Caddy's boot line is read."""
     journal.append(journal.opened(journal.new_id()))
-    life = await begin()
-    await life.drain()
-    assert [] == await entries(life)
+    service = await begin()
+    await service.drain()
+    assert [] == await entries(service)
     journal.start()
-    await life.drain()
-    assert [(0, "orphaned", UNSEEN, "progress")] == await entries(life)
-    assert UNSEEN == (await life.windows())[KEY, "total"]
-    assert UNSEEN == await life.used_in_redis(f"{KEY}:t")
-    assert (0, 0) == (await life.count("open_requests"), await life.count("unpublished"))
+    await service.drain()
+    assert [(0, "orphaned", UNSEEN, "progress")] == await entries(service)
+    assert UNSEEN == (await service.windows())[KEY, "total"]
+    assert UNSEEN == await service.used_in_redis(f"{KEY}:t")
+    assert (0, 0) == (await service.count("open_requests"), await service.count("unpublished"))
 
 
 @pytest.mark.usefixtures("at_noon")
@@ -75,9 +75,9 @@ async def test_an_open_line_and_the_boot_that_ends_it_in_one_batch(
     """It does not matter whether they are read together."""
     journal.append(journal.opened(journal.new_id()))
     journal.start()
-    life = await begin()
-    await life.drain()
-    assert [(0, "orphaned", UNSEEN, "progress")] == await entries(life)
+    service = await begin()
+    await service.drain()
+    assert [(0, "orphaned", UNSEEN, "progress")] == await entries(service)
 
 
 @pytest.mark.usefixtures("at_noon")
@@ -85,9 +85,9 @@ async def test_an_earlier_boot_line_read_again_charges_nothing(begin: Begin, jou
     """A replay of old boot lines does not touch what runs now."""
     journal.start()
     journal.append(journal.opened(journal.new_id()))
-    life = await begin()
-    await life.drain()
-    await life.ledger.execute("DELETE FROM journal_files")
+    service = await begin()
+    await service.drain()
+    await service.ledger.execute("DELETE FROM journal_files")
     again = await begin()
     await again.drain()
     assert ([], 1) == (await entries(again), await again.count("open_requests"))
@@ -98,14 +98,14 @@ async def test_a_deadline_long_past_at_an_end_of_file_charges_what_is_open(
 ) -> None:
     """A lost record is given up 60 s after the deadline, by the clock asked before the end was read."""
     journal.append(journal.opened(journal.new_id()))
-    life = await begin()
-    await life.beat()
+    service = await begin()
+    await service.beat()
     pass_s(at_noon, DEADLINE_S + 60)
-    await life.beat()
-    assert [] == await entries(life)
+    await service.beat()
+    assert [] == await entries(service)
     pass_s(at_noon, 1)
-    await life.beat()
-    assert [(0, "orphaned", UNSEEN, "progress")] == await entries(life)
+    await service.beat()
+    assert [(0, "orphaned", UNSEEN, "progress")] == await entries(service)
 
 
 @pytest.mark.parametrize("used", [30, 300, 700])
@@ -115,41 +115,41 @@ async def test_a_late_record_becomes_an_adjustment(begin: Begin, journal: Journa
     request_id = journal.new_id()
     journal.append(journal.opened(request_id))
     journal.start()
-    life = await begin()
-    await life.drain()
+    service = await begin()
+    await service.drain()
     late = journal.ended(request_id, input_tokens=10, output_tokens=used - 10, max_output=None)
     journal.append(late)
-    await life.drain()
+    await service.drain()
     expected = [(0, "orphaned", UNSEEN, "progress"), (1, "completed", used - UNSEEN, "reported")]
-    assert expected == await entries(life)
-    assert used == (await life.windows())[TENANT, "month"]
-    assert used == await life.used_in_redis(f"t:{keyspace.window('day', life.day)}")
+    assert expected == await entries(service)
+    assert used == (await service.windows())[TENANT, "month"]
+    assert used == await service.used_in_redis(f"t:{keyspace.window('day', service.day)}")
     journal.append(late)
-    await life.drain()
-    assert expected == await entries(life)
+    await service.drain()
+    assert expected == await entries(service)
 
 
 @pytest.mark.usefixtures("at_noon")
 async def test_a_retired_nodes_requests_are_charged(begin: Begin, journal: JournalFile) -> None:
     """What a node left open that never returns is settled by whichever metering lives."""
-    life = await begin()
-    await life.beat()
-    await life.ledger.execute(
-        """WITH gone AS (
+    service = await begin()
+    await service.beat()
+    await service.ledger.execute(
+        """WITH node AS (
             INSERT INTO nodes (node, boot, retired_at) VALUES (gen_random_uuid(), gen_random_uuid(), now())
             RETURNING node, boot
         )
         INSERT INTO open_requests
             (request_id, node, boot, tenant_id, key_id, reserved_input, reserved_output, day, month, deadline)
         SELECT $1, node, boot, $2, $3, 30, 70, '2026-11-25', '2026-11-01', now() + interval '1 hour'
-        FROM gone""",
+        FROM node""",
         journal.new_id(),
         TENANT,
         KEY,
     )
-    await life.beat(times=40)
-    assert 0 == await life.ledger.fetchval("SELECT count(*) FROM open_requests")
-    assert 21 == await life.ledger.fetchval(
+    await service.beat(times=40)
+    assert 0 == await service.ledger.fetchval("SELECT count(*) FROM open_requests")
+    assert 21 == await service.ledger.fetchval(
         "SELECT sum(input_tokens + output_tokens) FROM ledger WHERE usage_source = 'progress'"
     )
 
@@ -161,15 +161,15 @@ async def test_an_adjustment_counts_where_the_orphan_did(begin: Begin, journal: 
     journal.start()
     windows = {"day": "2026-12-24", "month": "2026-12"}
     journal.append(journal.ended(request_id, windows=windows))
-    life = await begin()
-    await life.drain()
+    service = await begin()
+    await service.drain()
     again = journal.new_id()
     journal.append(journal.opened(again))
     journal.start()
-    await life.drain()
+    await service.drain()
     journal.append(journal.ended(again, windows=windows))
-    await life.drain()
-    rows = await life.ledger.fetch("SELECT start, used FROM budget_windows WHERE scope_id = $1", KEY)
+    await service.drain()
+    rows = await service.ledger.fetch("SELECT start, used FROM budget_windows WHERE scope_id = $1", KEY)
     assert {date(2026, 12, 24), date(2026, 12, 1), date(2026, 11, 25), date(2026, 11, 1), TOTAL_START} == {
         row["start"] for row in rows
     }
@@ -181,11 +181,11 @@ async def test_a_second_record_of_a_request_changes_nothing(begin: Begin, journa
     """Of two records of one request the first counts, in one batch or in two."""
     request_id = journal.request()
     journal.append(journal.ended(request_id, output_tokens=90))
-    life = await begin()
-    await life.drain()
+    service = await begin()
+    await service.drain()
     journal.append(journal.ended(request_id, output_tokens=95))
-    await life.drain()
-    assert [(0, "completed", 30, "reported")] == await entries(life)
+    await service.drain()
+    assert [(0, "completed", 30, "reported")] == await entries(service)
 
 
 def admission(request_id: UUID) -> Admission:
@@ -215,19 +215,19 @@ async def test_a_reservation_no_journal_knows_is_swept_for_nothing(
     begin: Begin, journal: JournalFile, at_noon: Limiter
 ) -> None:
     """What was admitted and never opened never ran: it is freed, once every journal is known far enough."""
-    life = await begin()
-    await add_tenant(life)
+    service = await begin()
+    await add_tenant(service)
     assert isinstance(await at_noon.admit(admission(journal.new_id())), Admitted)
-    await life.beat()
+    await service.beat()
     pass_s(at_noon, DEADLINE_S + 70)
-    await life.ledger.execute(
+    await service.ledger.execute(
         "INSERT INTO nodes (node, boot, eof_at) VALUES (gen_random_uuid(), gen_random_uuid(), $1)", START
     )
-    await life.beat(times=40)
-    assert ([], 1) == (await entries(life), len(await at_noon.overdue(TENANT, await at_noon.now())))
-    await life.ledger.execute("UPDATE nodes SET eof_at = $1", await at_noon.now())
-    await life.beat(times=40)
-    assert [(0, "swept", 0, "none")] == await entries(life)
+    await service.beat(times=40)
+    assert ([], 1) == (await entries(service), len(await at_noon.overdue(TENANT, await at_noon.now())))
+    await service.ledger.execute("UPDATE nodes SET eof_at = $1", await at_noon.now())
+    await service.beat(times=40)
+    assert [(0, "swept", 0, "none")] == await entries(service)
     assert () == await at_noon.overdue(TENANT, await at_noon.now())
 
 
@@ -235,53 +235,53 @@ async def test_a_record_after_its_sweep_is_billed(
     begin: Begin, journal: JournalFile, at_noon: Limiter
 ) -> None:
     """B1: what was swept at 0 and is read after all, as from a replayed dead letter, costs what it cost."""
-    life = await begin()
-    await add_tenant(life)
+    service = await begin()
+    await add_tenant(service)
     request_id = journal.new_id()
     assert isinstance(await at_noon.admit(admission(request_id)), Admitted)
     pass_s(at_noon, DEADLINE_S + 70)
-    await life.beat(times=40)
-    assert [(0, "swept", 0, "none")] == await entries(life)
+    await service.beat(times=40)
+    assert [(0, "swept", 0, "none")] == await entries(service)
     journal.append(journal.ended(request_id, input_tokens=10, output_tokens=20, max_output=None))
-    await life.drain()
-    assert [(0, "swept", 0, "none"), (1, "completed", 30, "reported")] == await entries(life)
+    await service.drain()
+    assert [(0, "swept", 0, "none"), (1, "completed", 30, "reported")] == await entries(service)
 
 
 async def test_a_reservation_of_what_is_settled_is_settled_again(
     begin: Begin, journal: JournalFile, at_noon: Limiter
 ) -> None:
-    """A Redis that forgot a settlement is told again."""
-    life = await begin()
-    await add_tenant(life)
+    """A Redis that forgot a settlement gets it again."""
+    service = await begin()
+    await add_tenant(service)
     request_id = journal.request()
-    await life.drain()
-    await life.redis.delete(keyspace.closed(TENANT))
+    await service.drain()
+    await service.redis.delete(keyspace.closed(TENANT))
     assert isinstance(await at_noon.admit(admission(request_id)), Admitted)
     pass_s(at_noon, DEADLINE_S + 70)
-    await life.beat(times=40)
+    await service.beat(times=40)
     assert () == await at_noon.overdue(TENANT, await at_noon.now())
-    assert [(0, "completed", 30, "reported")] == await entries(life)
+    assert [(0, "completed", 30, "reported")] == await entries(service)
 
 
 @pytest.mark.usefixtures("at_noon")
 async def test_an_owner_is_found_by_the_handle(begin: Begin, journal: JournalFile) -> None:
-    """A record that names nobody belongs to whom its handle does, revoked or not, and is published."""
-    life = await begin()
-    await add_tenant(life)
+    """A record without a key belongs to the key of its handle, revoked or not, and is published."""
+    service = await begin()
+    await add_tenant(service)
     request_id = journal.new_id()
     journal.append(journal.ended(request_id, outcome="authz_failed", tenant=None, key=None, reserved=None))
-    await life.drain()
-    (row,) = await life.rows()
+    await service.drain()
+    (row,) = await service.rows()
     assert (TENANT, KEY, 0) == (row["tenant_id"], row["key_id"], row["input_tokens"])
-    assert await life.redis.zscore(keyspace.closed(TENANT), str(request_id)) is not None
+    assert await service.redis.zscore(keyspace.closed(TENANT), str(request_id)) is not None
 
 
 @pytest.mark.usefixtures("at_noon")
 async def test_nobodys_request_costs_nothing(begin: Begin, journal: JournalFile) -> None:
-    """A record of nobody known is kept, at no cost, and nothing is published."""
-    life = await begin()
+    """A record of an unknown key is kept, at no cost, and nothing is published."""
+    service = await begin()
     journal.append(journal.ended(journal.new_id(), tenant=None, key=None, lookup=None))
-    await life.drain()
-    (row,) = await life.rows()
+    await service.drain()
+    (row,) = await service.rows()
     assert (None, 0, "none") == (row["tenant_id"], row["output_tokens"], row["usage_source"])
-    assert {} == await life.windows()
+    assert {} == await service.windows()

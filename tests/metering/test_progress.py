@@ -6,7 +6,7 @@ from uuid import UUID
 
 import pytest
 
-from tests.metering.conftest import Begin, Life
+from tests.metering.conftest import Begin, Service
 from tests.metering.writing import JournalFile, uuid7
 
 PROMPT = 16
@@ -14,11 +14,11 @@ SECOND = 20
 """The tokens of a prompt of 40 bytes, and of a second of a model that nothing is known of."""
 
 
-async def charged(life: Life) -> dict[UUID, tuple[int, int]]:
+async def charged(service: Service) -> dict[UUID, tuple[int, int]]:
     """The tokens of each orphan."""
     return {
         row["request_id"]: (row["input_tokens"], row["output_tokens"])
-        for row in await life.rows()
+        for row in await service.rows()
         if row["outcome"] == "orphaned"
     }
 
@@ -30,19 +30,19 @@ async def test_the_last_progress_line_counts(begin: Begin, journal: JournalFile)
         journal.append(journal.opened(request_id))
     journal.append(journal.progress((moving, 5, 20, 0), (still, 30, 120, 0)))
     journal.append(journal.progress((moving, 60, 240, 0)))
-    life = await begin()
-    await life.drain()
+    service = await begin()
+    await service.drain()
     journal.append(journal.progress((moving, 90, 360, 40)))
-    await life.drain()
+    await service.drain()
     journal.boot = UUID(int=journal.boot.int + (60_000 << 80))
     journal.start()
-    await life.drain()
+    await service.drain()
     assert {
         moving: (PROMPT, 90 + 40 // 4 + SECOND),
         still: (PROMPT, 30 + SECOND),
         silent: (PROMPT, SECOND),
-    } == await charged(life)
-    assert 1 == await life.count("boot_progress")  # of the Caddy that lives
+    } == await charged(service)
+    assert 1 == await service.count("boot_progress")  # of the Caddy that lives
 
 
 @pytest.mark.parametrize(("ms", "tokens"), [(50, 1), (250, 5), (1000, SECOND), (5000, SECOND)])
@@ -55,9 +55,9 @@ async def test_a_quick_restart_leaves_little_unseen(
     journal.append(journal.progress((request_id, 50, 200, 0)))
     journal.boot = uuid7(journal.begun_ms + ms - 1, 1 << 40)
     journal.start()
-    life = await begin()
-    await life.drain()
-    assert {request_id: (PROMPT, 50 + tokens)} == await charged(life)
+    service = await begin()
+    await service.drain()
+    assert {request_id: (PROMPT, 50 + tokens)} == await charged(service)
 
 
 async def test_a_single_answer_pays_for_its_time(begin: Begin, journal: JournalFile) -> None:
@@ -68,9 +68,9 @@ async def test_a_single_answer_pays_for_its_time(begin: Begin, journal: JournalF
     journal.append(journal.ended(journal.new_id()))
     journal.begun_ms += 3_600_000
     journal.start()
-    life = await begin()
-    await life.drain()
-    assert {request_id: (PROMPT, 4 * SECOND * 3 // 4)} == await charged(life)
+    service = await begin()
+    await service.drain()
+    assert {request_id: (PROMPT, 4 * SECOND * 3 // 4)} == await charged(service)
 
 
 async def test_what_waited_for_a_slot_costs_nothing(begin: Begin, journal: JournalFile) -> None:
@@ -80,9 +80,9 @@ async def test_what_waited_for_a_slot_costs_nothing(begin: Begin, journal: Journ
         journal.append(journal.opened(request_id, queued=True))
     journal.append(journal.progress((running, 0, 0, 0)))
     journal.start()
-    life = await begin()
-    await life.drain()
-    assert {waiting: (0, 0), running: (PROMPT, 1)} == await charged(life)
+    service = await begin()
+    await service.drain()
+    assert {waiting: (0, 0), running: (PROMPT, 1)} == await charged(service)
 
 
 async def test_what_had_waited_pays_from_its_start(begin: Begin, journal: JournalFile) -> None:
@@ -95,9 +95,9 @@ async def test_what_had_waited_pays_from_its_start(begin: Begin, journal: Journa
         journal.append(journal.ended(journal.new_id()))
     journal.begun_ms += 3_600_000
     journal.start()
-    life = await begin()
-    await life.drain()
-    ((prompt, output),) = (await charged(life)).values()
+    service = await begin()
+    await service.drain()
+    ((prompt, output),) = (await charged(service)).values()
     assert PROMPT == prompt
     assert 3 * SECOND <= output <= 6 * SECOND
 
@@ -107,9 +107,9 @@ async def test_what_is_reckoned_never_passes_the_ceiling(begin: Begin, journal: 
     request_id = journal.new_id()
     journal.append(journal.opened(request_id, ceiling={"input": 5, "output": 7}))
     journal.start()
-    life = await begin()
-    await life.drain()
-    assert {request_id: (5, 7)} == await charged(life)
+    service = await begin()
+    await service.drain()
+    assert {request_id: (5, 7)} == await charged(service)
 
 
 async def test_an_orphan_is_a_request_of_its_model(begin: Begin, journal: JournalFile) -> None:
@@ -118,11 +118,11 @@ async def test_an_orphan_is_a_request_of_its_model(begin: Begin, journal: Journa
     journal.append(journal.opened(request_id))
     journal.append(journal.progress((request_id, 90, 360, 0)))
     journal.start()
-    life = await begin()
-    await life.drain()
+    service = await begin()
+    await service.drain()
     journal.append(journal.ended(request_id))
-    await life.drain()
-    rows = await life.ledger.fetch("SELECT model, requests, input_tokens, output_tokens FROM usage_daily")
+    await service.drain()
+    rows = await service.ledger.fetch("SELECT model, requests, input_tokens, output_tokens FROM usage_daily")
     assert [("llama3.2:latest", 1, 10, 20)] == [tuple(row) for row in rows]
 
 
@@ -133,6 +133,6 @@ async def test_ended_streams_are_forgotten(begin: Begin, journal: JournalFile) -
         journal.append(journal.opened(request_id))
     journal.append(journal.progress((ended, 5, 20, 0), (running, 5, 20, 0)))
     journal.append(journal.ended(ended))
-    life = await begin()
-    await life.drain()
-    assert [[running]] == [row["ids"] for row in await life.ledger.fetch("SELECT ids FROM boot_progress")]
+    service = await begin()
+    await service.drain()
+    assert [[running]] == [row["ids"] for row in await service.ledger.fetch("SELECT ids FROM boot_progress")]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from metering.refusals import KEPT_PER_MINUTE
-from tests.metering.conftest import Begin, Life
+from tests.metering.conftest import Begin, Service
 from tests.metering.writing import DAY_MS, KEY, LOOKUP, TENANT, JournalFile
 
 MINUTE = datetime(2026, 11, 25, 9, 46, tzinfo=UTC)
@@ -40,9 +40,9 @@ def ask(journal: JournalFile, fields: dict[str, object], *, times: int = 1, afte
         journal.append(journal.ended(journal.new_id(at_ms=DAY_MS + after_ms), **fields))
 
 
-async def counted(life: Life) -> list[tuple[object, ...]]:
+async def counted(service: Service) -> list[tuple[object, ...]]:
     """What was only counted: minutes after the first, key, source, reason, how often."""
-    rows = await life.ledger.fetch(
+    rows = await service.ledger.fetch(
         "SELECT minute, key_id, text(source) AS source, reason, refusals FROM refusals_per_minute "
         "ORDER BY minute, source, reason"
     )
@@ -50,7 +50,7 @@ async def counted(life: Life) -> list[tuple[object, ...]]:
 
 
 async def test_strangers_are_counted_by_source(begin: Begin, journal: JournalFile) -> None:
-    """A refusal of nobody's key is no ledger row: it counts by address or /64, minute and reason."""
+    """A refusal of an unknown key is no ledger row: it counts by address or /64, minute and reason."""
     for ip in (
         "203.0.113.9",
         "::ffff:203.0.113.9",
@@ -63,8 +63,8 @@ async def test_strangers_are_counted_by_source(begin: Begin, journal: JournalFil
     ask(journal, STRANGER | {"reason": "path_unknown"})
     ask(journal, STRANGER | {"lookup": "nz_ZZZZZZZZ", "reason": "key_unknown"}, after_ms=60_000)
     ask(journal, STRANGER | {"outcome": "client_gone", "reason": None}, after_ms=60_000)
-    life = await begin()
-    await life.drain()
+    service = await begin()
+    await service.drain()
     assert [
         (0, None, "2001:db8::/64", "key_missing", 2),
         (0, None, "203.0.113.9/32", "key_missing", 2),
@@ -72,33 +72,33 @@ async def test_strangers_are_counted_by_source(begin: Begin, journal: JournalFil
         (0, None, None, "key_missing", 2),
         (1, None, "203.0.113.9/32", "client_gone", 1),
         (1, None, "203.0.113.9/32", "key_unknown", 1),
-    ] == await counted(life)
-    assert [] == await life.rows()
+    ] == await counted(service)
+    assert [] == await service.rows()
 
 
 async def test_a_flood_of_strangers_fills_no_table(begin: Begin, journal: JournalFile) -> None:
     """However many come from one source in a minute, in however many batches, they are one row."""
-    life = await begin()
+    service = await begin()
     for _ in range(3):
         ask(journal, STRANGER, times=500)
-        await life.drain()
-    assert [(0, None, "203.0.113.9/32", "key_missing", 1500)] == await counted(life)
+        await service.drain()
+    assert [(0, None, "203.0.113.9/32", "key_missing", 1500)] == await counted(service)
 
 
 async def test_probes_are_nobodys_business(begin: Begin, journal: JournalFile) -> None:
     """A public route that was asked without a key of ours leaves no trace in Postgres."""
     ask(journal, PROBE, times=3)
     ask(journal, PROBE | {"lookup": "nz_ZZZZZZZZ"})
-    life = await begin()
-    await life.drain()
-    assert ([], []) == (await life.rows(), await counted(life))
+    service = await begin()
+    await service.drain()
+    assert ([], []) == (await service.rows(), await counted(service))
 
 
 async def test_a_key_has_sixty_rows_a_minute(begin: Begin, journal: JournalFile) -> None:
-    """The first refusals of a minute are told one by one; the rest only counts, across batches and lives."""
+    """The first refusals of a minute are logged one by one; the rest counts, across batches and restarts."""
     ask(journal, DENIED, times=KEPT_PER_MINUTE - 5)
-    life = await begin()
-    await life.drain()
+    service = await begin()
+    await service.drain()
     ask(journal, DENIED, times=10)
     ask(journal, DENIED | {"reason": "rate_limited"}, times=2)
     ask(journal, DENIED, times=7, after_ms=60_000)
@@ -113,20 +113,22 @@ async def test_a_key_has_sixty_rows_a_minute(begin: Begin, journal: JournalFile)
 
 
 async def test_a_wrong_secret_counts_for_the_key_it_names(begin: Begin, journal: JournalFile) -> None:
-    """Whoever guesses secrets of a known handle is told with its key, and fills no table either."""
-    life = await begin()
-    await life.ledger.execute("INSERT INTO tenants (id, name) VALUES ($1, 'acme')", TENANT)
-    await life.ledger.execute("INSERT INTO keys (id, tenant_id, name) VALUES ($1, $2, 'first')", KEY, TENANT)
-    await life.ledger.execute(
+    """Guesses at the secret of a known handle are counted for its key, and fill no table either."""
+    service = await begin()
+    await service.ledger.execute("INSERT INTO tenants (id, name) VALUES ($1, 'acme')", TENANT)
+    await service.ledger.execute(
+        "INSERT INTO keys (id, tenant_id, name) VALUES ($1, $2, 'first')", KEY, TENANT
+    )
+    await service.ledger.execute(
         "INSERT INTO secrets (lookup, key_id, tag, pepper_id, hash) VALUES ($1, $2, $3, 'p', 'h')",
         LOOKUP,
         KEY,
         b"t" * 32,
     )
     ask(journal, STRANGER | {"lookup": LOOKUP, "reason": "key_unknown"}, times=KEPT_PER_MINUTE + 4)
-    await life.drain()
-    assert {KEY} == {row["key_id"] for row in await life.rows()}
-    assert [(0, KEY, None, "key_unknown", 4)] == await counted(life)
+    await service.drain()
+    assert {KEY} == {row["key_id"] for row in await service.rows()}
+    assert [(0, KEY, None, "key_unknown", 4)] == await counted(service)
 
 
 @pytest.mark.parametrize(
@@ -145,19 +147,19 @@ async def test_what_may_hold_a_reservation_is_always_a_row(
 ) -> None:
     """Only a row frees what Redis may have admitted, so these are settled however many there are."""
     ask(journal, DENIED | fields, times=KEPT_PER_MINUTE + 3)
-    life = await begin()
-    await life.drain()
-    assert KEPT_PER_MINUTE + 3 == len(await life.rows())
-    assert [] == await counted(life)
+    service = await begin()
+    await service.drain()
+    assert KEPT_PER_MINUTE + 3 == len(await service.rows())
+    assert [] == await counted(service)
 
 
 async def test_reading_again_adds_no_row(begin: Begin, journal: JournalFile) -> None:
     """B2: the rows of a minute stay the same ones, whatever is replayed."""
     ask(journal, DENIED, times=KEPT_PER_MINUTE + 1)
-    life = await begin()
-    await life.drain()
-    before = await life.rows()
-    await life.ledger.execute("DELETE FROM journal_files")
+    service = await begin()
+    await service.drain()
+    before = await service.rows()
+    await service.ledger.execute("DELETE FROM journal_files")
     again = await begin()
     await again.drain()
     assert before == await again.rows()

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from authz.schema import _dbmate, dbmate_url, migrate
-from tests.metering.conftest import Begin, Life
+from tests.metering.conftest import Begin, Service
 from tests.metering.release_before import FILES, ROLE, ReleaseBefore, queries
 from tests.metering.test_refusals import STRANGER
 from tests.metering.writing import KEY, TENANT, JournalFile
@@ -45,49 +45,49 @@ async def test_releases_take_turns(begin: Begin, before: ReleaseBefore, journal:
     journal.request()
     assert 1 == await before.settle()
     for request_id in running:
-        life = await begin()
+        service = await begin()
         journal.append(journal.ended(request_id))
         journal.request()
-        await life.beat(times=2)
-        await life.end()
+        await service.beat(times=2)
+        await service.end()
         journal.append(journal.opened(journal.new_id()))
         journal.request()
         assert 1 == await before.settle()
     journal.start()
-    life = await begin()
-    await life.beat(times=2)
-    rows = await life.rows()
+    service = await begin()
+    await service.beat(times=2)
+    rows = await service.rows()
     assert {"completed": 10, "orphaned": 3} == {
         outcome: sum(row["outcome"] == outcome for row in rows) for outcome in ("completed", "orphaned")
     }
-    await assert_books_agree(life)
-    assert (0, 0) == (await life.count("unpublished"), await life.count("open_requests"))
-    assert 0 == await life.ledger.fetchval("SELECT sum(lost)::int FROM journal_sequences")
+    await assert_books_agree(service)
+    assert (0, 0) == (await service.count("unpublished"), await service.count("open_requests"))
+    assert 0 == await service.ledger.fetchval("SELECT sum(lost)::int FROM journal_sequences")
 
 
-async def assert_books_agree(life: Life) -> None:
+async def assert_books_agree(service: Service) -> None:
     """Every token of the ledger is in each window and each sum once."""
-    billed = await life.ledger.fetchval("SELECT sum(input_tokens + output_tokens)::bigint FROM ledger")
-    assert set((await life.windows()).values()) == {billed}
-    assert billed == await life.ledger.fetchval(
+    billed = await service.ledger.fetchval("SELECT sum(input_tokens + output_tokens)::bigint FROM ledger")
+    assert set((await service.windows()).values()) == {billed}
+    assert billed == await service.ledger.fetchval(
         "SELECT sum(input_tokens + output_tokens)::bigint FROM usage_daily"
     )
-    assert billed == await life.used_in_redis("t:t")
+    assert billed == await service.used_in_redis("t:t")
 
 
 async def test_the_schema_goes_back_and_forth(
     begin: Begin, before: ReleaseBefore, journal: JournalFile, database: str
 ) -> None:
     """With data in every table each migration is taken back and applied again, and the bill stays."""
-    life = await begin()
-    await fill(life, journal)
-    await life.end()
+    service = await begin()
+    await fill(service, journal)
+    await service.end()
     billed = await books(before.connection)
     journal.append(journal.opened(journal.new_id()))
     journal.request()
-    while await latest(life.ledger) > ITS_LAST:
+    while await latest(service.ledger) > ITS_LAST:
         back(database)
-    assert ITS_LAST == await latest(life.ledger)
+    assert ITS_LAST == await latest(service.ledger)
     assert billed == await books(before.connection)
     await before.connection.reload_schema_state()
     assert 1 == await before.settle()
@@ -95,14 +95,14 @@ async def test_the_schema_goes_back_and_forth(
     journal.request()
     again = await begin()
     await again.beat(times=2)
-    assert billed[0] + 2 * 30 == (await books(life.ledger))[0]
+    assert billed[0] + 2 * 30 == (await books(service.ledger))[0]
     await assert_books_agree(again)
 
 
-async def fill(life: Life, journal: JournalFile) -> None:
+async def fill(service: Service, journal: JournalFile) -> None:
     """Something of every kind that metering and commands write, a correction too."""
-    await life.ledger.execute("INSERT INTO tenants (id, name) VALUES ($1, 'acme')", TENANT)
-    await life.ledger.execute("INSERT INTO keys (id, tenant_id, name) VALUES ($1, $2, 'one')", KEY, TENANT)
+    await service.ledger.execute("INSERT INTO tenants (id, name) VALUES ($1, 'acme')", TENANT)
+    await service.ledger.execute("INSERT INTO keys (id, tenant_id, name) VALUES ($1, $2, 'one')", KEY, TENANT)
     orphan, running = journal.new_id(), journal.new_id()
     journal.append(journal.opened(orphan))
     journal.append(journal.progress((orphan, 90, 360, 40)))
@@ -114,9 +114,9 @@ async def fill(life: Life, journal: JournalFile) -> None:
     served = journal.request()
     journal.seq += 5
     journal.request()
-    await life.beat(times=2)
-    await life.ledger.execute("SELECT credit_request($1, 7, now(), 'an operator', 'a reason')", served)
-    await life.beat(times=2)
+    await service.beat(times=2)
+    await service.ledger.execute("SELECT credit_request($1, 7, now(), 'an operator', 'a reason')", served)
+    await service.beat(times=2)
 
 
 async def books(connection: asyncpg.Connection) -> list[int]:

@@ -18,7 +18,7 @@ from authz.errors import CommandError
 from authz.limiter.limiter import Limiter
 from authz.store import ADMIN_ROLE, Store
 from metering.tail import CHUNK_BYTES
-from tests.metering.conftest import Begin, Life
+from tests.metering.conftest import Begin, Service
 from tests.metering.writing import JournalFile
 
 
@@ -41,16 +41,16 @@ async def session(environ: dict[str, str], database: str, limiter: Limiter) -> A
 
 
 @pytest.fixture
-async def rejected(begin: Begin, journal: JournalFile) -> Life:
-    """A life that has rejected a request, garbage, and a line too long to be kept whole."""
-    life = await begin()
-    await life.ledger.execute("ALTER TABLE ledger ADD CONSTRAINT odd CHECK (deltas <> 13)")
+async def rejected(begin: Begin, journal: JournalFile) -> Service:
+    """A service that has rejected a request, garbage, and a line too long to be kept whole."""
+    service = await begin()
+    await service.ledger.execute("ALTER TABLE ledger ADD CONSTRAINT odd CHECK (deltas <> 13)")
     journal.request(deltas=13)
     journal.append(b"garbage \x1b[2J\n")
     journal.append(b"x" * (CHUNK_BYTES + 1) + b"\n")
-    await life.drain()
-    await life.ledger.execute("ALTER TABLE ledger DROP CONSTRAINT odd")
-    return life
+    await service.drain()
+    await service.ledger.execute("ALTER TABLE ledger DROP CONSTRAINT odd")
+    return service
 
 
 @pytest.mark.usefixtures("rejected")
@@ -64,7 +64,7 @@ async def test_letters_are_listed_with_their_reason(session: Session) -> None:
     assert {80} == {len(found[number].beginning) for number in (0, 2)}
 
 
-async def test_what_is_understood_now_is_settled(session: Session, rejected: Life) -> None:
+async def test_what_is_understood_now_is_settled(session: Session, rejected: Service) -> None:
     """Metering settles what it understands now; what it does not is no longer wanted, and can be again."""
     wanted = await want(session, None)
     assert [1, 2] == wanted
@@ -75,7 +75,7 @@ async def test_what_is_understood_now_is_settled(session: Session, rejected: Lif
     assert [2] == await want(session, None)
 
 
-async def test_a_letter_is_replayed_once(session: Session, rejected: Life) -> None:
+async def test_a_letter_is_replayed_once(session: Session, rejected: Service) -> None:
     """What was replayed, what was not kept whole and what does not exist can't be asked for by id."""
     await want(session, [1])
     await rejected.beat(times=6)
@@ -85,21 +85,21 @@ async def test_a_letter_is_replayed_once(session: Session, rejected: Life) -> No
     assert [False] * 3 == [letter.is_wanted for letter in await letters(session)]
 
 
-async def test_a_replay_is_in_the_audit(session: Session, rejected: Life) -> None:
+async def test_a_replay_is_in_the_audit(session: Session, rejected: Service) -> None:
     """Who had lines settled is known; a request for none is no change."""
     await want(session, [1])
     await rejected.beat(times=6)
     await want(session, [2])
     await rejected.ledger.execute("DELETE FROM dead_letters")
     assert [] == await want(session, None)
-    told = [
+    seen = [
         (event.actor, event.action, event.new)
         for event in await audit(session, since=datetime(2020, 1, 1, tzinfo=UTC))
     ]
     assert [
         ("tester", "dead_letters_replayed", {"letters": [1]}),
         ("tester", "dead_letters_replayed", {"letters": [2]}),
-    ] == [event for event in told if event[1] == "dead_letters_replayed"]
+    ] == [event for event in seen if event[1] == "dead_letters_replayed"]
 
 
 @pytest.mark.usefixtures("environ", "rejected")

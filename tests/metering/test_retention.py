@@ -11,7 +11,7 @@ import pytest
 from authz.errors import StoreUnavailable
 from authz.limiter.limiter import Limiter
 from metering.retention import ClocksDisagreeError, Retention
-from tests.metering.conftest import Begin, Life
+from tests.metering.conftest import Begin, Service
 from tests.metering.test_refusals import STRANGER
 from tests.metering.writing import KEY, JournalFile
 
@@ -55,25 +55,25 @@ def served(journal: JournalFile, *days_ago: int) -> None:
         journal.append(journal.ended(journal.new_id(at_ms=journal.begun_ms - days * DAY), **STRANGER))
 
 
-async def without_old_day(begin: Begin, journal: JournalFile, dropper: Retention, now: datetime) -> Life:
+async def without_old_day(begin: Begin, journal: JournalFile, dropper: Retention, now: datetime) -> Service:
     """Metering after a day was settled and dropped."""
     served(journal, 40)
-    life = await begin()
-    await life.drain()
+    service = await begin()
+    await service.drain()
     await dropper.keep(30, [now])
-    return life
+    return service
 
 
-async def kept(life: Life) -> dict[str, int]:
+async def kept(service: Service) -> dict[str, int]:
     """How many rows there are of what has a date."""
     tables = ("ledger", "refusals_per_minute", "usage_daily", "budget_windows")
-    return {table: await life.count(table) for table in tables}
+    return {table: await service.count(table) for table in tables}
 
 
-async def sums(life: Life) -> list[object]:
+async def sums(service: Service) -> list[object]:
     """Everything that is summed and not listed."""
     return [
-        [tuple(row) for row in await life.ledger.fetch(query)]
+        [tuple(row) for row in await service.ledger.fetch(query)]
         for query in (
             "SELECT scope_id, period, start, used FROM budget_windows ORDER BY 1, 2, 3",
             "SELECT * FROM usage_daily ORDER BY day, key_id, model",
@@ -88,23 +88,23 @@ async def test_only_requests_and_counts_of_refusals_go(
 ) -> None:
     """The day on which the policy begins stays, the one before goes; sums and windows stay."""
     served(journal, 31, 30, 0)
-    life = await begin()
-    await life.drain()
-    before = await kept(life)
+    service = await begin()
+    await service.drain()
+    before = await kept(service)
     dropped = await dropper.keep(30, [now])
     assert [(now - timedelta(days=31)).date()] == dropped
-    assert before | {"ledger": 2, "refusals_per_minute": 2} == await kept(life)
+    assert before | {"ledger": 2, "refusals_per_minute": 2} == await kept(service)
     assert (3, 1) == (before["ledger"], before["usage_daily"])
-    assert 90 == (await life.windows())[KEY, "total"]
+    assert 90 == (await service.windows())[KEY, "total"]
 
 
 async def test_what_is_dropped_and_what_is_kept_is_audited(
     begin: Begin, journal: JournalFile, dropper: Retention, now: datetime
 ) -> None:
     """Whoever looks for a day finds when it went, and by which policy."""
-    life = await without_old_day(begin, journal, dropper, now)
+    service = await without_old_day(begin, journal, dropper, now)
     await dropper.keep(30, [now])
-    rows = await life.ledger.fetch("SELECT actor, action FROM admin_audit ORDER BY id")
+    rows = await service.ledger.fetch("SELECT actor, action FROM admin_audit ORDER BY id")
     assert [("metering", "ledger_policy_changed"), ("metering", "ledger_day_dropped")] == [
         tuple(row) for row in rows
     ]
@@ -117,11 +117,11 @@ async def test_files_that_outlive_their_days_are_not_billed_again(
     for days in (40, 35, 1):
         served(journal, days)
         journal.rotate()
-    life = await begin(ledger_days=30)
-    await life.drain()
-    before, rows = await sums(life), 1
-    assert rows == await life.count("ledger")
-    await life.ledger.execute("DELETE FROM journal_files")
+    service = await begin(ledger_days=30)
+    await service.drain()
+    before, rows = await sums(service), 1
+    assert rows == await service.count("ledger")
+    await service.ledger.execute("DELETE FROM journal_files")
     again = await begin(ledger_days=30)
     await again.beat(times=2)
     assert before == await sums(again)
@@ -131,18 +131,18 @@ async def test_files_that_outlive_their_days_are_not_billed_again(
 async def test_a_request_of_a_dropped_day_is_a_dead_letter(
     begin: Begin, journal: JournalFile, dropper: Retention, now: datetime
 ) -> None:
-    """Nothing is left to tell whether it was billed: it is set aside and counted, the rest is billed."""
-    life = await without_old_day(begin, journal, dropper, now)
-    before = await sums(life)
+    """Nothing is left that knows whether it was billed: it is set aside and counted, the rest is billed."""
+    service = await without_old_day(begin, journal, dropper, now)
+    before = await sums(service)
     served(journal, 40)
     journal.append(journal.opened(journal.new_id(at_ms=journal.begun_ms - 40 * DAY)))
-    await life.drain()
-    assert before == await sums(life)
+    await service.drain()
+    assert before == await sums(service)
     served(journal, 0)
-    await life.drain()
-    letters = await life.ledger.fetch("SELECT reason FROM dead_letters")
+    await service.drain()
+    letters = await service.ledger.fetch("SELECT reason FROM dead_letters")
     assert ["too_old"] * 3 == [letter["reason"] for letter in letters]
-    assert (1, 0) == (await life.count("ledger"), await life.count("open_requests"))
+    assert (1, 0) == (await service.count("ledger"), await service.count("open_requests"))
 
 
 @pytest.mark.parametrize("kind", ["record", "open line", "refusal"])
@@ -150,8 +150,8 @@ async def test_days_are_dropped_while_metering_runs(
     begin: Begin, journal: JournalFile, dropper: Retention, now: datetime, kind: str
 ) -> None:
     """One line alone, of any kind, is refused by the day that was dropped a moment ago."""
-    life = await without_old_day(begin, journal, dropper, now)
-    before = await sums(life)
+    service = await without_old_day(begin, journal, dropper, now)
+    before = await sums(service)
     late = journal.new_id(at_ms=journal.begun_ms - 40 * DAY)
     lines = {
         "record": journal.ended(late),
@@ -159,10 +159,10 @@ async def test_days_are_dropped_while_metering_runs(
         "refusal": journal.ended(late, **STRANGER),
     }
     journal.append(lines[kind])
-    await life.drain()
-    letters = await life.ledger.fetch("SELECT reason FROM dead_letters")
+    await service.drain()
+    letters = await service.ledger.fetch("SELECT reason FROM dead_letters")
     assert ["too_old"] == [letter["reason"] for letter in letters]
-    assert (before, 0) == (await sums(life), await life.count("open_requests"))
+    assert (before, 0) == (await sums(service), await service.count("open_requests"))
 
 
 async def test_a_mark_lives_as_long_as_its_file(begin: Begin, journal: JournalFile) -> None:
@@ -172,26 +172,26 @@ async def test_a_mark_lives_as_long_as_its_file(begin: Begin, journal: JournalFi
     journal.request()
     gone = journal.rotate()
     packed = journal.compress(old)
-    life = await begin()
-    await life.drain()
-    await life.ledger.execute("UPDATE journal_files SET updated_at = now() - interval '90 days'")
-    marks = await life.count("journal_files")
+    service = await begin()
+    await service.drain()
+    await service.ledger.execute("UPDATE journal_files SET updated_at = now() - interval '90 days'")
+    marks = await service.count("journal_files")
     gone.unlink()
-    life.clock.seconds += 3600
-    await life.beat()
+    service.clock.seconds += 3600
+    await service.beat()
     assert packed.exists()
-    assert marks - 1 == await life.count("journal_files")
+    assert marks - 1 == await service.count("journal_files")
 
 
 async def test_nothing_goes_without_a_policy(begin: Begin, journal: JournalFile) -> None:
     """By default the ledger is kept for all time."""
     served(journal, 3000)
-    life = await begin()
-    await life.drain()
-    before = await kept(life)
-    life.clock.seconds += 3600
-    await life.beat()
-    assert before == await kept(life)
+    service = await begin()
+    await service.drain()
+    before = await kept(service)
+    service.clock.seconds += 3600
+    await service.beat()
+    assert before == await kept(service)
 
 
 async def test_a_day_the_policy_keeps_can_not_be_dropped(
@@ -199,12 +199,12 @@ async def test_a_day_the_policy_keeps_can_not_be_dropped(
 ) -> None:
     """Postgres refuses by its own clock and the stored policy, whoever asks."""
     served(journal, 10)
-    life = await begin()
-    await life.drain()
+    service = await begin()
+    await service.drain()
     await dropper.keep(30, [now])
     with pytest.raises(asyncpg.RaiseError, match="the policy keeps the ledger"):
-        await life.ledger.execute("SELECT close_ledger_day($1)", (now - timedelta(days=10)).date())
-    assert 1 == await life.count("ledger")
+        await service.ledger.execute("SELECT close_ledger_day($1)", (now - timedelta(days=10)).date())
+    assert 1 == await service.count("ledger")
 
 
 @pytest.mark.parametrize("hours", [-2, 2, 24 * 400])
@@ -213,20 +213,20 @@ async def test_clocks_that_disagree_drop_nothing(
 ) -> None:
     """A clock that has jumped, metering's, Redis's or Postgres's, costs no day."""
     served(journal, 40)
-    life = await begin()
-    await life.drain()
+    service = await begin()
+    await service.drain()
     with pytest.raises(ClocksDisagreeError, match="set them right"):
         await dropper.keep(30, [now, now + timedelta(hours=hours)])
-    assert 1 == await life.count("ledger")
+    assert 1 == await service.count("ledger")
 
 
 async def test_a_reader_of_the_ledger_delays_only_the_drop(
     begin: Begin, journal: JournalFile, database: str, now: datetime
 ) -> None:
-    """While somebody reads, the day waits, half detached; settlement goes on, and the next round ends it."""
+    """While a reader is at it, the day waits half detached; settlement goes on, the next round ends it."""
     served(journal, 40, 39, 0)
-    life = await begin()
-    await life.drain()
+    service = await begin()
+    await service.drain()
     reader = await asyncpg.connect(database)
     reading = reader.transaction()
     await reading.start()
@@ -236,35 +236,35 @@ async def test_a_reader_of_the_ledger_delays_only_the_drop(
         with pytest.raises(StoreUnavailable):
             await impatient.keep(30, [now])
     journal.request()
-    await life.drain()
-    assert 120 == (await life.windows())[KEY, "total"]
+    await service.drain()
+    assert 120 == (await service.windows())[KEY, "total"]
     await reading.rollback()
     await reader.close()
     async with Retention.opened(database) as patient:
         assert 2 == len(await patient.keep(30, [now]))
-    assert 2 == await life.count("ledger")
+    assert 2 == await service.count("ledger")
 
 
 async def test_a_day_not_yet_published_is_not_dropped(
     begin: Begin, journal: JournalFile, dropper: Retention, now: datetime
 ) -> None:
-    """Redis is told of every row before the row may go; no later day goes before it."""
+    """Redis knows every row before the row may go; no later day goes before it."""
     served(journal, 40, 39)
-    life = await begin()
-    await life.drain()
-    await life.ledger.execute(
+    service = await begin()
+    await service.drain()
+    await service.ledger.execute(
         "INSERT INTO unpublished (request_id, entry, tenant_id, key_id)"
         " SELECT request_id, entry, tenant_id, key_id FROM ledger ORDER BY request_id LIMIT 1"
     )
     assert [] == await dropper.keep(30, [now])
-    assert 2 == await life.count("ledger")
+    assert 2 == await service.count("ledger")
 
 
 async def test_the_days_ahead_have_partitions(begin: Begin, journal: JournalFile, now: datetime) -> None:
     """A week is made ahead, so that midnight is like any other moment, also one that passes just now."""
-    life = await begin()
-    await life.drain()
-    days = set(await life.store.partitions())
+    service = await begin()
+    await service.drain()
+    days = set(await service.store.partitions())
     assert {now.date() + timedelta(days=ahead) for ahead in range(1, 8)} <= days
 
 
@@ -274,11 +274,11 @@ async def test_sums_that_nothing_needs_any_more_go(
     """Days of budgets, dead letters and line numbers end with the policy; months and totals stay."""
     journal.append(b"garbage\n")
     served(journal, 31)
-    life = await begin()
-    await life.drain()
+    service = await begin()
+    await service.drain()
     day = (now - timedelta(days=200)).date()
-    await life.ledger.execute("UPDATE budget_windows SET start = $1 WHERE period = 'day'", day)
-    await life.ledger.execute("UPDATE dead_letters SET at = $1", now - timedelta(days=32))
+    await service.ledger.execute("UPDATE budget_windows SET start = $1 WHERE period = 'day'", day)
+    await service.ledger.execute("UPDATE dead_letters SET at = $1", now - timedelta(days=32))
     await dropper.keep(30, [now])
-    assert {"month", "total"} == {period for _, period in await life.windows()}
-    assert 0 == await life.count("dead_letters")
+    assert {"month", "total"} == {period for _, period in await service.windows()}
+    assert 0 == await service.count("dead_letters")

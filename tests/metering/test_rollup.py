@@ -10,7 +10,7 @@ import pytest
 from authz.errors import StoreUnavailable
 from metering.rollup import uses
 from metering.rows import LedgerRow, Use
-from tests.metering.conftest import Begin, Life
+from tests.metering.conftest import Begin, Service
 from tests.metering.writing import DAY_MS, KEY, NODE, TENANT, JournalFile, uuid7
 
 SUMS = """
@@ -21,9 +21,11 @@ IN_LEDGER = SUMS.format("count(*) FILTER (WHERE entry = 0 AND backend IS NOT NUL
 IN_ROLLUP = SUMS.format("sum(requests)::bigint", "usage_daily")
 
 
-async def books(life: Life) -> list[tuple[object, ...]]:
+async def books(service: Service) -> list[tuple[object, ...]]:
     """What both say; the test fails if they differ."""
-    ledger, rollup = [sorted(map(tuple, await life.ledger.fetch(query))) for query in (IN_LEDGER, IN_ROLLUP)]
+    ledger, rollup = [
+        sorted(map(tuple, await service.ledger.fetch(query))) for query in (IN_LEDGER, IN_ROLLUP)
+    ]
     assert ledger == rollup
     return rollup
 
@@ -55,7 +57,7 @@ def test_one_model_has_one_row() -> None:
 
 
 def test_what_says_nothing_has_no_row() -> None:
-    """A refusal with a name of its own each time must not fill the sums; nor does what nobody pays for."""
+    """A refusal with a name of its own each time must not fill the sums; nor does what has no tenant."""
     refused = row(1, backend=None, model="x", input_tokens=0, output_tokens=0)
     assert [] == uses([refused, row(2, tenant_id=None, key_id=None)])
 
@@ -74,21 +76,21 @@ def test_days_are_those_of_the_ids() -> None:
 
 async def test_the_sums_are_the_ledgers(begin: Begin, journal: JournalFile) -> None:
     """Served, refused, orphaned, late and replayed: after each the sums are the ledger's."""
-    life = await begin()
+    service = await begin()
     for _ in range(3):
         journal.request()
     journal.append(journal.ended(journal.new_id(), outcome="denied", reserved=None, backend=None))
-    await life.drain()
-    assert [(TENANT, KEY, 30, 60, 3)] == await books(life)
+    await service.drain()
+    assert [(TENANT, KEY, 30, 60, 3)] == await books(service)
     left_open = journal.new_id()
     journal.append(journal.opened(left_open))
     journal.start()
-    await life.drain()
-    assert [(TENANT, KEY, 46, 80, 4)] == await books(life)
+    await service.drain()
+    assert [(TENANT, KEY, 46, 80, 4)] == await books(service)
     journal.append(journal.ended(left_open))
-    await life.drain()
-    assert [(TENANT, KEY, 40, 80, 4)] == await books(life)
-    await life.ledger.execute("DELETE FROM journal_files")
+    await service.drain()
+    assert [(TENANT, KEY, 40, 80, 4)] == await books(service)
+    await service.ledger.execute("DELETE FROM journal_files")
     again = await begin()
     await again.drain()
     assert [(TENANT, KEY, 40, 80, 4)] == await books(again)
@@ -101,11 +103,11 @@ async def test_the_sums_are_in_the_same_transaction(begin: Begin, journal: Journ
         if step == "windows_raised":
             raise ConnectionError
 
-    life = await begin(reach=die)
+    service = await begin(reach=die)
     journal.request()
     with pytest.raises(StoreUnavailable):
-        await life.drain()
-    assert (0, 0) == (await life.count("ledger"), await life.count("usage_daily"))
+        await service.drain()
+    assert (0, 0) == (await service.count("ledger"), await service.count("usage_daily"))
     again = await begin()
     await again.drain()
     assert [(TENANT, KEY, 10, 20, 1)] == await books(again)

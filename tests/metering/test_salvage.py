@@ -113,9 +113,9 @@ async def test_odd_lines_are_billed_and_alarmed(
     request_id = journal.new_id()
     journal.append(journal.opened(request_id, deadline="soon", windows={"day": "never"}))
     journal.append(journal.ended(request_id, deltas=-3, max_output=2**60, status="fine", images=2**40))
-    life = await begin()
-    await life.drain()
-    (row,) = await life.rows()
+    service = await begin()
+    await service.drain()
+    (row,) = await service.rows()
     assert (TENANT, KEY, 10, 20) == (
         row["tenant_id"],
         row["key_id"],

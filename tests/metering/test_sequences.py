@@ -65,13 +65,13 @@ def test_every_missing_line_is_counted_once(delays: list[int], missing: set[int]
 
 async def test_numbers_go_on_from_batch_to_batch(begin: Begin, journal: JournalFile) -> None:
     """A line of a later batch closes the gap of an earlier one."""
-    life = await begin()
+    service = await begin()
     late = journal.opened(journal.new_id())
     journal.request()
-    await life.drain()
+    await service.drain()
     journal.append(late)
-    await life.drain()
-    (row,) = await life.ledger.fetch("SELECT next, ahead, lost FROM journal_sequences")
+    await service.drain()
+    (row,) = await service.ledger.fetch("SELECT next, ahead, lost FROM journal_sequences")
     assert (4, [], 0) == tuple(row)
 
 
@@ -81,8 +81,8 @@ async def test_a_lost_line_is_counted_in_postgres(begin: Begin, journal: Journal
     journal.request()
     journal.seq += 3
     journal.request()
-    life = await begin()
-    await life.drain()
+    service = await begin()
+    await service.drain()
     again = await begin()
     journal.start()
     journal.request()

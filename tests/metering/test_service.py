@@ -18,7 +18,7 @@ STEPS = ["mark_moved", "ledger_written", "windows_raised", "committed", "settled
 
 
 class Killed(BaseException):
-    """The process is gone; nothing catches this."""
+    """The process has ended; nothing catches this."""
 
 
 def killer(step: str, times: int) -> Callable[[str], None]:
@@ -37,16 +37,16 @@ def killer(step: str, times: int) -> Callable[[str], None]:
 async def test_a_request_is_billed_what_the_backend_reported(begin: Begin, journal: JournalFile) -> None:
     """A record becomes one ledger row and six windows, and nothing stays open or unpublished."""
     journal.request()
-    life = await begin()
-    await life.drain()
-    rows = await life.rows()
+    service = await begin()
+    await service.drain()
+    rows = await service.rows()
     assert [(10, 20, "reported")] == [
         (row["input_tokens"], row["output_tokens"], row["usage_source"]) for row in rows
     ]
     assert {(scope, period): 30 for scope in (TENANT, KEY) for period in ("day", "month", "total")} == (
-        await life.windows()
+        await service.windows()
     )
-    assert (0, 0) == (await life.count("open_requests"), await life.count("unpublished"))
+    assert (0, 0) == (await service.count("open_requests"), await service.count("unpublished"))
 
 
 async def test_redis_learns_the_totals(begin: Begin, journal: JournalFile, limiter: Limiter) -> None:
@@ -54,29 +54,29 @@ async def test_redis_learns_the_totals(begin: Begin, journal: JournalFile, limit
     await limiter.create(TENANT, 1)
     for _ in range(3):
         journal.request()
-    life = await begin()
-    await life.drain()
-    assert 90 == await life.used_in_redis(f"t:{keyspace.window('month', life.day)}")
-    assert 90 == await life.used_in_redis(f"{KEY}:t")
+    service = await begin()
+    await service.drain()
+    assert 90 == await service.used_in_redis(f"t:{keyspace.window('month', service.day)}")
+    assert 90 == await service.used_in_redis(f"{KEY}:t")
 
 
 async def test_what_has_begun_is_open_until_its_record_comes(begin: Begin, journal: JournalFile) -> None:
     """An open line makes an open row, its record ends it, in another batch too."""
     request_id = journal.new_id()
     journal.append(journal.opened(request_id))
-    life = await begin()
-    await life.drain()
-    assert 1 == await life.count("open_requests")
+    service = await begin()
+    await service.drain()
+    assert 1 == await service.count("open_requests")
     journal.append(journal.ended(request_id))
-    await life.drain()
-    assert (0, 1) == (await life.count("open_requests"), len(await life.rows()))
+    await service.drain()
+    assert (0, 1) == (await service.count("open_requests"), len(await service.rows()))
 
 
 @pytest.mark.parametrize("step", STEPS)
 async def test_a_kill_between_two_steps_loses_and_doubles_nothing(
     begin: Begin, journal: JournalFile, limiter: Limiter, step: str
 ) -> None:
-    """Whatever metering dies between, the next one bills each request once and tells Redis all."""
+    """Whatever metering dies between, the next one bills each request once and publishes all to Redis."""
     await limiter.create(TENANT, 1)
     ids = {journal.request() for _ in range(5)}
     dying = await begin(killer(step, 1))
@@ -84,22 +84,22 @@ async def test_a_kill_between_two_steps_loses_and_doubles_nothing(
         await dying.drain()
     await dying.end()
     ids |= {journal.request() for _ in range(5)}
-    life = await begin()
-    await life.drain()
-    assert ids == {row["request_id"] for row in await life.rows()}
-    assert 300 == (await life.windows())[KEY, "total"]
-    assert 300 == await life.used_in_redis(f"{KEY}:t")
-    assert 0 == await life.count("unpublished")
+    service = await begin()
+    await service.drain()
+    assert ids == {row["request_id"] for row in await service.rows()}
+    assert 300 == (await service.windows())[KEY, "total"]
+    assert 300 == await service.used_in_redis(f"{KEY}:t")
+    assert 0 == await service.count("unpublished")
 
 
 async def test_a_replay_of_the_whole_journal_adds_nothing(begin: Begin, journal: JournalFile) -> None:
     """Lines read again, after the marks were lost, change no row and no window."""
     for _ in range(20):
         journal.request()
-    life = await begin()
-    await life.drain()
-    before = (await life.rows(), await life.windows())
-    await life.ledger.execute("DELETE FROM journal_files")
+    service = await begin()
+    await service.drain()
+    before = (await service.rows(), await service.windows())
+    await service.ledger.execute("DELETE FROM journal_files")
     again = await begin()
     await again.drain()
     assert before == (await again.rows(), await again.windows())
@@ -124,11 +124,11 @@ async def test_an_open_line_read_again_opens_nothing(begin: Begin, journal: Jour
     journal.append(journal.opened(request_id))
     length = journal.path.stat().st_size
     journal.append(journal.ended(request_id))
-    life = await begin()
-    await life.drain()
+    service = await begin()
+    await service.drain()
     os.truncate(journal.path, length)
-    await life.drain()
-    assert (0, 1) == (await life.count("open_requests"), len(await life.rows()))
+    await service.drain()
+    assert (0, 1) == (await service.count("open_requests"), len(await service.rows()))
 
 
 async def test_an_earlier_boot_or_end_takes_nothing_back(
@@ -137,12 +137,12 @@ async def test_an_earlier_boot_or_end_takes_nothing_back(
     """A node's boot and its known end of file only ever rise, whoever commits last."""
     old = journal.path.read_bytes()
     journal.start()
-    life = await begin()
-    await life.drain()
+    service = await begin()
+    await service.drain()
     limiter.clock_us -= 5_000_000
     journal.append(old)
-    await life.beat()
-    (row,) = await life.ledger.fetch("SELECT boot, eof_at FROM nodes")
+    await service.beat()
+    (row,) = await service.ledger.fetch("SELECT boot, eof_at FROM nodes")
     assert (journal.boot, DAY_MS / 1000) == (row["boot"], row["eof_at"].timestamp())
 
 
@@ -150,27 +150,27 @@ async def test_a_journal_that_is_not_read_to_its_end_lags(
     begin: Begin, journal: JournalFile, limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Until the end is reached the lag grows, and the end that is committed is the one asked for first."""
-    life = await begin()
-    await life.drain()
+    service = await begin()
+    await service.drain()
     monkeypatch.setattr(tail, "CHUNK_LINES", 1)
     for _ in range(5):
         journal.request()
     for _ in range(3):
-        life.clock.seconds += 1
+        service.clock.seconds += 1
         limiter.clock_us += 1_000_000
-        await life.metering.step()
+        await service.metering.step()
     assert 3000 == await limiter.lag_ms(NODE)
-    await life.drain()
-    eof_at = await life.ledger.fetchval("SELECT eof_at FROM nodes")
+    await service.drain()
+    eof_at = await service.ledger.fetchval("SELECT eof_at FROM nodes")
     assert DAY_MS / 1000 + 1 == eof_at.timestamp()
     assert 0 == await limiter.lag_ms(NODE)
 
 
 async def test_a_committed_boot_line_makes_its_node_known(begin: Begin, journal: JournalFile) -> None:
     """The node's row says its boot and how far, by Redis's clock, its journal is known."""
-    life = await begin()
-    await life.drain()
-    (row,) = await life.ledger.fetch("SELECT node, boot, eof_at FROM nodes")
+    service = await begin()
+    await service.drain()
+    (row,) = await service.ledger.fetch("SELECT node, boot, eof_at FROM nodes")
     assert (NODE, journal.boot) == (row["node"], row["boot"])
     assert row["eof_at"] is not None
 
@@ -178,10 +178,10 @@ async def test_a_committed_boot_line_makes_its_node_known(begin: Begin, journal:
 async def test_metering_vouches_at_the_end_of_the_journal(
     begin: Begin, journal: JournalFile, limiter: Limiter
 ) -> None:
-    """At an end of file Redis is told that this node's metering lives and is not behind."""
+    """At an end of file Redis learns that this node's metering lives and is not behind."""
     journal.request()
-    life = await begin()
-    await life.drain()
+    service = await begin()
+    await service.drain()
     lag_ms = await limiter.lag_ms(NODE)
     assert lag_ms is not None
     assert lag_ms < 1000

@@ -80,9 +80,9 @@ async def test_every_field_of_a_record_is_in_the_ledger(begin: Begin, journal: J
         "images": 0,
     }
     journal.append(journal.ended(request_id, **said))
-    life = await begin()
-    await life.drain()
-    (row,) = await life.rows()
+    service = await begin()
+    await service.drain()
+    (row,) = await service.rows()
     expected = (
         AS_WRITTEN
         | said
@@ -125,9 +125,9 @@ def test_no_field_of_a_record_is_left_out() -> None:
 async def test_hostile_texts_are_kept_harmless(begin: Begin, journal: JournalFile) -> None:
     """NULs can't be stored and endless texts must not be: the request is billed all the same."""
     journal.append(journal.ended(journal.new_id(), model="a\0b", path="/" + "x" * 5000))
-    life = await begin()
-    await life.drain()
-    (row,) = await life.rows()
+    service = await begin()
+    await service.drain()
+    (row,) = await service.rows()
     assert ("a\ufffdb", 512, 20) == (row["model"], len(row["path"]), row["output_tokens"])
 
 
@@ -136,9 +136,9 @@ async def test_dead_letters_are_kept_with_their_place(begin: Begin, journal: Jou
     start = journal.path.stat().st_size
     journal.append(b"garbage\n")
     request_id = journal.request()
-    life = await begin()
-    await life.drain()
-    await life.ledger.execute("DELETE FROM journal_files")
+    service = await begin()
+    await service.drain()
+    await service.ledger.execute("DELETE FROM journal_files")
     again = await begin()
     await again.drain()
     (letter,) = await again.ledger.fetch("SELECT * FROM dead_letters")
@@ -150,38 +150,38 @@ async def test_dead_letters_are_kept_with_their_place(begin: Begin, journal: Jou
 
 async def test_a_line_postgres_refuses_costs_only_itself(begin: Begin, journal: JournalFile) -> None:
     """A row that breaks a rule of the schema becomes a dead letter; its batch is settled without it."""
-    life = await begin()
-    await life.ledger.execute("ALTER TABLE ledger ADD CHECK (deltas <> 13)")
+    service = await begin()
+    await service.ledger.execute("ALTER TABLE ledger ADD CHECK (deltas <> 13)")
     ids = [journal.request() for _ in range(5)]
     journal.request(deltas=13)
     ids += [journal.request() for _ in range(6)]
-    await life.drain()
-    assert ids == [row["request_id"] for row in await life.rows()]
+    await service.drain()
+    assert ids == [row["request_id"] for row in await service.rows()]
     assert ["refused"] == [
-        row["reason"] for row in await life.ledger.fetch("SELECT reason FROM dead_letters")
+        row["reason"] for row in await service.ledger.fetch("SELECT reason FROM dead_letters")
     ]
-    assert 30 * len(ids) == (await life.windows())[KEY, "total"]
+    assert 30 * len(ids) == (await service.windows())[KEY, "total"]
     ids.append(journal.request())
-    await life.drain()
-    assert ids == [row["request_id"] for row in await life.rows()]
+    await service.drain()
+    assert ids == [row["request_id"] for row in await service.rows()]
 
 
 async def test_a_dead_letter_is_read_again_when_wanted(begin: Begin, journal: JournalFile) -> None:
     """What is understood now is settled and published, what is not stays, and nothing is read unasked."""
-    life = await begin()
-    await life.ledger.execute("ALTER TABLE ledger ADD CONSTRAINT odd CHECK (deltas <> 13)")
+    service = await begin()
+    await service.ledger.execute("ALTER TABLE ledger ADD CONSTRAINT odd CHECK (deltas <> 13)")
     request_id = journal.request(deltas=13)
     journal.append(b"garbage\n")
-    await life.drain()
-    await life.ledger.execute("ALTER TABLE ledger DROP CONSTRAINT odd")
-    await life.beat(times=6)
-    assert [] == await life.rows()
-    await life.ledger.execute("UPDATE dead_letters SET is_replay_wanted = true")
-    await life.beat(times=6)
-    assert [request_id] == [row["request_id"] for row in await life.rows()]
-    assert 30 == (await life.windows())[KEY, "total"]
-    assert (0, 0) == (await life.count("unpublished"), await life.count("open_requests"))
-    letters = await life.ledger.fetch(
+    await service.drain()
+    await service.ledger.execute("ALTER TABLE ledger DROP CONSTRAINT odd")
+    await service.beat(times=6)
+    assert [] == await service.rows()
+    await service.ledger.execute("UPDATE dead_letters SET is_replay_wanted = true")
+    await service.beat(times=6)
+    assert [request_id] == [row["request_id"] for row in await service.rows()]
+    assert 30 == (await service.windows())[KEY, "total"]
+    assert (0, 0) == (await service.count("unpublished"), await service.count("open_requests"))
+    letters = await service.ledger.fetch(
         "SELECT reason, is_replay_wanted, replayed_at FROM dead_letters ORDER BY id"
     )
     assert [("refused", False, True), ("not_json", False, False)] == [
@@ -196,20 +196,22 @@ async def test_the_totals_of_many_tenants_are_published(begin: Begin, journal: J
     ]
     for tenant, key in owners * 3:
         journal.request(tenant=tenant, key=key)
-    life = await begin()
-    await life.drain()
-    assert {90} == set((await life.windows()).values())
-    assert 20 * 2 * 3 == await life.count("budget_windows")
-    assert 0 == await life.count("unpublished")
+    service = await begin()
+    await service.drain()
+    assert {90} == set((await service.windows()).values())
+    assert 20 * 2 * 3 == await service.count("budget_windows")
+    assert 0 == await service.count("unpublished")
 
 
 async def test_a_request_pays_in_the_windows_of_its_admission(begin: Begin, journal: JournalFile) -> None:
     """What ends after midnight counts for the day it was admitted on."""
     journal.request(windows={"day": "2026-11-30", "month": "2026-11"})
     journal.request(windows={"day": "2026-12-01", "month": "2026-12"})
-    life = await begin()
-    await life.drain()
-    rows = await life.ledger.fetch("SELECT period, start, used FROM budget_windows WHERE scope_id = $1", KEY)
+    service = await begin()
+    await service.drain()
+    rows = await service.ledger.fetch(
+        "SELECT period, start, used FROM budget_windows WHERE scope_id = $1", KEY
+    )
     assert {
         ("day", date(2026, 11, 30), 30),
         ("day", date(2026, 12, 1), 30),
@@ -222,9 +224,9 @@ async def test_a_request_pays_in_the_windows_of_its_admission(begin: Begin, jour
 async def test_a_grant_without_windows_counts_for_its_day(begin: Begin, journal: JournalFile) -> None:
     """Nothing that costs is outside of every window."""
     journal.request(windows=None)
-    life = await begin()
-    await life.drain()
-    assert 30 == (await life.windows())[KEY, "day"]
+    service = await begin()
+    await service.drain()
+    assert 30 == (await service.windows())[KEY, "day"]
 
 
 async def test_requests_of_other_days_find_their_partition(begin: Begin, journal: JournalFile) -> None:
@@ -232,18 +234,18 @@ async def test_requests_of_other_days_find_their_partition(begin: Begin, journal
     for days in (-400, -1, 0, 1, 30):
         request_id = journal.new_id(at_ms=DAY_MS + days * 86_400_000)
         journal.append(journal.ended(request_id))
-    life = await begin()
-    await life.drain()
-    assert 5 == len(await life.rows())
+    service = await begin()
+    await service.drain()
+    assert 5 == len(await service.rows())
 
 
 async def test_a_lost_file_is_given_up_once(begin: Begin, journal: JournalFile) -> None:
     """A file that went away unread is finished in Postgres, so that it is missed only once."""
     journal.request()
-    life = await begin()
-    await life.drain()
+    service = await begin()
+    await service.drain()
     journal.request()
-    await life.end()
+    await service.end()
     journal.rotate().unlink()
     journal.request()
     again = await begin()
@@ -256,17 +258,17 @@ async def test_an_endless_line_does_not_hold_up_the_end(begin: Begin, journal: J
     """A line of many chunks is got over, and counted as one dead letter."""
     journal.append(b"x" * (3 * CHUNK_BYTES) + b"\n")
     request_id = journal.request()
-    life = await begin()
-    await life.drain()
-    assert [request_id] == [row["request_id"] for row in await life.rows()]
+    service = await begin()
+    await service.drain()
+    assert [request_id] == [row["request_id"] for row in await service.rows()]
     assert ["too_long"] == [
-        row["reason"] for row in await life.ledger.fetch("SELECT reason FROM dead_letters")
+        row["reason"] for row in await service.ledger.fetch("SELECT reason FROM dead_letters")
     ]
 
 
 async def test_a_version_a_command_could_not_publish_is_published(begin: Begin, journal: JournalFile) -> None:
-    """What is committed and was not told Redis is told by metering."""
-    life = await begin()
-    await life.ledger.execute("INSERT INTO tenants (id, name, version) VALUES ($1, 'acme', 7)", TENANT)
-    await life.beat()
-    assert 7 == await life.ledger.fetchval("SELECT published_version FROM tenants")
+    """What is committed and unknown to Redis is published by metering."""
+    service = await begin()
+    await service.ledger.execute("INSERT INTO tenants (id, name, version) VALUES ($1, 'acme', 7)", TENANT)
+    await service.beat()
+    assert 7 == await service.ledger.fetchval("SELECT published_version FROM tenants")

@@ -122,7 +122,7 @@ def test_a_packed_file_is_not_unpacked_again(
 
 
 def test_a_finished_file_may_go(journal: JournalFile, reader: Reader) -> None:
-    """A file that was read to its end is missed by nobody, compressed, removed or not."""
+    """A file that was read to its end is not missed, compressed, removed or not."""
     journal.request()
     old, older = journal.rotate(), journal.request()
     reader.drain()
@@ -148,7 +148,7 @@ def test_an_open_file_may_be_removed(journal: JournalFile, reader: Reader) -> No
 
 @pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
 def test_missed_files_are_read_packed_or_not(journal: JournalFile, reader: Reader, suffix: str) -> None:
-    """What was rotated and compressed while nobody read is read on from the mark, oldest first."""
+    """What was rotated and compressed while no metering ran is read on from the mark, oldest first."""
     ids = [journal.request() for _ in range(10)]
     reader.drain()
     ids += [journal.request() for _ in range(CHUNK_LINES)]

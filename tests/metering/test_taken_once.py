@@ -30,18 +30,18 @@ UNKNOWN_KEY: dict[str, object] = {
 async def test_a_refusal_that_is_written_twice_counts_once(
     begin: Begin, journal: JournalFile, *, is_one_batch: bool
 ) -> None:
-    """What has no row of its own is told apart by its number alone."""
-    life = await begin()
+    """What has no row of its own is recognised by its number alone."""
+    service = await begin()
     line = journal.ended(journal.new_id(), **UNKNOWN_KEY)
     journal.append(line)
     if not is_one_batch:
-        await life.drain()
-        await life.end()
-        life = await begin()
+        await service.drain()
+        await service.end()
+        service = await begin()
     journal.append(line)
-    await life.drain()
-    assert 1 == await life.ledger.fetchval("SELECT sum(refusals)::int FROM refusals_per_minute")
-    assert 0 == await life.ledger.fetchval("SELECT sum(lost)::int FROM journal_sequences")
+    await service.drain()
+    assert 1 == await service.ledger.fetchval("SELECT sum(refusals)::int FROM refusals_per_minute")
+    assert 0 == await service.ledger.fetchval("SELECT sum(lost)::int FROM journal_sequences")
 
 
 async def test_lines_of_a_lost_file_may_come_again(begin: Begin, journal: JournalFile) -> None:
@@ -50,28 +50,28 @@ async def test_lines_of_a_lost_file_may_come_again(begin: Begin, journal: Journa
     lines = [running, journal.ended(journal.new_id()), journal.ended(journal.new_id())]
     for line in lines:
         journal.append(line)
-    life = await begin()
-    await life.drain()
+    service = await begin()
+    await service.drain()
     journal.path.unlink()
     journal.resume(last=1)
     for line in reversed(lines):
         journal.append(line)
-    await life.drain()
-    assert (2, 1) == (len(await life.rows()), await life.count("open_requests"))
-    assert 60 == (await life.windows())[journal.key, "total"]
-    (row,) = await life.ledger.fetch("SELECT next, ahead, lost FROM journal_sequences")
+    await service.drain()
+    assert (2, 1) == (len(await service.rows()), await service.count("open_requests"))
+    assert 60 == (await service.windows())[journal.key, "total"]
+    (row,) = await service.ledger.fetch("SELECT next, ahead, lost FROM journal_sequences")
     assert (5, [], 0) == tuple(row)
 
 
 async def test_a_line_that_was_given_up_is_billed_when_it_comes(begin: Begin, journal: JournalFile) -> None:
     """A file that was moved out of the folder and back is late, not lost; it stays counted."""
-    life = await begin()
-    await life.drain()
+    service = await begin()
+    await service.drain()
     late = journal.ended(journal.new_id())
     journal.start(last=journal.seq - 1)
-    await life.drain()
-    assert 1 == await life.ledger.fetchval("SELECT sum(lost)::int FROM journal_sequences")
-    await life.end()
+    await service.drain()
+    assert 1 == await service.ledger.fetchval("SELECT sum(lost)::int FROM journal_sequences")
+    await service.end()
     again = await begin()
     for _ in range(2):
         journal.append(late)

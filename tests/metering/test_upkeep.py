@@ -20,13 +20,13 @@ from metering.metrics import Metrics
 from metering.orphans import sweep
 from metering.surroundings import Surroundings
 from metering.upkeep import Upkeep
-from tests.metering.conftest import Begin, Life
+from tests.metering.conftest import Begin, Service
 from tests.metering.writing import KEY, NODE, START, JournalFile
 
 
-def failures(life: Life, duty: str) -> float:
+def failures(service: Service, duty: str) -> float:
     """How often a duty has failed."""
-    text = life.upkeep._around.metrics.text().decode()
+    text = service.upkeep._around.metrics.text().decode()
     found = [
         line for line in text.splitlines() if line.startswith(f'gateway_duty_failures_total{{duty="{duty}"')
     ]
@@ -35,20 +35,20 @@ def failures(life: Life, duty: str) -> float:
 
 async def test_a_duty_that_fails_is_counted_and_repeated_later(begin: Begin, journal: JournalFile) -> None:
     """The ledger's days can't be made: the bill, the catch-up and the loop go on; retries grow rarer."""
-    life = await begin()
-    await life.ledger.execute("ALTER FUNCTION ensure_ledger_partition RENAME TO renamed")
-    await life.drain()
-    assert 1 == failures(life, "ledger")
+    service = await begin()
+    await service.ledger.execute("ALTER FUNCTION ensure_ledger_partition RENAME TO renamed")
+    await service.drain()
+    assert 1 == failures(service, "ledger")
     for _ in range(8):
-        await life.beat()
-    assert 4 == failures(life, "ledger")
-    assert (0, 0) == (failures(life, "catch_up"), failures(life, "sweep"))
-    await life.ledger.execute("ALTER FUNCTION renamed RENAME TO ensure_ledger_partition")
+        await service.beat()
+    assert 4 == failures(service, "ledger")
+    assert (0, 0) == (failures(service, "catch_up"), failures(service, "sweep"))
+    await service.ledger.execute("ALTER FUNCTION renamed RENAME TO ensure_ledger_partition")
     journal.request()
-    await life.beat(times=10)
-    assert 4 == failures(life, "ledger")
-    assert 30 == (await life.windows())[KEY, "total"]
-    assert await life.store.partitions()
+    await service.beat(times=10)
+    assert 4 == failures(service, "ledger")
+    assert 30 == (await service.windows())[KEY, "total"]
+    assert await service.store.partitions()
 
 
 async def test_an_unexpected_failure_stops_no_other_duty(
@@ -60,23 +60,23 @@ async def test_an_unexpected_failure_stops_no_other_duty(
         raise ZeroDivisionError
 
     monkeypatch.setattr(versions, "publish", fail)
-    life = await begin()
-    await life.ledger.execute("SELECT ensure_ledger_partition('2026-11-25')")
+    service = await begin()
+    await service.ledger.execute("SELECT ensure_ledger_partition('2026-11-25')")
     journal.request()
-    while await life.metering.step():
+    while await service.metering.step():
         pass
-    await life.ledger.execute(
+    await service.ledger.execute(
         "INSERT INTO unpublished (tenant_id, request_id, entry, key_id)"
         " SELECT tenant_id, request_id, entry, key_id FROM ledger"
     )
-    await life.upkeep.round()
-    assert 1 == failures(life, "versions")
-    assert 0 == await life.count("unpublished")
+    await service.upkeep.round()
+    assert 1 == failures(service, "versions")
+    assert 0 == await service.count("unpublished")
 
 
-async def until(life: Life, query: str) -> None:
+async def until(service: Service, query: str) -> None:
     """Wait until a query finds something."""
-    while not await life.ledger.fetchval(query):
+    while not await service.ledger.fetchval(query):
         await asyncio.sleep(0.02)
 
 
@@ -86,7 +86,7 @@ async def test_a_lost_connection_is_made_anew(
 ) -> None:
     """When Postgres ends the duties' connection they take another, and go on."""
     monkeypatch.setattr(upkeep, "TICK_S", 0.01)
-    life = await begin()
+    service = await begin()
     around = Surroundings(
         journal.path, database, "", clock=lambda: START, metrics=Metrics(CollectorRegistry())
     )
@@ -94,11 +94,11 @@ async def test_a_lost_connection_is_made_anew(
 
     def start(ledger: LedgerStore, names: Store) -> Upkeep:
         started.append(ledger._connection.get_server_pid())
-        return Upkeep(NODE, around, limiter, life.metering.finished, ledger, names)
+        return Upkeep(NODE, around, limiter, service.metering.finished, ledger, names)
 
     async with upkeep.beside(start, database):
-        await until(life, "SELECT 1 FROM pg_inherits")
-        await life.ledger.execute("SELECT pg_terminate_backend($1)", started[0])
+        await until(service, "SELECT 1 FROM pg_inherits")
+        await service.ledger.execute("SELECT pg_terminate_backend($1)", started[0])
         while len(started) < 2:
             await asyncio.sleep(0.02)
     assert started[0] != started[1]
@@ -122,24 +122,24 @@ async def test_a_stop_during_a_stand_back_is_not_lost(monkeypatch: pytest.Monkey
                 raise ZeroDivisionError
 
     monkeypatch.setattr(upkeep, "follow", slow_to_end)
-    life = asyncio.create_task(stand_back())
+    service = asyncio.create_task(stand_back())
     await ending.wait()
-    life.cancel()
+    service.cancel()
     await asyncio.sleep(0)
     may_end.set()
     with pytest.raises(asyncio.CancelledError):
-        await life
+        await service
 
 
 async def test_a_sweep_asks_for_many_tenants_at_once(
     begin: Begin, limiter: Limiter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Five thousand tenants are asked for in a few pipelines, and none is left out."""
-    life = await begin()
-    await life.ledger.execute(
+    service = await begin()
+    await service.ledger.execute(
         "INSERT INTO tenants (id, name) SELECT gen_random_uuid(), 't' || i FROM generate_series(1, 5000) AS i"
     )
-    await life.ledger.execute("INSERT INTO nodes (node, boot, eof_at) VALUES ($1, $1, $2)", NODE, START)
+    await service.ledger.execute("INSERT INTO nodes (node, boot, eof_at) VALUES ($1, $1, $2)", NODE, START)
     running, most = 0, 0
     asked: set[UUID] = set()
     overdue = Limiter.overdue
@@ -154,7 +154,7 @@ async def test_a_sweep_asks_for_many_tenants_at_once(
         return found
 
     monkeypatch.setattr(Limiter, "overdue", counted)
-    await sweep(life.store, limiter, node=NODE, at=START)
+    await sweep(service.store, limiter, node=NODE, at=START)
     assert (5000, 500) == (len(asked), most)
 
 
@@ -167,9 +167,9 @@ async def test_committed_files_are_removed_and_no_others(
     for _ in range(5):
         journal.request()
         olds.append(journal.rotate())
-    life = await begin()
-    while await life.metering.step():
+    service = await begin()
+    while await service.metering.step():
         pass
     assert 5 == sum(path.exists() for path in olds)
-    await life.upkeep.round()
+    await service.upkeep.round()
     assert [False, False, False, True, True] == [path.exists() for path in olds]

@@ -19,7 +19,7 @@ START = datetime.fromtimestamp(DAY_MS / 1000, UTC)
 
 
 def uuid7(at_ms: int, number: int) -> UUID:
-    """A UUIDv7 of a moment; numbers tell those of one moment apart."""
+    """A UUIDv7 of a moment; by their numbers those of one moment differ."""
     return UUID(int=at_ms << 80 | 7 << 76 | 2 << 62 | number)
 
 

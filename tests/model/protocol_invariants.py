@@ -31,7 +31,7 @@ def broken(m: Model, s: State) -> str:
 
 
 def broken_at_rest(m: Model, s: State, *, every_deadline_passed: bool) -> str:
-    """Nobody has anything to do. Before the deadlines only a crash or a lost record excuses a reservation."""
+    """Nothing is left to do. Before the deadlines only a crash or a lost record excuses a reservation."""
     d = s.redis
     excused = 0 if every_deadline_passed else s.dead & ~s.lined | s.lost
     if (d.held | d.slots) & ~excused:

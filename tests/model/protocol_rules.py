@@ -129,7 +129,7 @@ COMFORTS: Final = {
     ),
     "batch_checks_mark": Rule(
         "reflush workers",
-        "a batch whose mark is gone is not written (what it stages is unread, what is monotone is true)",
+        "a batch whose mark was lost is not written (what it stages is unread, what is monotone is true)",
     ),
     "last_is_young": Rule(
         "expire workers",

@@ -57,7 +57,7 @@ def chunked(gateway: Gateway, *headers: str, body: bytes = CHAT, end: bytes = b"
 
 @pytest.fixture
 def only_hit(witness: Witness) -> _Only:
-    """Tells what reached the backend, which must be one request."""
+    """Report what reached the backend, which must be one request."""
     witness.forget()
     return _Only(witness)
 

@@ -22,9 +22,9 @@ var vocabulary = map[string]Word{
 	"content": wContent, "done": wDone, "message": wMessage, "output_tokens": wOutputTokens, "usage": wUsage,
 }
 
-// collector keeps what leaves tells.
+// collector keeps what leaves emits.
 type collector struct {
-	told []string
+	seen []string
 }
 
 func (c *collector) Visit(path *Path, depth int, v Leaf) {
@@ -32,7 +32,7 @@ func (c *collector) Visit(path *Path, depth int, v Leaf) {
 	if len(v.Text) >= LeafBytes {
 		text = "long"
 	}
-	c.told = append(c.told, fmt.Sprintf("%v %t %s %d", path[:min(depth, PathDepth)], v.IsString, text, sizeOf(v)))
+	c.seen = append(c.seen, fmt.Sprintf("%v %t %s %d", path[:min(depth, PathDepth)], v.IsString, text, sizeOf(v)))
 }
 
 func sizeOf(v Leaf) int64 {
@@ -50,31 +50,31 @@ func expected(text []byte) []string {
 	if decoder.Decode(&v) != nil {
 		return nil
 	}
-	var told []string
-	walk(v, nil, &told)
-	sort.Strings(told)
-	return told
+	var seen []string
+	walk(v, nil, &seen)
+	sort.Strings(seen)
+	return seen
 }
 
-func walk(v any, path []Word, told *[]string) {
+func walk(v any, path []Word, seen *[]string) {
 	shown := path[:min(len(path), PathDepth)]
 	switch v := v.(type) {
 	case map[string]any:
 		for name, value := range v {
-			walk(value, append(slices.Clip(path), vocabulary[name]), told)
+			walk(value, append(slices.Clip(path), vocabulary[name]), seen)
 		}
 	case []any:
 		for _, value := range v {
-			walk(value, append(slices.Clip(path), Item), told)
+			walk(value, append(slices.Clip(path), Item), seen)
 		}
 	case string:
-		*told = append(*told, fmt.Sprintf("%v true %d", shown, len(v)))
+		*seen = append(*seen, fmt.Sprintf("%v true %d", shown, len(v)))
 	default:
-		*told = append(*told, fmt.Sprintf("%v false", shown))
+		*seen = append(*seen, fmt.Sprintf("%v false", shown))
 	}
 }
 
-// sizes drops the text of what was told: encoding/json does not keep its spelling.
+// sizes drops the text of what was seen: encoding/json does not keep its spelling.
 func sizes(text []byte, split int) []string {
 	s := sizer{}
 	l := Reader{Visitor: &s, Vocabulary: vocabulary}
@@ -84,19 +84,19 @@ func sizes(text []byte, split int) []string {
 	}
 	l.Feed(text)
 	l.Feed([]byte("\n"))
-	sort.Strings(s.told)
-	return s.told
+	sort.Strings(s.seen)
+	return s.seen
 }
 
-type sizer struct{ told []string }
+type sizer struct{ seen []string }
 
 func (s *sizer) Visit(path *Path, depth int, v Leaf) {
 	shown := path[:min(depth, PathDepth)]
 	if v.IsString {
-		s.told = append(s.told, fmt.Sprintf("%v true %d", shown, v.Size))
+		s.seen = append(s.seen, fmt.Sprintf("%v true %d", shown, v.Size))
 		return
 	}
-	s.told = append(s.told, fmt.Sprintf("%v false", shown))
+	s.seen = append(s.seen, fmt.Sprintf("%v false", shown))
 }
 
 // hasTwice says whether an object names a member twice: encoding/json keeps the last.
@@ -133,7 +133,7 @@ func sameLeaves(t *testing.T, text []byte) {
 	}
 }
 
-// TestLeavesAgree: every scalar of a document is told once, under the names that lead to
+// TestLeavesAgree: every scalar of a document is emitted once, under the names that lead to
 // it, whatever pieces the document comes in.
 func TestLeavesAgree(t *testing.T) {
 	for _, text := range documents {
@@ -156,12 +156,12 @@ func FuzzLeaves(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text []byte) { sameLeaves(t, text) })
 }
 
-// TestLeavesText: short scalars are told as they are spelled.
+// TestLeavesText: short scalars are emitted as they are spelled.
 func TestLeavesText(t *testing.T) {
 	c := new(collector)
 	l := Reader{Visitor: c, Vocabulary: vocabulary}
 	l.Feed([]byte(`{"done":true,"message":{"content":"a\"b"},"usage":{"output_tokens":12 }}`))
 	want := fmt.Sprintf(`[[%d] false true 0 [%d %d] true a\"b 3 [%d %d] false 12 0]`,
 		wDone, wMessage, wContent, wUsage, wOutputTokens)
-	equal(t, want, fmt.Sprint(c.told), "leaves")
+	equal(t, want, fmt.Sprint(c.seen), "leaves")
 }

@@ -145,7 +145,7 @@ func trimmed(text string, start, end int) string {
 	return between
 }
 
-// kindOf tells the statements of blocks from others.
+// kindOf separates the statements of blocks from others.
 func kindOf(word, rest string) int {
 	switch word {
 	case "if", "with", "range", "for", "define", "block", "macro", "call", "filter", "generation":

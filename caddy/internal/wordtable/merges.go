@@ -10,7 +10,7 @@ import (
 )
 
 // merger applies the merges of a tokenizer to a text, as llama.cpp does without cutting it
-// first: that tells which tokens a text can become at all.
+// first: that shows which tokens a text can become at all.
 type merger struct {
 	ids   map[string]int32
 	pairs map[[2]int32]merge
