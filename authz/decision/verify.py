@@ -7,6 +7,7 @@ vouched for. Decisions are values; failures of Postgres, Redis or time are caugh
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
@@ -138,7 +139,7 @@ class Verifier:
         """Free the slots of what has ended on the asking node, and wake the requests that wait for them."""
         await self.limiter.free([(done.id, done.tenant, done.key) for done in ask.done])
         for done in ask.done:
-            self.queue.freed(done.key)
+            self.queue.freed(done.tenant, done.key)
 
     async def _usable(self, ask: Ask, headers: Headers) -> Identity | Refusal:
         """Authenticate the secret, for a route that exists and a key that may be used right now."""
@@ -267,18 +268,15 @@ class Verifier:
         return newest
 
     async def _decide(self, admission: Admission, disconnected: Disconnected) -> Decision | None:
-        """Ask the limiter at once where no earlier request of the key waits, else in line.
-
-        Returns None if the client has disconnected while its request was in line.
-        """
-        key = admission.key
-        if key not in self.queue.lines:
-            decision = await self.limiter.admit(admission)
-            if not isinstance(decision, LimitReached) or not decision.is_passing:
-                if key in self.queue.refused:
-                    self.queue.admitted(key)
-                return decision
-        return await self.queue.decide(key, lambda: self.limiter.admit(admission), disconnected)
+        """Ask the limiter, in line where earlier requests wait; None if the client has disconnected there."""
+        tenant, key = admission.tenant, admission.key
+        first: Decision | None = None
+        if tenant not in self.queue.lines and key not in self.queue.lines:
+            first = await self.limiter.admit(admission)
+            if not isinstance(first, LimitReached) and key not in self.queue.refused:
+                return first
+        attempt = partial(self.limiter.admit, admission)
+        return await self.queue.decide(tenant, key, attempt, disconnected, first=first)
 
 
 async def _closed(decision: Awaitable[T]) -> T | Refusal:
