@@ -112,7 +112,7 @@ class Gate:
         since = self._rendered.stamp()
         # OLLAMA_BACKENDS of the environment is as old as this process: a list rendered later replaces it.
         inventory = Inventory(settings.backends or self._rendered.load(), poll_s=settings.poll_s)
-        identities = Identities(store, Peppers.read(settings.pepper_file))
+        identities = Identities(store, Peppers.read(settings.pepper_file), now_s=time.monotonic)
         rebuilder = Rebuilder(store, bulk)  # no decision waits behind a rebuild
         nodes = Nodes(store, limiter, now_s=time.monotonic)
         self._verifier = Verifier(
@@ -133,6 +133,7 @@ class Gate:
             inventory=inventory.run,
             vocabularies=vocabularies.run,
             nodes=nodes.run,
+            handles=identities.handles.run,
             rendered=partial(self._rendered.follow, inventory.use, since=since),
         )
         try:

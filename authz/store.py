@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from datetime import date, timedelta
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
 import msgspec
-from attrs import frozen
 
 import sql
+from authz import snapshot
 from authz.errors import StoreUnavailable
-from authz.limiter.admission import Batch, Reading
-from authz.types import SAFE_POLICY, Identity, Limits, OpenRequest, Policy, Total
+from authz.limiter.admission import Reading
+from authz.types import SAFE_POLICY, Identity, Limits, Policy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from authz.limiter.admission import Lost
+    from authz.snapshot import Snapshot
 
 UNREACHABLE = (
     OSError,
@@ -43,17 +43,8 @@ UNREACHABLE = (
 
 ACQUIRE_S = 1.0
 
-KEPT: Final = timedelta(days=2)
-"""Windows of days and months that ended longer ago pay for no request, in whatever time zone."""
-
-CLOSED_S: Final = 120
-"""Ids closed longer ago are too old to be admitted again."""
-
-FETCHED: Final = 600
-"""Rows that Postgres is asked for at once: of a tenant with millions, each question takes its time."""
-
-BATCH, OPEN_BATCH = 100, 50
-"""Rows of a batch: about a millisecond of Redis and of this process, and no other request waits longer."""
+HANDLES: Final = 1_000
+"""Handles that Postgres is asked for at once."""
 
 AUTHZ_ROLE: Final = "gateway_authz"
 METERING_ROLE: Final = "gateway_metering"
@@ -92,7 +83,7 @@ async def prepare(connection: Any, role: str) -> None:
 class Store:
     """A pool of connections; every method raises StoreUnavailable when Postgres can't be asked."""
 
-    def __init__(self, url: str, *, role: str, connections: int = 4) -> None:
+    def __init__(self, url: str, *, role: str, connections: int = 5) -> None:
         self._url = url
         self._role = role
         self._connections = connections
@@ -142,6 +133,17 @@ class Store:
             row = await _queries.find_identity(connection, lookup=lookup)
         return None if row is None else _identity(row)
 
+    async def handles(self, *, since: datetime) -> AsyncIterator[list[asyncpg.Record]]:
+        """Yield the public handles of secrets made since a moment, with when they were made, in pages."""
+        async with (
+            self.connection() as connection,
+            connection.transaction(readonly=True),
+            _queries.handles_cursor(connection, since=since) as cursor,
+        ):
+            pages = await cursor
+            while rows := await pages.fetch(HANDLES):
+                yield rows
+
     async def nodes(self) -> frozenset[UUID]:
         """Return the nodes that metering reads a journal of."""
         async with self.connection() as connection:
@@ -172,7 +174,7 @@ class Store:
                 yield None
                 return
             reading = Reading(tenant, mark=lost.mark, read_at=read_at, tenant_version=version)
-            async with snapshot(connection, reading) as found:
+            async with snapshot.opened(connection, reading) as found:
                 yield found
 
     async def disable(self, lookup: str) -> None:
@@ -202,62 +204,6 @@ class Store:
                 await _queries.mark_tenant_published(connection, tenant=tenant, version=version)
             else:
                 await _queries.mark_key_published(connection, key=key, version=version)
-
-
-@frozen
-class Snapshot:
-    """What Postgres knew of a lost tenant at one moment, to be read piece by piece."""
-
-    reading: Reading
-    _keys: Any
-    _totals: Any
-    _closed: Any
-    _open: Any
-
-    async def batches(self) -> AsyncIterator[Batch]:
-        """Yield all there is of the tenant, what is monotone first."""
-        async for rows in _pages(self._keys, BATCH):
-            yield Batch(key_versions=tuple((row["id"], row["version"]) for row in rows))
-        async for rows in _pages(self._totals, BATCH):
-            yield Batch(totals=tuple(Total(*row) for row in rows))
-        async for rows in _pages(self._closed, BATCH):
-            yield Batch(closed=tuple(row["request_id"] for row in rows))
-        async for rows in _pages(self._open, OPEN_BATCH):
-            yield Batch(open_requests=tuple(_open_request(row) for row in rows))
-
-
-async def _pages(cursor: Any, size: int) -> AsyncIterator[list[asyncpg.Record]]:
-    """Yield the rows of a cursor in pages; Postgres is asked for several at once."""
-    while rows := await cursor.fetch(FETCHED):
-        for start in range(0, len(rows), size):
-            yield rows[start : start + size]
-
-
-@asynccontextmanager
-async def snapshot(connection: Any, reading: Reading) -> AsyncIterator[Snapshot]:
-    """Open cursors on all that a rebuild needs, in a transaction that sees one moment."""
-    tenant, day = reading.tenant, reading.read_at.date() - KEPT
-    since = reading.read_at - timedelta(seconds=CLOSED_S)
-    async with (
-        _queries.key_versions_cursor(connection, tenant=tenant) as keys,
-        _queries.totals_cursor(connection, tenant=tenant, day=day, month=day.replace(day=1)) as totals,
-        _queries.closed_requests_cursor(connection, tenant=tenant, since=since) as closed,
-        _queries.open_requests_cursor(connection, tenant=tenant) as running,
-    ):
-        yield Snapshot(reading, await keys, await totals, await closed, await running)
-
-
-def _open_request(row: asyncpg.Record) -> OpenRequest:
-    day: date = row["day"]
-    return OpenRequest(
-        request_id=row["request_id"],
-        key=row["key_id"],
-        held_input=row["held_input"],
-        held_output=row["held_output"],
-        day=day,
-        month=row["month"],
-        deadline=row["deadline"],
-    )
 
 
 def _limits(row: asyncpg.Record, prefix: str = "") -> Limits:

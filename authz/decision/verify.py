@@ -162,13 +162,13 @@ class Verifier:
         identity = self.identities.known(secret)
         if identity is not None:
             return identity
-        async with self.identities.turn(secret):
+        async with self.identities.turn(secret) as handle:
             identity = self.identities.known(secret)
-            if identity is None and not self.sources.may_try(ask.ip):
+            if identity is None and not self.sources.may_try(ask.ip, handle=handle):
                 return Refusal(Reason.SOURCE_LIMITED)
             identity = identity or await self.identities.load(secret)
             if identity is None:
-                self.sources.failed(ask.ip)
+                self.sources.failed(ask.ip, handle=handle)
             return identity or Refusal(Reason.KEY_UNKNOWN)
 
     async def _consider(

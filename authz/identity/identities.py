@@ -16,9 +16,10 @@ import structlog
 from attrs import evolve
 
 from authz.identity import secrets
+from authz.identity.handles import Handles
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from authz.identity.secrets import Peppers
     from authz.store import Store
@@ -28,7 +29,10 @@ log = structlog.get_logger()
 
 CACHED: Final = 50_000
 LOADING: Final = 2
-"""Unknown secrets looked up at a time: half of the connections stay free for reloads and rebuilds."""
+"""Secrets of known handles looked up at a time: other connections stay free for reloads and rebuilds."""
+ROWS: Final = 1_000
+ROW_S: Final = 1.0
+"""A row is read once a second at most, however many secrets are tried for its handle."""
 PROVING: Final = 2
 """Argon2id runs at a time: it is bound by memory bandwidth, more are not faster."""
 PROOFS: Final = 1024
@@ -38,12 +42,17 @@ PROOFS: Final = 1024
 class Identities:
     """The identities of secrets: a cache of this process in front of Postgres."""
 
-    def __init__(self, store: Store, peppers: Peppers) -> None:
+    def __init__(self, store: Store, peppers: Peppers, *, now_s: Callable[[], float]) -> None:
         self._store = store
         self._peppers = peppers
+        self._now_s = now_s
+        self.handles = Handles(store, now_s=now_s)
         self._known: OrderedDict[bytes, Identity] = OrderedDict()
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._rows: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
+        """The identities by handle, as Postgres had them, with when it was asked."""
         self._loading = asyncio.Semaphore(LOADING)
+        self._trying = asyncio.Semaphore(1)
         self._proving = asyncio.Semaphore(PROVING)
         self._proofs: dict[bytes, asyncio.Task[None]] = {}
 
@@ -65,14 +74,19 @@ class Identities:
         return None
 
     @asynccontextmanager
-    async def turn(self, secret: str) -> AsyncIterator[None]:
-        """Wait for the turn to load a secret; look first if an earlier turn has made it known."""
-        async with self._lock(secret), self._loading:
-            yield
+    async def turn(self, secret: str) -> AsyncIterator[str | None]:
+        """Wait for the turn to load a secret, and yield its handle if that is known.
+
+        Invented handles wait for each other alone, one at a time. Look first if an earlier turn has made
+        the secret known.
+        """
+        handle = secret[: secrets.LOOKUP_LENGTH]
+        async with self._lock(handle), self._loading if handle in self.handles else self._trying:
+            yield handle if handle in self.handles else None
 
     async def load(self, secret: str) -> Identity | None:
         """Authenticate a well-formed secret; None if it belongs to no key. Raises StoreUnavailable."""
-        identity = await self._store.identity(secret[: secrets.LOOKUP_LENGTH])
+        identity = await self._row(secret[: secrets.LOOKUP_LENGTH])
         if identity is None:
             return None
         pepper = self._peppers.get(identity.pepper_id)
@@ -91,6 +105,21 @@ class Identities:
         self._keep(identity)
         return identity
 
+    async def _row(self, handle: str) -> Identity | None:
+        """Return the identity of a handle, from Postgres or as it was a moment ago."""
+        now_s = self._now_s()
+        read_s, known = self._rows.get(handle, (0.0, None))
+        if known is not None and now_s - read_s <= ROW_S:
+            return known
+        identity = await self._store.identity(handle)
+        self._rows.pop(handle, None)
+        if identity is not None:
+            self.handles.add(handle)
+            self._rows[handle] = now_s, identity
+        if len(self._rows) > ROWS:
+            self._rows.popitem(last=False)
+        return identity
+
     async def reload(self, identity: Identity) -> Identity | None:
         """Read an identity again after its versions have moved, once for all its requests."""
         async with self._lock(identity.lookup):
@@ -99,6 +128,7 @@ class Identities:
                 return newer
             fresh = await self._store.identity(identity.lookup)
             self._known.pop(identity.tag, None)
+            self._rows.pop(identity.lookup, None)
             if fresh is None or fresh.hash != identity.hash:
                 return None
             fresh = evolve(fresh, tag=identity.tag)
@@ -135,6 +165,7 @@ class Identities:
                 is_proven = await self._is_proven(identity, secret)
             if not is_proven:
                 self._known.pop(identity.tag, None)
+                self._rows.pop(identity.lookup, None)
                 log.error("authz.key_forged", lookup=identity.lookup, tenant=str(identity.tenant))
                 await self._store.disable(identity.lookup)
         finally:

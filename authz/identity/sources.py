@@ -1,6 +1,7 @@
-"""Limit wrong keys per source: one that tries many is refused before Postgres is asked.
+"""Limit wrong keys per source and in all: beyond that they are refused before Postgres is asked.
 
-Only secrets that Postgres has denied count, so valid keys behind the same address work on until then.
+Only secrets that Postgres has denied count. Guesses at the secret of one key, which its handle names, count
+for themselves: they never stand in the way of another key at the same address.
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ REMEMBERED: Final = 10_000
 V6_PREFIXES: Final = ((64, 1), (48, 4))
 """The prefixes that one subscriber and one site usually own, and how many sources each counts as."""
 
+EVERYBODY: Final = ("everybody", 10)
+"""All sources together, in a world where each new address is free, and as how many sources they count."""
+
 
 class Sources:
     """Counts wrong keys per source: a bucket of 30 that drains by one a second (GCRA), times its weight."""
@@ -27,22 +31,28 @@ class Sources:
         self._now_s = now_s
         self._empty_at: OrderedDict[str, float] = OrderedDict()
 
-    def may_try(self, ip: str) -> bool:
-        """Return whether a source may try another secret that is not known."""
+    def may_try(self, ip: str, *, handle: str | None = None) -> bool:
+        """Return whether a source may try one more secret, of this handle or of an unknown one."""
         now_s = self._now_s()
         return all(
-            self._empty_at.get(name, 0.0) - now_s <= (BURST * weight - 1) / (PER_S * weight)
-            for name, weight in sources(ip)
+            self._empty_at.get(name, 0.0) - now_s < (BURST * weight - 0.5) / (PER_S * weight)  # sums round
+            for name, weight in _counted(ip, handle)
         )
 
-    def failed(self, ip: str) -> None:
-        """Count a secret that Postgres does not know."""
+    def failed(self, ip: str, *, handle: str | None = None) -> None:
+        """Count a secret that Postgres has denied."""
         now_s = self._now_s()
-        for name, weight in sources(ip):
+        for name, weight in _counted(ip, handle):
             self._empty_at[name] = max(self._empty_at.get(name, 0.0), now_s) + 1 / (PER_S * weight)
             self._empty_at.move_to_end(name)
             if len(self._empty_at) > REMEMBERED:
                 self._empty_at.popitem(last=False)
+
+
+def _counted(ip: str, handle: str | None) -> tuple[tuple[str, int], ...]:
+    """Return what an attempt is counted by."""
+    of_ip = sources(ip)
+    return (*of_ip, EVERYBODY) if handle is None else tuple((f"{handle} {name}", n) for name, n in of_ip)
 
 
 def source(ip: str) -> str:

@@ -20,6 +20,10 @@ JOIN keys AS k ON k.id = s.key_id
 JOIN tenants AS t ON t.id = k.tenant_id
 WHERE s.lookup = :lookup;
 
+-- name: handles(since)
+-- The public handles of secrets, the oldest first: another one is invented, or was made a moment ago.
+SELECT lookup, created_at FROM secrets WHERE created_at >= :since ORDER BY created_at;
+
 -- name: known_nodes()
 -- The nodes whose requests may be admitted; authz asks when it meets one it does not know.
 SELECT node FROM nodes WHERE retired_at IS NULL;

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import timedelta
 
+import asyncpg
 import pytest
 
 from authz.accounts.keys import CreatedKey, create_key
@@ -12,11 +14,13 @@ from authz.accounts.limits import set_tenant_limits
 from authz.accounts.session import Session
 from authz.admin.limit_options import LimitOptions
 from authz.identity import identities as identities_
-from authz.identity.identities import Identities
-from authz.identity.secrets import Peppers
+from authz.identity.handles import BEGINNING, Handles
+from authz.identity.identities import ROW_S, Identities
+from authz.identity.secrets import Pepper, Peppers, mint
 from authz.settings import Settings
 from authz.store import AUTHZ_ROLE, Store
 from authz.types import Identity
+from tests.authz.test_queue import Clock
 
 AT_ONCE = 64
 
@@ -41,9 +45,15 @@ async def counting(database: str) -> AsyncIterator[Counting]:
 
 
 @pytest.fixture
-async def identities(counting: Counting, settings: Settings) -> AsyncIterator[Identities]:
+def clock() -> Clock:
+    """A clock that stands still until it is moved."""
+    return Clock()
+
+
+@pytest.fixture
+async def identities(counting: Counting, settings: Settings, clock: Clock) -> AsyncIterator[Identities]:
     """The identities of a process that has just started."""
-    started = Identities(counting, Peppers.read(settings.pepper_file))
+    started = Identities(counting, Peppers.read(settings.pepper_file), now_s=clock)
     yield started
     await started.close()
 
@@ -85,3 +95,34 @@ async def test_the_line_of_proofs_has_a_bound(
     served = await identities.load(key.key)
     assert served is not None
     assert served is identities.known(key.key)
+
+
+async def test_guesses_at_a_secret_ask_postgres_once_a_second(
+    identities: Identities, counting: Counting, clock: Clock, key: CreatedKey
+) -> None:
+    """However many secrets are tried for one handle, its row is read once a second; the true one works."""
+    wrong = [key.prefix + mint(Pepper(b"p" * 32)).secret[len(key.prefix) :] for _ in range(AT_ONCE)]
+    assert {None} == {await identities.load(secret) for secret in wrong}
+    assert await identities.load(key.key) is not None
+    assert 1 == counting.asked
+    clock.now_s += ROW_S + 0.1
+    assert await identities.load(wrong[0]) is None
+    assert 2 == counting.asked
+    await identities.close()
+
+
+async def test_handles_are_read_again_a_minute_back(
+    counting: Counting, session: Session, clock: Clock, owner_of_tables: asyncpg.Connection, key: CreatedKey
+) -> None:
+    """A handle is known once it is read, also one that was committed after a later one."""
+    handles = Handles(counting, now_s=clock)
+    since = await handles.read(BEGINNING)
+    assert key.prefix in handles
+    late, older = [await create_key(session, tenant="acme", name=name) for name in ("late", "older")]
+    query = "UPDATE secrets SET created_at = now() - $2::interval WHERE lookup = $1"
+    await owner_of_tables.execute(query, late.prefix, timedelta(seconds=50))
+    await owner_of_tables.execute(query, older.prefix, timedelta(minutes=5))
+    assert since == await handles.read(since)
+    assert (True, False) == (late.prefix in handles, older.prefix in handles)
+    await handles.read(BEGINNING)
+    assert older.prefix in handles

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from authz.identity.sources import BURST, REMEMBERED, Sources, source, sources
+from authz.identity.sources import BURST, EVERYBODY, REMEMBERED, Sources, source, sources
 from tests.authz.test_queue import Clock
 
 
@@ -51,9 +51,35 @@ def test_another_64_of_a_site_does_not_begin_anew() -> None:
     assert counted.may_try("2001:db8:2::1")
 
 
+@pytest.mark.parametrize("form", ["2001:db8:{:x}::1", "10.0.{}.1"])
+def test_new_addresses_do_not_begin_anew_for_ever(form: str) -> None:
+    """Six hundred sites, or IPv4 addresses, try no more wrong keys than all sources together may."""
+    counted, tried = Sources(now_s=Clock()), 0
+    for number in range(600):
+        ip = form.format(number % 256) if "." in form else form.format(number)
+        if counted.may_try(ip):
+            counted.failed(ip)
+            tried += 1
+    assert BURST * EVERYBODY[1] == tried
+    assert not counted.may_try("203.0.113.9")
+
+
+def test_guesses_at_one_key_stand_in_no_other_way() -> None:
+    """Wrong secrets of a known handle count for that handle and source alone."""
+    counted = Sources(now_s=Clock())
+    for _ in range(BURST):
+        assert counted.may_try("203.0.113.9", handle="nz_aaaaaaaa")
+        counted.failed("203.0.113.9", handle="nz_aaaaaaaa")
+    assert not counted.may_try("203.0.113.9", handle="nz_aaaaaaaa")
+    assert counted.may_try("203.0.113.10", handle="nz_aaaaaaaa")
+    assert counted.may_try("203.0.113.9", handle="nz_bbbbbbbb")
+    assert counted.may_try("203.0.113.9")
+
+
 def test_memory_is_bounded() -> None:
     """However many sources try, only so many are remembered."""
     counted = Sources(now_s=Clock())
     for number in range(REMEMBERED + 5):
         counted.failed(f"2001:db8:{number // 65536:x}:{number % 65536:x}::1")
+    assert not counted.may_try("203.0.113.9"), "the sum of all is never what is forgotten"
     assert REMEMBERED == len(counted._empty_at)

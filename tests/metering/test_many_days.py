@@ -29,8 +29,9 @@ from authz.admin.statement import statement
 from authz.admin.usage import By, usage
 from authz.limiter.admission import Reading
 from authz.limiter.limiter import Limiter
+from authz.snapshot import opened
 from authz.stack import embedded
-from authz.store import ADMIN_ROLE, AUTHZ_ROLE, METERING_ROLE, Store, prepare, snapshot
+from authz.store import ADMIN_ROLE, AUTHZ_ROLE, METERING_ROLE, Store, prepare
 from metering.books import Books
 from metering.ledger_store import LedgerStore
 from metering.orphans import sweep
@@ -198,7 +199,7 @@ async def _rebuild(world: Watched) -> None:
     await world.act_as(AUTHZ_ROLE)
 
     reading = Reading(TENANT, "mark", read_at=world.now, tenant_version=1)
-    async with world.connection.transaction(), snapshot(world.connection, reading) as found:
+    async with world.connection.transaction(), opened(world.connection, reading) as found:
         closed = [id_ async for batch in found.batches() for id_ in batch.closed]
     assert world.served in closed
 
