@@ -72,7 +72,9 @@ class Policy:
     """What a request may ask of the machines that all share; None leaves it to the tenant, or the default.
 
     The first three are allowances: a field is lowered to its allowance, and dropped without one. Then come
-    counts, above which a request is refused, and the longest time of an answer.
+    counts, above which a request is refused, and the longest time of an answer. The last two say which
+    request goes first where some wait for a backend: with batch 1 behind interactive ones, and of several
+    tenants each by its weight.
     """
 
     num_ctx: int | None = None
@@ -84,6 +86,8 @@ class Policy:
     schema_bytes: int | None = None
     logprobs: int | None = None
     deadline_s: int | None = None
+    batch: int | None = None
+    weight: int | None = None
 
     def over(self, other: Policy) -> Policy:
         """Return this policy, with the other's where this one is silent."""

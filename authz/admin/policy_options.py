@@ -6,7 +6,7 @@ What is not given stays; `none` leaves it to the tenant, or to the default.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from attrs import evolve, frozen
 from cyclopts import Parameter
@@ -21,6 +21,7 @@ _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 _LONGEST_KEEP_ALIVE_S: Final = 30 * 86_400
 _LONGEST_DEADLINE_S: Final = 86_400
+_GREATEST_WEIGHT: Final = 100
 
 _GREATEST: Final = {
     "num_ctx": 2**31 - 1,
@@ -38,15 +39,19 @@ _GREATEST: Final = {
 @Parameter(name="*")
 @frozen
 class PolicyOptions:
-    """What a request may ask of the machines that all share.
+    """What a request may ask of the machines that all share, and when it gets its turn.
 
     Args:
         allow: What a request may ask for, like 'num_ctx<=32768' or num_ctx=none; may be repeated.
         deadline: Longest time of an answer, like 5m; `none` leaves it to the tenant, or the setting.
+        priority: Requests of a `batch` wait for a backend behind `interactive` ones, but never without end.
+        weight: Turns at a full backend, 1 to 100, for each one of a tenant with weight 1; 0 takes it back.
     """
 
     allow: Annotated[tuple[str, ...], Parameter(negative=(), consume_multiple=False, show_default=False)] = ()
     deadline: str | None = None
+    priority: Literal["interactive", "batch", "none"] | None = None
+    weight: int | None = None
 
     def applied(self, policy: Policy) -> Policy:
         """Return the policy, changed as the command line says. Raises UsageError on a bad value."""
@@ -58,6 +63,10 @@ class PolicyOptions:
             changes[name] = value
         if self.deadline is not None:
             changes["deadline_s"] = None if self.deadline == NONE else _deadline(self.deadline)
+        if self.priority is not None:
+            changes["batch"] = None if self.priority == NONE else int(self.priority == "batch")
+        if self.weight is not None:
+            changes["weight"] = _weight(self.weight)
         return evolve(policy, **{_FIELDS.get(name, name): value for name, value in changes.items()})
 
 
@@ -103,6 +112,12 @@ def _deadline(text: str) -> int:
             f"--deadline {text} is out of range: give a span from 1s to 24h, like 5m, or `none` for none."
         )
     return seconds
+
+
+def _weight(number: int) -> int | None:
+    if not 0 <= number <= _GREATEST_WEIGHT:
+        raise UsageError(f"--weight {number} is out of range: give 1 to {_GREATEST_WEIGHT}, or 0 for none.")
+    return number or None
 
 
 def _seconds(text: str) -> int | None:

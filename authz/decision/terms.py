@@ -108,6 +108,8 @@ class Terms:
             key=self.identity.key,
             backends=tuple(seen.backend.name for seen in self.backends),
             slots=tuple(self._slots(seen.backend.max_in_flight) for seen in self.backends),
+            priority="batch" if self.identity.policy.batch else "interactive",
+            weight=self.identity.policy.weight or 1,
             max_output=max_output or None,
             reserved=ceiling if has_budget else likely,
             ceiling=ceiling,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from authz.accounts.keys import CreatedKey
-from authz.accounts.limits import set_key_limits
+from authz.accounts.limits import set_key_limits, set_tenant_limits
 from authz.accounts.session import Session
 from authz.backends.backend import Backend
 from authz.backends.inventory import Model, Seen
@@ -211,3 +211,19 @@ async def test_a_policy_holds_for_the_next_request(guard: Guard, session: Sessio
     await set_key_limits(session, key.prefix, policy=lambda _: Policy(stop=2))
     refused = await guard.ask(asked=asked)
     assert (400, "body_too_much") == (refused.status_code, reason(refused))
+
+
+async def test_turns_at_a_backend_are_those_of_the_key(
+    guard: Guard, session: Session, key: CreatedKey
+) -> None:
+    """A Grant has the key's priority and weight, else its tenant's, else those of everybody."""
+    first = grant(await guard.ask())
+    assert ("interactive", 1) == (first["priority"], first["weight"])
+    await set_tenant_limits(
+        session, "acme", limits=lambda old: old, policy=lambda _: Policy(batch=1, weight=7)
+    )
+    tenants = grant(await guard.ask())
+    assert ("batch", 7) == (tenants["priority"], tenants["weight"])
+    await set_key_limits(session, key.prefix, policy=lambda _: Policy(batch=0))
+    own = grant(await guard.ask())
+    assert ("interactive", 7) == (own["priority"], own["weight"])

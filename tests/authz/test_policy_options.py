@@ -82,6 +82,21 @@ def test_allowances_are_given_and_taken_back() -> None:
     assert Policy(stop=4) == PolicyOptions(deadline="none").applied(Policy(stop=4, deadline_s=9))
 
 
+def test_turns_are_given_and_taken_back() -> None:
+    """Priority and weight are set apart, and taken back with none and 0."""
+    given = PolicyOptions(priority="batch", weight=5).applied(Policy(stop=4))
+    assert given == Policy(stop=4, batch=1, weight=5)
+    assert Policy(stop=4, batch=0, weight=5) == PolicyOptions(priority="interactive").applied(given)
+    assert Policy(stop=4) == PolicyOptions(priority="none", weight=0).applied(given)
+
+
+@pytest.mark.parametrize("weight", [-1, 101])
+def test_what_is_no_weight(weight: int) -> None:
+    """A weight is a whole number up to 100."""
+    with pytest.raises(CommandError, match=rf"^--weight {weight} is out of range: .*\.$"):
+        PolicyOptions(weight=weight).applied(Policy())
+
+
 async def test_a_key_stands_over_its_tenant(session: Session, store: Store, key: CreatedKey) -> None:
     """A key's policy is over its tenant's, and that over the default, with the return of the command."""
     assert SAFE_POLICY == (await known(store, key.prefix)).policy
