@@ -24,7 +24,7 @@ from litestar.enums import HttpMethod
 from prometheus_client import CollectorRegistry
 
 from authz import log as logging
-from authz import messages, prometheus, supervise
+from authz import messages, prometheus, readiness, supervise
 from authz import settings as settings_
 from authz.backends.inventory import Inventory
 from authz.backends.rendered import Rendered
@@ -32,13 +32,12 @@ from authz.backends.vocabularies import Vocabularies
 from authz.decision import metrics, refusals, routes
 from authz.decision.refusals import Answer, Refusal
 from authz.decision.verify import Read, Verifier
-from authz.errors import LimiterUnavailable, StoreUnavailable
 from authz.identity.identities import Identities
 from authz.identity.secrets import Peppers
 from authz.identity.sources import Sources
 from authz.limiter.limiter import Limiter
 from authz.limiter.queue import Queue
-from authz.nodes import LAG_MS, Nodes
+from authz.nodes import Nodes
 from authz.rebuild import Rebuilder
 from authz.store import AUTHZ_ROLE, Store
 
@@ -84,6 +83,7 @@ def build(settings: Settings, *, sources_s: Callable[[], float] = time.monotonic
             route([*READ_PATHS], http_method=[*HttpMethod], exclude_from_csrf=True)(gate.read),
             get("/readyz")(gate.ready),
             get("/metrics")(gate.scrape),
+            get("/backends")(gate.backends),
         ],
         lifespan=[gate.lifespan],
         openapi_config=None,
@@ -205,10 +205,15 @@ class Gate:
             self._deciding -= 1
 
     async def ready(self) -> Response[bytes]:
-        """Answer 200, or 503 with what is missing."""
-        missing = await self._missing()
-        body = msgspec.json.encode({"status": "not ready" if missing else "ok", "missing": missing})
-        return _response(Answer(503 if missing else 200, {"content-type": "application/json"}, body))
+        """Answer 200, or 503 with what is missing; either way with the backends that answer."""
+        missing = await readiness.missing(self.verifier, self._rendered)
+        live = {seen.backend.name: seen.is_live for seen in self.verifier.inventory.seen}
+        found = {"status": "not ready" if missing else "ok", "missing": missing, "backends": live}
+        return _json(found, status=503 if missing else 200)
+
+    async def backends(self) -> Response[bytes]:
+        """Answer `status` with what the backends say; Caddy passes no request of a client on to this."""
+        return _json([seen.described for seen in self.verifier.inventory.seen], status=200)
 
     async def scrape(self) -> Response[bytes]:
         """Answer a Prometheus; Caddy never passes a client's request for /metrics on."""
@@ -221,32 +226,6 @@ class Gate:
             counter = self._metrics.denied[decision.reason]
         counter.inc()
         self._metrics.seconds.observe(seconds)
-
-    async def _missing(self) -> list[str]:
-        verifier, missing = self.verifier, []
-        nodes: frozenset[Any] = frozenset()
-        try:
-            nodes = await verifier.store.nodes()
-        except StoreUnavailable as error:
-            missing.append(str(error))
-        try:
-            await verifier.limiter.probe()
-            lags = [await verifier.limiter.lag_ms(node) for node in nodes]
-            if not any(lag is not None and lag <= LAG_MS for lag in lags):
-                missing.append(
-                    "No metering vouches for a journal: check that metering and Caddy run and keep up, "
-                    "and that the journal is at its path."
-                )
-        except LimiterUnavailable as error:
-            missing.append(str(error))
-        if not verifier.inventory.is_live:
-            missing.append("No backend answers: check OLLAMA_URL or OLLAMA_BACKENDS and that Ollama runs.")
-        difference = self._rendered.difference(verifier.inventory.backends)
-        if difference is not None:
-            missing.append(difference)
-        if not verifier.rebuilder.is_idle:
-            missing.append("Counters are being restored from Postgres: wait a few seconds.")
-        return missing
 
 
 async def _disconnected(receive: Receive) -> None:
@@ -288,6 +267,10 @@ def _response(answer: Answer) -> Response[bytes]:
     headers = dict(answer.headers)
     kind = headers.pop("content-type", None)
     return Response(answer.body, status_code=answer.status, headers=headers, media_type=kind)
+
+
+def _json(value: object, *, status: int) -> Response[bytes]:
+    return _response(Answer(status, {"content-type": "application/json"}, msgspec.json.encode(value)))
 
 
 async def _send(send: Send, answer: Answer) -> None:

@@ -89,6 +89,7 @@ func (x *exchange) isAgain(isBusy, isFailed bool) bool {
 	}
 	a.tried = x.backend()
 	process.queues.leave(a.ticket)
+	process.queues.fail(a.tried)
 	x.enter(int(a.at.Load()) + 1)
 	return true
 }

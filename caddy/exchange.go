@@ -232,6 +232,10 @@ func (x *exchange) close(ctx context.Context, isWhole bool) {
 	if x.grant != nil {
 		process.done.push(doneRequest{x.id, x.grant.Tenant, x.grant.Key})
 	}
+	isFailed := x.outcome == outcomeUpstreamError || x.outcome == outcomeUpstreamLost
+	if isFailed && x.upstreamStatus/100 != 4 { // what it refuses is the client's fault
+		process.queues.fail(x.backend())
+	}
 	x.share.release()
 	x.checkBound()
 	x.request.body, x.request.members = nil, nil // the record may wait for a second

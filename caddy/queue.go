@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/prometheus/client_golang/prometheus"
 )
 
 const (
@@ -34,6 +33,7 @@ type queue struct {
 	slots   int // requests that may be in flight; 0 is no bound
 	running int
 	given   int // slots that were given to tickets in line
+	failed  uint64
 	lanes   [2]lane
 }
 
@@ -242,36 +242,3 @@ func (x *exchange) wait(ctx context.Context, patience time.Duration) error {
 		return caddyhttp.Error(statusClientDisconnected, ctx.Err())
 	}
 }
-
-// queueSeconds is how long requests waited for a slot, those that left without one too.
-var queueSeconds = prometheus.NewHistogram(prometheus.HistogramOpts{
-	Name: "gateway_queue_seconds", Help: "How long requests waited for a slot of a backend.",
-	Buckets: []float64{.05, .2, 1, 5, 15, 30, 60},
-})
-
-// Descriptions of what Collect sends.
-var (
-	runningDesc = prometheus.NewDesc("gateway_backend_requests", "Requests that a backend works on.",
-		[]string{"backend"}, nil)
-	waitingDesc = prometheus.NewDesc("gateway_backend_waiting", "Requests that wait for a slot of a backend.",
-		[]string{"backend"}, nil)
-)
-
-// Describe sends the descriptions of the metrics.
-func (q *queues) Describe(descriptions chan<- *prometheus.Desc) {
-	descriptions <- runningDesc
-	descriptions <- waitingDesc
-}
-
-// Collect sends the metrics.
-func (q *queues) Collect(metrics chan<- prometheus.Metric) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for backend, line := range q.of {
-		metrics <- prometheus.MustNewConstMetric(runningDesc, prometheus.GaugeValue, float64(line.running), backend)
-		metrics <- prometheus.MustNewConstMetric(waitingDesc, prometheus.GaugeValue, float64(line.waiting()), backend)
-	}
-}
-
-// Interface guard.
-var _ prometheus.Collector = (*queues)(nil)

@@ -3,11 +3,8 @@
 import sys
 import time
 from contextlib import suppress
-from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Annotated, Final
-from urllib.parse import urlsplit
 
 from cyclopts import Parameter
 from rich.console import Console
@@ -15,10 +12,10 @@ from rich.table import Table
 
 from authz.admin import output
 from authz.admin.options import Flag, State
-from authz.backends.tables import Tables
 from authz.errors import CommandError
 from authz.settings import DEFAULT_STATE
-from authz.stack import bill, facts, journal
+from authz.stack import facts
+from authz.stack.backend_states import BackendState
 from authz.stack.bill import Bill
 from authz.stack.facts import Facts
 from authz.stack.folder import existing_folder
@@ -26,7 +23,6 @@ from authz.stack.journal import Journal
 from authz.stack.overview import RUNNING, STOPPED, describe
 from authz.stack.program import last_lines
 
-_PROBE_TIMEOUT_S: Final = 3.0
 _STOP_TIMEOUT_S: Final = 60.0
 _LEFTOVER_S: Final = 20.0
 _FOLLOW_S: Final = 0.2
@@ -45,17 +41,22 @@ def status(*, state: State = DEFAULT_STATE, json: Flag = False) -> int:
     if known is None:
         message = f"No stack has run in {state}: start one with `neuronetz-gateway up`."
         raise CommandError(message)
-    found = bill.ask(folder.metrics)  # first: the next question is a line of the journal itself
-    written = journal.ask(folder.control)
-    is_ready = facts.is_alive(known.supervisor) and _is_ready(known.url)
+    found = describe(folder, known)
+    code = 0 if found.ready else 1
     if json:
-        output.show_value(describe(folder, known, is_ready=is_ready, bill=found, journal=written))
-    else:
-        output.say(f"{known.url} is {'ready' if is_ready else 'not ready'}")
-        Console().print(_table(known), _bill_table(found), _journal_table(written), sep="\n")
-        for model in Tables(folder.tables).untabled():
-            output.say(f"Prompts of {model.model} count a token a byte, {model.digest[:12]}: {model.why}.")
-    return 0 if is_ready else 1
+        output.show_value(found)
+        return code
+    output.say(f"{known.url} is {'ready' if found.ready else 'not ready'}")
+    tables = (
+        _table(known),
+        _bill_table(found.bill),
+        _journal_table(found.journal),
+        _backend_table(found.backends),
+    )
+    Console().print(*tables, sep="\n")
+    for model in found.untabled:
+        output.say(f"Prompts of {model.model} count a token a byte, {model.digest[:12]}: {model.why}.")
+    return code
 
 
 def logs(
@@ -119,18 +120,6 @@ def _write_new(chosen: dict[str, Path], ends: dict[str, int]) -> None:
     sys.stdout.flush()
 
 
-def _is_ready(url: str) -> bool:
-    # Not httpx, whose import takes longer than all the rest of this command.
-    connection = HTTPConnection(urlsplit(url).netloc, timeout=_PROBE_TIMEOUT_S)
-    try:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == HTTPStatus.OK
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
 def _table(known: Facts) -> Table:
     table = Table("process", "pid", "state", box=None, pad_edge=False)
     for process in known.processes:
@@ -175,6 +164,28 @@ def _journal_table(written: Journal | None) -> Table:
         table.add_row(name, f"[red]{count:,}[/]" if count else f"{count:,}")
     for suspect in written.suspects:
         table.add_row("look at", suspect)
+    return table
+
+
+def _backend_table(found: tuple[BackendState, ...] | None) -> Table:
+    """Draw the backends; failures are red, and so is one that does not answer."""
+    columns = ("backend", "state", "version", "models", "loaded", "in flight", "waiting", "failures")
+    table = Table(*columns, box=None, pad_edge=False)
+    if found is None:
+        table.add_row("unknown", "authz does not answer: `neuronetz-gateway logs authz-0` says why")
+        return table
+    for backend in found:
+        failures = _count(backend.failures)
+        table.add_row(
+            backend.name,
+            "[green]answers[/]" if backend.is_live else "[red]away[/]",
+            backend.version,
+            f"{len(backend.models):,}",
+            ", ".join(backend.loaded) or "none",
+            _count(backend.in_flight),
+            _count(backend.waiting),
+            f"[red]{failures}[/]" if backend.failures else failures,
+        )
     return table
 
 

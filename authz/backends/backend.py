@@ -163,3 +163,14 @@ def _number(value: object, _: type) -> int:
 _converter = cattrs.Converter(forbid_extra_keys=True)
 _converter.register_structure_hook(str, _string)
 _converter.register_structure_hook(int, _number)
+
+
+@frozen
+class Described:
+    """A backend as `status` shows it: what it answered last, and if it still does."""
+
+    name: str
+    is_live: bool
+    version: str
+    models: tuple[str, ...]
+    loaded: tuple[str, ...]

@@ -16,6 +16,7 @@ from attrs import Factory, define, evolve, field, frozen
 
 from authz import supervise
 from authz.backends import probe
+from authz.backends.backend import Described
 from authz.backends.probe import Unanswered
 from authz.models import canonical
 
@@ -86,6 +87,12 @@ class Seen:
     def has_loaded(self, model: str) -> bool:
         """Return whether a model was in memory when this backend was asked last."""
         return canonical(model) in self.loaded_names
+
+    @property
+    def described(self) -> Described:
+        """Return what `status` shows of this backend."""
+        models, loaded = (tuple(model.name for model in group) for group in (self.models, self.loaded))
+        return Described(self.backend.name, self.is_live, self.version, models, loaded)
 
     def digest(self, model: str) -> str | None:
         """Return what a model of this name is here, if this backend reports it."""

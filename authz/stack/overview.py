@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from urllib.parse import urlsplit
 
 from attrs import asdict, field, frozen
 
 from authz.backends.tables import Tables
+from authz.stack import backend_states, bill, journal
 from authz.stack.facts import is_alive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from authz.backends.tables import Untabled
+    from authz.stack.backend_states import BackendState
     from authz.stack.bill import Bill
     from authz.stack.facts import Facts
     from authz.stack.folder import StateFolder
@@ -20,6 +25,8 @@ if TYPE_CHECKING:
 
 RUNNING: Final = "running"
 STOPPED: Final = "stopped"
+
+_PROBE_TIMEOUT_S: Final = 3.0
 
 T = TypeVar("T")
 
@@ -65,13 +72,15 @@ class Overview:
 class Status(Overview):
     """The same with the state of each child; `ready` is what /readyz says, `bill` what metering says.
 
-    `journal` is what Caddy says; the prompts of `untabled` models are priced a token a byte.
+    `journal` is what Caddy says, `backends` what authz does; prompts of `untabled` models are priced a token
+    a byte.
     """
 
     ready: bool
     states: Children[str]
     bill: Bill | None
     journal: Journal | None
+    backends: tuple[BackendState, ...] | None
     untabled: tuple[Untabled, ...]
 
 
@@ -88,17 +97,29 @@ def overview(folder: StateFolder, facts: Facts, *, key: str | None = None) -> Ov
     )
 
 
-def describe(
-    folder: StateFolder, facts: Facts, *, is_ready: bool, bill: Bill | None, journal: Journal | None
-) -> Status:
-    """Summarise the state of a stack."""
+def describe(folder: StateFolder, facts: Facts) -> Status:
+    """Ask the processes of a stack, and summarise its state."""
     states = {process.name: RUNNING if is_alive(process) else STOPPED for process in facts.processes}
     known = asdict(overview(folder, facts), recurse=False)
+    billed = bill.ask(folder.metrics)  # first: the next question is a line of the journal itself
     return Status(
         **known,
-        ready=is_ready,
+        ready=is_alive(facts.supervisor) and _is_ready(facts.url),
         states=Children.of(states),
-        bill=bill,
-        journal=journal,
+        bill=billed,
+        journal=journal.ask(folder.control),
+        backends=backend_states.ask(folder),
         untabled=Tables(folder.tables).untabled(),
     )
+
+
+def _is_ready(url: str) -> bool:
+    # Not httpx, whose import takes longer than all the rest of this command.
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=_PROBE_TIMEOUT_S)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == HTTPStatus.OK
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()

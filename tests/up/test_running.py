@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 
+import httpx
 import pytest
 
 from tests.up.stacks import Stack, until
@@ -32,6 +33,7 @@ def test_status_says_the_same_as_up(running: Stack) -> None:
         "states",
         "bill",
         "journal",
+        "backends",
         "untabled",
     ] == list(report)
     assert f"http://127.0.0.1:{running.port}" == report["url"]
@@ -54,6 +56,18 @@ def test_status_has_nothing_to_complain_of(running: Stack) -> None:
     until(lambda: any((running.state / "tables").glob("*.table")))
 
     assert [] == running.status()["untabled"]
+
+
+def test_status_shows_the_backends(running: Stack) -> None:
+    """`status` lists each backend with what it says and has to do; a client can't ask for that."""
+    (backend,) = running.status()["backends"]
+    assert ("demo", True) == (backend["name"], backend["is_live"])
+    assert {"demo:latest", "demo-embed:latest"} <= {*backend["models"]}
+    assert (0, 0) == (backend["in_flight"], backend["waiting"])
+    url = f"http://127.0.0.1:{running.port}"
+    assert {"demo": True} == httpx.get(f"{url}/readyz").json()["backends"]
+    headers = {"Authorization": f"Bearer {running.key}"}
+    assert 403 == httpx.get(f"{url}/backends", headers=headers).status_code
 
 
 def test_state_folder_is_private(running: Stack) -> None:
