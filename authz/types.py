@@ -72,7 +72,7 @@ class Policy:
     """What a request may ask of the machines that all share; None leaves it to the tenant, or the default.
 
     The first three are allowances: a field is lowered to its allowance, and dropped without one. Then come
-    counts, above which a request is refused, and the longest time of an answer. The last two say which
+    counts, above which a request is refused, and the longest time of an answer. Batch and weight say which
     request goes first where some wait for a backend: with batch 1 behind interactive ones, and of several
     tenants each by its weight.
     """
@@ -88,6 +88,8 @@ class Policy:
     deadline_s: int | None = None
     batch: int | None = None
     weight: int | None = None
+    details: int | None = None
+    """1 if /api/show may answer with a model's system prompt, template and license."""
 
     def over(self, other: Policy) -> Policy:
         """Return this policy, with the other's where this one is silent."""

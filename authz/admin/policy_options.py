@@ -46,12 +46,14 @@ class PolicyOptions:
         deadline: Longest time of an answer, like 5m; `none` leaves it to the tenant, or the setting.
         priority: Requests of a `batch` wait for a backend behind `interactive` ones, but never without end.
         weight: Turns at a full backend, 1 to 100, for each one of a tenant with weight 1; 0 takes it back.
+        details: If /api/show may answer with a model's system prompt, template and license.
     """
 
     allow: Annotated[tuple[str, ...], Parameter(negative=(), consume_multiple=False, show_default=False)] = ()
     deadline: str | None = None
     priority: Literal["interactive", "batch", "none"] | None = None
     weight: int | None = None
+    details: Literal["shown", "withheld", "none"] | None = None
 
     def applied(self, policy: Policy) -> Policy:
         """Return the policy, changed as the command line says. Raises UsageError on a bad value."""
@@ -67,6 +69,8 @@ class PolicyOptions:
             changes["batch"] = None if self.priority == NONE else int(self.priority == "batch")
         if self.weight is not None:
             changes["weight"] = _weight(self.weight)
+        if self.details is not None:
+            changes["details"] = None if self.details == NONE else int(self.details == "shown")
         return evolve(policy, **{_FIELDS.get(name, name): value for name, value in changes.items()})
 
 

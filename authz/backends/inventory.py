@@ -18,6 +18,7 @@ from authz import supervise
 from authz.backends import probe
 from authz.backends.backend import Described
 from authz.backends.probe import Unanswered
+from authz.backends.shown import Shown
 from authz.models import canonical
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ class Inventory:
         self._now_s = now_s
         self._pollers: dict[str, _Poller] = {}
         self._having: dict[str, tuple[Seen, ...]] = {}
+        self.shown = Shown()
         self.backends: tuple[Backend, ...] = ()
         self.use(backends)
 
@@ -185,14 +187,6 @@ class Inventory:
             for poller in self._pollers.values():
                 poller.task.cancel()
             await asyncio.gather(*(poller.task for poller in self._pollers.values()), return_exceptions=True)
-
-    async def show(self, seen: Seen, model: str) -> bytes | None:
-        """Return Ollama's own description of a model; None if the backend does not answer."""
-        try:
-            async with probe.client(seen.backend) as client:
-                return await probe.fetch(client, "/api/show", model=model)
-        except Unanswered:
-            return None
 
     def _index(self) -> None:
         """Sort the backends of every model anew, after one of them has changed."""

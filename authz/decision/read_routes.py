@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from authz.backends import shown
 from authz.decision import limit_refusals
 from authz.decision.refusals import Answer, Reason, Refusal
 from authz.models import canonical, is_allowed
@@ -81,7 +82,9 @@ async def _show(inventory: Inventory, identity: Identity, model: str | None) -> 
     if not is_allowed(model, identity.models):
         return Refusal(Reason.MODEL_NOT_ALLOWED, identity)
     for seen in inventory.backends_of(model):
-        body = await inventory.show(seen, model)
+        body = await inventory.shown.of(seen.backend, model, digest=seen.digest(model))
+        if body is not None and not identity.policy.details:
+            body = shown.facts(body)
         if body is not None:
             return Answer(200, OLLAMA_JSON, body)
     return Refusal(Reason.MODEL_UNKNOWN, identity, words={"model": model})

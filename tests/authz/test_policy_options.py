@@ -90,6 +90,14 @@ def test_turns_are_given_and_taken_back() -> None:
     assert Policy(stop=4) == PolicyOptions(priority="none", weight=0).applied(given)
 
 
+def test_details_are_shown_and_withheld() -> None:
+    """A key may see what its tenant may not, and the other way round."""
+    given = PolicyOptions(details="shown").applied(Policy(stop=4))
+    assert given == Policy(stop=4, details=1)
+    assert Policy(stop=4, details=0) == PolicyOptions(details="withheld").applied(given)
+    assert Policy(stop=4) == PolicyOptions(details="none").applied(given)
+
+
 @pytest.mark.parametrize("weight", [-1, 101])
 def test_what_is_no_weight(weight: int) -> None:
     """A weight is a whole number up to 100."""
