@@ -149,8 +149,12 @@ func (s *stack) run(t testing.TB, extra ...string) {
 			return false
 		}
 		_ = response.Body.Close()
-		_, err = os.Stat(s.path("control.sock"))
-		return response.StatusCode == http.StatusOK && err == nil
+		control, err := new(net.Dialer).DialContext(t.Context(), "unix", s.path("control.sock"))
+		if err != nil { // the file is there before anything listens
+			return false
+		}
+		_ = control.Close()
+		return response.StatusCode == http.StatusOK
 	})
 }
 
