@@ -30,6 +30,7 @@ from authz.backends.inventory import Inventory
 from authz.backends.rendered import Rendered
 from authz.backends.vocabularies import Vocabularies
 from authz.decision import metrics, refusals, routes
+from authz.decision.aliases import Aliases
 from authz.decision.refusals import Answer, Refusal
 from authz.decision.verify import Read, Verifier
 from authz.identity.identities import Identities
@@ -114,12 +115,14 @@ class Gate:
         inventory = Inventory(settings.backends or self._rendered.load(), poll_s=settings.poll_s)
         identities = Identities(store, Peppers.read(settings.pepper_file), now_s=time.monotonic)
         rebuilder = Rebuilder(store, bulk)  # no decision waits behind a rebuild
+        aliases = Aliases(store)
         nodes = Nodes(store, limiter, now_s=time.monotonic)
         self._verifier = Verifier(
             settings=settings,
             store=store,
             limiter=limiter,
             inventory=inventory,
+            aliases=aliases,
             identities=identities,
             rebuilder=rebuilder,
             nodes=nodes,
@@ -128,15 +131,17 @@ class Gate:
             now=lambda: datetime.now(UTC),
         )
         self._metrics.watch(self._verifier)
-        vocabularies = Vocabularies(inventory, settings.tables, poll_s=settings.poll_s)
+        vocabularies = Vocabularies(inventory, settings.tables, poll_s=settings.poll_s, aliases=aliases.all)
         polling = supervise.begin(
             inventory=inventory.run,
             vocabularies=vocabularies.run,
             nodes=nodes.run,
+            aliases=aliases.run,
             handles=identities.handles.run,
             rendered=partial(self._rendered.follow, inventory.use, since=since),
         )
         try:
+            await aliases.read()
             await inventory.looked(within_s=FIRST_LOOK_S)
             await rebuilder.notice_all()
             yield

@@ -103,6 +103,10 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     priority: str = "interactive"
     weight: int = 1
     """Of the tenant, where requests wait for a slot."""
+    model: str | None = None
+    """To run in place of the one that was asked for, which is an alias."""
+    digest: str | None = None
+    """Of the model that runs, if the backends report it: whose bound must hold."""
     max_output: int | None
     reserved: Tokens
     ceiling: Tokens

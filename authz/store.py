@@ -52,6 +52,7 @@ ADMIN_ROLE: Final = "gateway_admin"
 """What each program may do in Postgres; sql/migrations grants it, and no role rewrites what was billed."""
 
 _queries = sql.load("authz")
+_aliases = sql.load("aliases")
 
 
 async def act_as(connection: Any, role: str) -> None:
@@ -143,6 +144,11 @@ class Store:
             pages = await cursor
             while rows := await pages.fetch(HANDLES):
                 yield rows
+
+    async def aliases(self) -> list[tuple[UUID | None, str, str]]:
+        """Return the names by which clients ask for models: tenant or None for all, name, model."""
+        async with self.connection() as connection:
+            return [tuple(row.values()) async for row in _aliases.list_aliases(connection)]
 
     async def nodes(self) -> frozenset[UUID]:
         """Return the nodes that metering reads a journal of."""

@@ -73,7 +73,7 @@ func streamsNow(now time.Time) []stream {
 	list := make([]stream, 0, len(running))
 	for _, x := range running {
 		list = append(list, stream{
-			ID: x.id, Tenant: x.grant.Tenant, Key: x.grant.Key, Model: x.request.model,
+			ID: x.id, Tenant: x.grant.Tenant, Key: x.grant.Key, Model: x.model(),
 			Backend: x.backend(), Path: x.path,
 			AgeMS: now.Sub(x.start).Milliseconds(), OutputTokens: x.seen.load().deltas,
 		})

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"bytes"
+	"encoding/json"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,6 +37,10 @@ func (q *request) edited(g *grant, kind api) []byte {
 		default:
 			top = append(top, change{name, lowered})
 		}
+	}
+	if g.Model != "" {
+		name, _ := json.Marshal(g.Model) //nolint:errchkjson // a string has a JSON
+		top = append(top, change{fieldModel, name})
 	}
 	// Written even where the client sent one: that may be a fraction, or larger than granted.
 	if limit := q.limit(g); limit != nil {
@@ -81,6 +86,9 @@ func (q *request) changed(g *grant) string {
 		if q.has(path) {
 			names = append(names, path)
 		}
+	}
+	if g.Model != "" {
+		names = append(names, fieldModel)
 	}
 	slices.Sort(names)
 	return strings.Join(names, ", ")

@@ -122,8 +122,24 @@ func (x *exchange) lookup() *string {
 	return &handle
 }
 
-// model returns what the client calls the model, as the journal may have it.
+// model returns the name of the model that runs, as the journal may have it: the one that authz
+// has granted, else the one that the client asks for.
 func (x *exchange) model() *string {
+	if x.grant != nil && x.grant.Model != "" {
+		return &x.grant.Model
+	}
+	return x.askedModel()
+}
+
+// alias returns what the client calls the model, nil if that is its name.
+func (x *exchange) alias() *string {
+	if x.grant == nil || x.grant.Model == "" {
+		return nil
+	}
+	return x.askedModel()
+}
+
+func (x *exchange) askedModel() *string {
 	if x.request.model == nil {
 		return nil
 	}
@@ -245,13 +261,14 @@ func (x *exchange) close(ctx context.Context, isWhole bool) {
 	}
 }
 
-// checkBound drops the tables by which the prompt would cost less than the backend reports.
+// checkBound drops the table of the model that ran, if by it the prompt costs less than reported.
 func (x *exchange) checkBound() {
 	if x.usage == nil {
 		return
 	}
 	for digest, bound := range x.request.prompt.bounds {
-		if digest != boundOfAny && x.usage.input.known && x.usage.input.n > bound {
+		isRun := digest == x.grant.Digest || x.grant.Digest == "" && digest != boundOfAny
+		if isRun && x.usage.input.known && x.usage.input.n > bound {
 			process.tables.exceeded(digest, x.usage.input.n, bound, x.request.prompt)
 		}
 	}

@@ -28,7 +28,7 @@ func (t *tapWriter) frames(data []byte, from int) (whole int, out []byte) {
 		}
 		frame := data[whole:end]
 		shown := t.read(frame)
-		if isSame && len(shown) != len(frame) {
+		if isSame && !isOne(shown, frame) {
 			isSame = false
 			t.kept = append(t.kept, data[:whole]...)
 		}
@@ -44,6 +44,11 @@ func (t *tapWriter) frames(data []byte, from int) (whole int, out []byte) {
 		return whole, data[:whole]
 	}
 	return whole, t.kept
+}
+
+// isOne reports whether two slices are the same bytes in memory.
+func isOne(a, b []byte) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
 // frameEnd returns the place behind the frame that begins at start and ends next, not before
@@ -137,7 +142,7 @@ func (t *tapWriter) read(frame []byte) []byte {
 	case u.isUsageChunk():
 		return nil
 	case u.frame.hasUsage:
-		return withoutUsage(frame)
+		frame = withoutUsage(frame)
 	}
-	return frame
+	return t.rename.frame(frame)
 }

@@ -81,6 +81,8 @@ type grant struct {
 	Slots     []int             `json:"slots"`      // of each backend: how many may be in flight, 0 is any
 	Priority  string            `json:"priority"`   // interactive or batch
 	Weight    int64             `json:"weight"`     // of the tenant, where requests wait
+	Model     string            `json:"model"`      // to run in place of the one asked for, null if that is meant
+	Digest    string            `json:"digest"`     // of the model whose bound holds, null if none is known
 	MaxOutput *int64            `json:"max_output"` // tokens, null without a cap
 	Reserved  *tokens           `json:"reserved"`   // what is held for it
 	Ceiling   *tokens           `json:"ceiling"`    // the most that it can be charged

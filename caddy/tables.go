@@ -42,14 +42,17 @@ var modelDigest = regexp.MustCompile(`^[0-9a-f]{64}$`)
 // tableIndex says which models a name may mean, and which of them are described.
 type tableIndex struct {
 	V         int                 `json:"v"`
-	Models    map[string][]string `json:"models"` // digests by canonical name
+	Models    map[string][]string `json:"models"`  // digests by canonical name
+	Aliases   map[string][]string `json:"aliases"` // likewise, or by the beginning of names and a star
 	Described []string            `json:"described"`
 }
 
 // tableSet is what is known at a time. It is immutable.
 type tableSet struct {
-	names  map[string][]string
-	tables map[string]*wordtable.Table
+	names    map[string][]string
+	aliases  map[string][]string
+	patterns []string // of aliases, which are beginnings and a star, the longest first
+	tables   map[string]*wordtable.Table
 }
 
 // tables are the vocabularies of the backends' models, read from a folder that authz fills.
@@ -69,7 +72,7 @@ func (t *tables) of(model *string) (found []modelTable) {
 	if set == nil || model == nil {
 		return nil
 	}
-	for _, digest := range set.names[canonicalModel(*model)] {
+	for _, digest := range set.digests(*model) {
 		if table := set.tables[digest]; table != nil && len(found) < maxModels {
 			found = append(found, modelTable{table, digest})
 		}
@@ -192,23 +195,25 @@ func (t *tables) load(dir string, index tableIndex) {
 			known[digest] = table
 		}
 	}
-	t.publish(index.Models, known)
+	t.publish(index, known)
 	for digest := range wanted {
 		if known[digest] != nil {
 			continue
 		}
 		if table := t.table(filepath.Join(dir, digest)); table != nil {
 			known[digest] = table
-			t.publish(index.Models, known)
+			t.publish(index, known)
 		}
 	}
 }
 
 // publish makes tables known. What was dropped meanwhile stays dropped.
-func (t *tables) publish(names map[string][]string, known map[string]*wordtable.Table) {
+func (t *tables) publish(index tableIndex, known map[string]*wordtable.Table) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	set := &tableSet{names, make(map[string]*wordtable.Table, len(known))}
+	set := &tableSet{
+		index.Models, index.Aliases, patternsOf(index.Aliases), make(map[string]*wordtable.Table, len(known)),
+	}
 	for digest, table := range known {
 		if readExceeded(filepath.Join(t.dir, digest)) > 0 {
 			table = table.WithoutWords()
@@ -276,7 +281,7 @@ func (t *tables) exceeded(digest string, reported, bound int64, of prompt) {
 	if set == nil || set.tables[digest] == nil {
 		return
 	}
-	dropped := &tableSet{set.names, map[string]*wordtable.Table{}}
+	dropped := &tableSet{set.names, set.aliases, set.patterns, map[string]*wordtable.Table{}}
 	for other, table := range set.tables {
 		if other == digest {
 			table = table.WithoutWords()

@@ -66,7 +66,7 @@ func TestTables(t *testing.T) {
 	list.look()
 	const want = baseTokens + objectTokens + 1 + 10
 	equal(t, want, wordBound(t, list, "Toy", digestA), "the bound of ten words")
-	equal(t, 0, wordBound(t, list, "other", digestA), "of another model")
+	equal(t, 0, wordBound(t, list, "other", digestA), "of another model that the name may mean")
 	equal(t, 1, logs.FilterMessage("the table of a model was built").Len(), "tables that were built")
 
 	must(t, os.Remove(filepath.Join(dir, digestA+showSuffix)))
@@ -131,8 +131,11 @@ func TestExceeded(t *testing.T) {
 	tight := wordBound(t, &p.tables, "toy", digestA)
 	exchange := func(reported int64, images int) *exchange {
 		return &exchange{
-			request: request{prompt: prompt{images: images, bounds: map[string]int64{digestA: 50, boundOfAny: 40}}},
-			usage:   &usage{input: count{reported, true}},
+			grant: &grant{Digest: digestA},
+			request: request{prompt: prompt{
+				images: images, bounds: map[string]int64{digestA: 50, digestB: 10, boundOfAny: 40},
+			}},
+			usage: &usage{input: count{reported, true}},
 		}
 	}
 	exchange(50, 0).checkBound()

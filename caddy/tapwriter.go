@@ -33,6 +33,7 @@ type tapWriter struct {
 	framing framing
 	hides   bool  // the client did not ask for the usage that we asked for
 	limit   int64 // of deltas, 0 without one
+	rename  *rename
 
 	// Buffers, used by the goroutine of the request alone.
 	carry []byte // the piece of a frame that is not whole
@@ -81,7 +82,10 @@ func (t *tapWriter) WriteHeader(status int) {
 	t.framing = framingOf(status, h.Get("Content-Type"))
 	x.usage = newUsage(x.route.api, t.framing != framesNone)
 	t.hides = t.framing == framesEvents && x.request.wantsUsage(x.route.api) && !x.request.hasUsage
-	if t.hides { // the answer gets shorter
+	if status/100 == 2 {
+		t.rename = newRename(x.request.model, x.grant.Model)
+	}
+	if t.hides || t.rename != nil { // the answer gets another length
 		h.Del("Content-Length")
 	}
 	if delete(h, changedHeader); x.changed != "" {
@@ -123,7 +127,10 @@ func (t *tapWriter) Write(p []byte) (int, error) {
 	case t.framing == framesNone:
 		t.x.usage.feed(p)
 		t.noteFirstContent()
-		return t.pass(p)
+		if err := t.pass(t.rename.feed(p)); err != nil {
+			return 0, err
+		}
+		return len(p), nil
 	}
 	return t.writeFrames(p)
 }
@@ -150,18 +157,18 @@ func (t *tapWriter) ReadFrom(r io.Reader) (int64, error) {
 
 // pass writes to the client, unless the run is cancelled. What a client that has left does not
 // take any more is dropped.
-func (t *tapWriter) pass(p []byte) (int, error) {
+func (t *tapWriter) pass(p []byte) error {
 	if !t.x.run.beginWrite() {
-		return 0, errCancelled
+		return errCancelled
 	}
 	defer t.x.run.endWrite()
 	defer t.noteBlocked(process.clock.now())
-	n, err := t.ResponseWriter.Write(p) //nolint:gosec // passing the answer on is what we are for
+	_, err := t.ResponseWriter.Write(p) //nolint:gosec // passing the answer on is what we are for
 	if err != nil && t.x.run.cause() == "" {
 		t.hangup.begin(err)
-		return len(p), nil
+		return nil
 	}
-	return n, err //nolint:wrapcheck // the proxy looks for the writer's own errors
+	return err //nolint:wrapcheck // the proxy looks for the writer's own errors
 }
 
 // writeFrames passes on the frames that p completes, and keeps the rest for the next piece.
@@ -175,7 +182,7 @@ func (t *tapWriter) writeFrames(p []byte) (int, error) {
 	}
 	whole, out := t.frames(data, from)
 	if len(out) > 0 {
-		if _, err := t.pass(out); err != nil {
+		if err := t.pass(out); err != nil {
 			t.carry = nil // it has been counted already, and there is no client to pass it to
 			return 0, err
 		}
@@ -233,6 +240,9 @@ func (t *tapWriter) finish(panicked any, err error) error {
 		if x.run.cause() == "" {
 			t.flushCarry()
 		}
+		if rest := t.rename.rest(); len(rest) > 0 {
+			_ = t.pass(rest)
+		}
 		if t.framing == framesNone && x.upstreamStatus/100 == 2 {
 			x.usage.endSingle()
 		}
@@ -254,7 +264,8 @@ func (t *tapWriter) writeLastFrame() bool {
 	cause := x.run.cause()
 	isCap := cause == outcomeCap || cause == outcomeDeadline
 	client := clientOf(t.ResponseWriter)
-	if _, err := client.Write(x.usage.shape.final(x.usage, isCap, process.clock.now())); err != nil {
+	last := t.rename.frame(x.usage.shape.final(x.usage, isCap, process.clock.now()))
+	if _, err := client.Write(last); err != nil { //nolint:gosec // it is the backend's, as above
 		return false
 	}
 	return http.NewResponseController(client).Flush() == nil
@@ -270,7 +281,7 @@ func (t *tapWriter) flushCarry() {
 	if len(shown) == 0 {
 		return
 	}
-	if _, err := t.pass(shown); err == nil {
+	if err := t.pass(shown); err == nil {
 		_ = t.FlushError()
 	}
 }

@@ -96,6 +96,7 @@ def _recorded(ended: Ended) -> LedgerRow:
         waited_ms=record.waited_ms,
         bound=record.bound,
         bound_table=storable(record.table),
+        alias=storable(record.alias),
     )
 
 

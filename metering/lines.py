@@ -106,6 +106,8 @@ class Record(Head, frozen=True, gc=False, kw_only=True):
     method: str | None = None
     path: str | None = None
     model: str | None = None
+    alias: str | None = None
+    """What the client called the model, where that is another name."""
     backend: str | None = None
     tried: str | None = None
     sent: bool | None = None

@@ -210,6 +210,7 @@ class LedgerRow(NamedTuple):
     waited_ms: int | None = None
     bound: int | None = None
     bound_table: str | None = None
+    alias: str | None = None
 
     @property
     def partition(self) -> date:

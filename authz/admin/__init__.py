@@ -36,6 +36,14 @@ COMMANDS: Final = {
 }
 
 GROUPS: Final = {
+    "alias": (
+        "Names by which clients ask for models.",
+        {
+            "set": "authz.admin.aliases:alias_set_command",
+            "remove": "authz.admin.aliases:alias_remove_command",
+            "list": "authz.admin.aliases:alias_list_command",
+        },
+    ),
     "streams": (
         "What runs right now.",
         {

@@ -150,6 +150,18 @@ class Inventory:
         """Return the backends that have a model: live ones first, then where it is loaded."""
         return self._having.get(canonical(model), ())
 
+    def serving(self, model: str) -> tuple[Seen, ...]:
+        """Return the live backends of a model; where there is none, they are asked again soon.
+
+        All have the very model of the first, since any of them may answer.
+        """
+        live = tuple(seen for seen in self.backends_of(model) if seen.is_live)
+        if not live:
+            self.look_again()
+        if len(live) <= 1:
+            return live
+        return tuple(seen for seen in live if seen.digest(model) == live[0].digest(model))
+
     def use(self, backends: Sequence[Backend]) -> None:
         """Poll exactly these from now on; what is known of one stays while its URL does."""
         before, self._pollers = self._pollers, {}

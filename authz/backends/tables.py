@@ -27,6 +27,8 @@ class _Index(msgspec.Struct, frozen=True):
     models: dict[str, tuple[str, ...]]
     """The digests that each canonical name may mean."""
     described: tuple[str, ...] = ()
+    aliases: dict[str, tuple[str, ...]] = {}
+    """Likewise by canonical alias, or by the beginning of names and a star."""
 
 
 @frozen
@@ -50,13 +52,17 @@ class Tables:
         """Return the file of what a backend says of a model."""
         return self.folder / f"{digest}.show.json"
 
-    def write_index(self, models: Mapping[str, tuple[str, ...]]) -> None:
-        """Say which models each name may mean, if that has changed; readers never see a part of it.
+    def write_index(
+        self, models: Mapping[str, tuple[str, ...]], aliases: Mapping[str, tuple[str, ...]]
+    ) -> None:
+        """Say which models each name and each alias may mean, if that has changed; never a part of it.
 
         It changes too once another model is described: that is how Caddy notices.
         """
         described = sorted({d for digests in models.values() for d in digests if self.show(d).exists()})
-        content = msgspec.json.encode(_Index(VERSION, dict(models), tuple(described)), order="sorted")
+        content = msgspec.json.encode(
+            _Index(VERSION, dict(models), tuple(described), dict(aliases)), order="sorted"
+        )
         path = self.folder / "index.json"
         if path.exists() and path.read_bytes() == content:
             return

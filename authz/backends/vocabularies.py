@@ -17,7 +17,7 @@ from authz.backends.tables import DIGEST, Tables
 from authz.models import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from authz.backends.inventory import Inventory, Seen
@@ -43,11 +43,13 @@ class Vocabularies:
         folder: Path,
         *,
         poll_s: float,
+        aliases: Callable[[], Iterable[tuple[str, str]]] = tuple,
         now_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._inventory = inventory
         self._tables = Tables(folder)
         self._poll_s = poll_s
+        self._aliases = aliases
         self._now_s = now_s
         self._lock: int | None = None
         self._retry_at_s: dict[str, float] = {}
@@ -80,11 +82,15 @@ class Vocabularies:
                 names[name] = tuple(dict.fromkeys((*names.get(name, ()), model.digest)))
                 if seen.is_live:
                     having.setdefault(model.digest, (seen, model.name))
-        self._tables.write_index(names)
+        aliases: dict[str, tuple[str, ...]] = {}
+        for alias, meant in self._aliases():
+            digests = (*aliases.get(alias, ()), *names.get(canonical(meant), ()))
+            aliases[alias] = tuple(dict.fromkeys(digests))
+        self._tables.write_index(names, aliases)
         for digest, (seen, named) in having.items():
             if not self._tables.show(digest).exists() and self._retry_at_s.get(digest, 0) <= self._now_s():
                 await self._describe(digest, seen, named)
-                self._tables.write_index(names)
+                self._tables.write_index(names, aliases)
         if having:
             self._tables.forget_all_but({digest for digests in names.values() for digest in digests})
 

@@ -60,6 +60,8 @@ class Terms:
     settings: Settings
     nodes: int
     """How many nodes share the backends."""
+    model: str | None = None
+    """What the client's name of the model means, if that is an alias; the Ask has the model's own."""
 
     def admission(self, calendar: Calendar) -> Admission:
         """Return what the request asks of the limits.
@@ -110,6 +112,8 @@ class Terms:
             slots=tuple(self._slots(seen.backend.max_in_flight) for seen in self.backends),
             priority="batch" if self.identity.policy.batch else "interactive",
             weight=self.identity.policy.weight or 1,
+            model=self.model,
+            digest=self.backends[0].digest(self.ask.model or ""),
             max_output=max_output or None,
             reserved=ceiling if has_budget else likely,
             ceiling=ceiling,

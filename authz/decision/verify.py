@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 from attrs import field, frozen
+from msgspec.structs import replace
 
 from authz import versions
 from authz.decision import calendar, checks, limit_refusals, read_routes, routes
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from authz.backends.inventory import Inventory, Seen
+    from authz.decision.aliases import Aliases
     from authz.decision.calendar import Calendar
     from authz.identity.identities import Identities
     from authz.identity.sources import Sources
@@ -78,6 +80,7 @@ class Verifier:
     store: Store
     limiter: Limiter
     inventory: Inventory
+    aliases: Aliases
     identities: Identities
     rebuilder: Rebuilder
     nodes: Nodes
@@ -132,7 +135,7 @@ class Verifier:
         refusal = checks.body_problem(ask, identity) or checks.wrong_address(ask, identity)
         if refusal is not None:
             return refusal
-        answer = await read_routes.answer(self.inventory, self.limiter, identity, ask)
+        answer = await read_routes.answer(self.inventory, self.limiter, self.aliases, identity, ask)
         return answer if isinstance(answer, Refusal) else Read(identity, answer)
 
     async def _free(self, ask: Ask) -> None:
@@ -185,19 +188,29 @@ class Verifier:
         An admission compares the versions itself; a refusal without one has to ask for them, unless
         the identity is fresh from Postgres.
         """
+        model = self._meant(identity, ask.model)
+        if model is not None:
+            ask = replace(ask, model=model)
         refusal = (
             checks.unusable(identity, self.now())
             or checks.body_problem(ask, identity)
             or checks.not_metered(route, identity)
             or checks.not_for_this_key(ask, identity)
         )
-        backends = self._backends(ask.model or "") if refusal is None else ()
+        backends = self.inventory.serving(ask.model or "") if refusal is None else ()
         refusal = refusal or await self._unserved(ask, identity, backends)
         if refusal is not None:
             return refusal if is_fresh or await self._is_current(identity) else Stale()
         return await self._admit(
-            Terms(ask, identity, route, backends, self.settings, self.nodes.alive), disconnected
+            Terms(ask, identity, route, backends, self.settings, self.nodes.alive, model), disconnected
         )
+
+    def _meant(self, identity: Identity, name: str | None) -> str | None:
+        """Return the model that a name means, None if its own."""
+        if not name or self.aliases.is_empty:
+            return None
+        is_there = bool(self.inventory.backends_of(name))
+        return self.aliases.model(identity.tenant, name, is_there=is_there)
 
     async def _unserved(self, ask: Ask, identity: Identity, backends: tuple[Seen, ...]) -> Refusal | None:
         """Refuse what no backend can serve, and what no metering vouches for."""
@@ -223,18 +236,6 @@ class Verifier:
         if fresh is None or await versions.agree(self.store, self.limiter, fresh):
             return fresh
         return await self._reload(fresh)
-
-    def _backends(self, model: str) -> tuple[Seen, ...]:
-        """Return the backends to name in the Grant; where there is none, they are asked again soon.
-
-        All have the very model of the first, since any of them may answer.
-        """
-        live = tuple(seen for seen in self.inventory.backends_of(model) if seen.is_live)
-        if not live:
-            self.inventory.look_again()
-        if len(live) <= 1:
-            return live
-        return tuple(seen for seen in live if seen.digest(model) == live[0].digest(model))
 
     async def _admit(self, terms: Terms, disconnected: Disconnected) -> Grant | Refusal | Stale:
         identity = terms.identity

@@ -64,7 +64,7 @@ RETURNING request_id, node, boot, tenant_id, key_id, reserved_input, reserved_ou
     ip, path, model, backend, stream, ceiling_input, ceiling_output, prompt_bytes, images, queued,
     started_at;
 
--- name: add_ledger(request_id, entry, at, node, boot, seq, ip, lookup, tenant_id, key_id, method, path, model, backend, stream, outcome, reason, status, upstream_status, reserved_input, reserved_output, day, month, max_output, terminal, reported_input_tokens, reported_output_tokens, cached_tokens, deltas, output_bytes, prompt_bytes, images, ttft_ms, duration_ms, load_ms, prompt_eval_ms, eval_ms, input_tokens, output_tokens, overrun_tokens, usage_source, input_bytes_per_token, output_bytes_per_token, output_tokens_per_delta, output_tokens_per_s, actor, ceiling_input, ceiling_output, text_bytes, tool_bytes, messages, tools, cold, stream_ms, tool_bytes_per_token, sent, tried, waited_ms, bound, bound_table)
+-- name: add_ledger(request_id, entry, at, node, boot, seq, ip, lookup, tenant_id, key_id, method, path, model, backend, stream, outcome, reason, status, upstream_status, reserved_input, reserved_output, day, month, max_output, terminal, reported_input_tokens, reported_output_tokens, cached_tokens, deltas, output_bytes, prompt_bytes, images, ttft_ms, duration_ms, load_ms, prompt_eval_ms, eval_ms, input_tokens, output_tokens, overrun_tokens, usage_source, input_bytes_per_token, output_bytes_per_token, output_tokens_per_delta, output_tokens_per_s, actor, ceiling_input, ceiling_output, text_bytes, tool_bytes, messages, tools, cold, stream_ms, tool_bytes_per_token, sent, tried, waited_ms, bound, bound_table, alias)
 -- metering.settle: only the rows answered are new, and only they count; each waits to be published. Columns
 -- go by name, so that a release which knows fewer of them runs on the same schema.
 WITH added AS (
@@ -76,7 +76,7 @@ WITH added AS (
         eval_ms, input_tokens, output_tokens, overrun_tokens, usage_source, input_bytes_per_token,
         output_bytes_per_token, output_tokens_per_delta, output_tokens_per_s, actor, ceiling_input,
         ceiling_output, text_bytes, tool_bytes, messages, tools, cold, stream_ms,
-        tool_bytes_per_token, sent, tried, waited_ms, bound, bound_table
+        tool_bytes_per_token, sent, tried, waited_ms, bound, bound_table, alias
     )
     SELECT *
     FROM unnest(
@@ -95,7 +95,7 @@ WITH added AS (
         :ceiling_input::bigint[], :ceiling_output::bigint[], :text_bytes::bigint[], :tool_bytes::bigint[],
         :messages::bigint[], :tools::bigint[], :cold::boolean[], :stream_ms::bigint[],
         :tool_bytes_per_token::float8[], :sent::boolean[], :tried::text[], :waited_ms::bigint[],
-        :bound::bigint[], :bound_table::text[]
+        :bound::bigint[], :bound_table::text[], :alias::text[]
     ) AS r
     ORDER BY 1, 2
     ON CONFLICT DO NOTHING

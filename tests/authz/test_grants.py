@@ -15,6 +15,7 @@ GRANTS = {
         "budget_windows": "SELECT",
         "open_requests": "SELECT",
         "model_ratios": "SELECT",
+        "aliases": "SELECT",
         "ledger": "SELECT(request_id tenant_id)",
     },
     "gateway_metering": {
@@ -54,6 +55,7 @@ GRANTS = {
         "refusals_per_minute": "SELECT",
         "dead_letters": "SELECT, UPDATE(is_replay_wanted)",
         "admin_audit": "INSERT, SELECT",
+        "aliases": "DELETE, INSERT, SELECT, UPDATE(model)",
     },
     # The role of the release before, which the next release takes these rights from.
     "gateway_service": {

@@ -112,6 +112,7 @@ class JournalFile:
                 "method": "POST",
                 "path": "/api/chat",
                 "model": "llama3.2",
+                "alias": "gpt-4o",
                 "backend": "local",
                 "tried": "other",
                 "sent": True,

@@ -55,7 +55,7 @@ class Stack:
 
     def run(self, command: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run a command on this state folder."""
-        argv = [*self.within, *self.python, "-m", "authz", command, "--state", str(self.state), *arguments]
+        argv = [*self.within, *self.python, "-m", "authz", command, *arguments, "--state", str(self.state)]
         env = {**_environ(), **environ}
         return subprocess.run(
             argv, env=env, capture_output=True, text=True, timeout=240, check=False, umask=self.umask

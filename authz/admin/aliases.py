@@ -1,0 +1,61 @@
+"""Commands about the names by which clients ask for models."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from authz.accounts.aliases import list_aliases, remove_alias, set_alias
+from authz.accounts.session import opened
+from authz.admin import output
+from authz.admin.options import Options
+
+Alias = Annotated[str, Parameter(name="ALIAS", help="A name, or the beginning of names and *: claude-*.")]
+Tenant = Annotated[str | None, Parameter(name="--tenant", help="Only for this tenant.")]
+
+
+async def alias_set_command(
+    alias: Alias,
+    model: Annotated[str, Parameter(name="MODEL", help="The model that runs, such as llama3.3:70b.")],
+    /,
+    *,
+    tenant: Tenant = None,
+    options: Options = Options(),
+) -> int:
+    """Let clients ask for a model by another name; in force within a second.
+
+    The answer names what they asked for, the ledger both; limits and allowlists are those of the model.
+    """
+    async with opened(options.state) as session:
+        await set_alias(session, alias, model, tenant=tenant)
+    return _say(f"{alias} means {model}", alias, tenant, options)
+
+
+async def alias_remove_command(
+    alias: Alias, /, *, tenant: Tenant = None, options: Options = Options()
+) -> int:
+    """Let a name mean nothing but a model that is called so; in force within a second."""
+    async with opened(options.state) as session:
+        await remove_alias(session, alias, tenant=tenant)
+    return _say(f"{alias} is no alias any more", alias, tenant, options)
+
+
+async def alias_list_command(*, options: Options = Options()) -> int:
+    """List the aliases, those for all tenants first."""
+    async with opened(options.state) as session:
+        found = await list_aliases(session)
+    if options.json:
+        output.show_list(found)
+    else:
+        empty = "No alias yet: set one with `neuronetz-gateway alias set 'claude-*' MODEL`."
+        output.show_table(found, columns=("tenant", "alias", "model"), empty=empty)
+    return 0
+
+
+def _say(fact: str, alias: str, tenant: str | None, options: Options) -> int:
+    if options.json:
+        output.show_json({"alias": alias, "tenant": tenant})
+    else:
+        output.say(f"{fact}{'' if tenant is None else f' to tenant {tenant}'}.")
+    return 0
