@@ -152,8 +152,8 @@ func TestExceeded(t *testing.T) {
 }
 
 // TestRealCaddyUsesTables: a Caddy that runs notices a model that authz describes, sends its
-// bound in the Ask and writes it into the record, and drops the words once an answer reports
-// more than its bound.
+// bound in the Ask and writes it into the record, whatever becomes of the table's file, and drops
+// the words once an answer reports more than its bound.
 func TestRealCaddyUsesTables(t *testing.T) {
 	s := newStack(t, freeAddr(t))
 	dir := filepath.Join(s.dir, "tables of words")
@@ -173,6 +173,8 @@ func TestRealCaddyUsesTables(t *testing.T) {
 	describe(t, dir, map[string][]string{"toy:latest": {digestA}}, map[string]any{digestA: description(t)})
 	const words = baseTokens + objectTokens + 1
 	eventually(t, "the table is used", func() bool { return bound() == words+100 })
+	must(t, os.Truncate(filepath.Join(dir, digestA+tableSuffix), 0))
+	equal(t, words+100, bound(), "the bound once the file of the table is emptied")
 	reported.Store(1000)
 	eventually(t, "the words are dropped", func() bool { return bound() == words+600 })
 	eventually(t, "the record has the bound and the table", func() bool {

@@ -5,12 +5,12 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
-	"syscall"
 )
 
-// maxFileBytes bounds what is mapped; the largest table in use has 5 MB.
+// maxFileBytes bounds what is read; the largest table in use has 5 MB.
 const maxFileBytes = 64 << 20
 
 // Save writes the table, whole or not at all.
@@ -45,8 +45,8 @@ func (t *Table) putFraming() {
 // errDamaged is a file that Save has not written.
 var errDamaged = errors.New("the file of the table is damaged")
 
-// Open maps a table that Save has written. It stays mapped until the process ends: requests
-// may still use it when another takes its place, and models are few.
+// Open reads a table that Save has written. It is read, not mapped: once a mapped file is cut
+// short, by whatever shares its folder, a look at it ends the process.
 func Open(path string) (*Table, error) {
 	f, err := os.Open(path) //nolint:gosec // in the folder of the tables, which the operator sets
 	if err != nil {
@@ -61,12 +61,12 @@ func Open(path string) (*Table, error) {
 	if size < int64(fixedBytes+sumBytes) || size > maxFileBytes {
 		return nil, errDamaged
 	}
-	data, err := syscall.Mmap(int(f.Fd()), 0, int(size), syscall.PROT_READ, syscall.MAP_SHARED)
-	if err != nil {
-		return nil, err
+	data := make([]byte, size)
+	if _, err = io.ReadFull(f, data); err != nil {
+		return nil, errors.Join(errDamaged, err)
 	}
 	if !isWhole(data) {
-		return nil, errors.Join(errDamaged, syscall.Munmap(data))
+		return nil, errDamaged
 	}
 	return view(data[:len(data)-sumBytes]), nil
 }

@@ -2,7 +2,7 @@
 // tokenizer: a word that the vocabulary holds whole is one token, a few others have a proven
 // price, and all else is a token a byte.
 //
-// A Table is built from what a backend says of a model, kept in a file, and mapped from there.
+// A Table is built from what a backend says of a model, kept in a file, and read from there.
 package wordtable
 
 import (
