@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"io"
@@ -64,6 +63,8 @@ type tables struct {
 	begun bool
 	stamp string // of the index that was read last
 	log   *zap.Logger
+
+	failed map[string]string // stamps of descriptions that can't be read; of the one who looks
 }
 
 // of returns what is known of the models that a name may mean, of at most maxModels of them.
@@ -133,12 +134,8 @@ func (t *tables) look() {
 	t.mu.Lock()
 	dir, stamp := t.dir, t.stamp
 	t.mu.Unlock()
-	info, err := os.Stat(filepath.Join(dir, indexFile))
-	if err != nil {
-		return
-	}
-	now := info.ModTime().String() + strconv.FormatInt(info.Size(), 10)
-	if now == stamp {
+	now := stampOf(filepath.Join(dir, indexFile))
+	if now == "" || now == stamp {
 		return
 	}
 	index, err := readIndex(filepath.Join(dir, indexFile))
@@ -150,6 +147,15 @@ func (t *tables) look() {
 	t.mu.Lock()
 	t.stamp = now
 	t.mu.Unlock()
+}
+
+// stampOf returns what changes with a file; empty if there is none.
+func stampOf(path string) string {
+	info, err := os.Stat(path)
+	if err != nil {
+		return ""
+	}
+	return info.ModTime().String() + strconv.FormatInt(info.Size(), 10)
 }
 
 func readIndex(path string) (index tableIndex, err error) {
@@ -223,11 +229,16 @@ func (t *tables) publish(index tableIndex, known map[string]*wordtable.Table) {
 	t.current.Store(set)
 }
 
-// table opens the table of a model, or builds it; nil if its description can't be read.
+// table opens the table of a model, or builds it; nil if its description can't be read, which is
+// said once.
 func (t *tables) table(path string) *wordtable.Table {
 	table, err := wordtable.Open(path + tableSuffix)
 	if err == nil {
 		return table
+	}
+	stamp := stampOf(path + showSuffix)
+	if before, isThere := t.failed[path]; isThere && before == stamp {
+		return nil
 	}
 	defer debug.FreeOSMemory() // a vocabulary takes some hundred megabytes to read
 	answer, err := readFile(path+showSuffix, wordtable.MaxShowBytes)
@@ -238,8 +249,13 @@ func (t *tables) table(path string) *wordtable.Table {
 	log := t.log.With(zap.String("digest", filepath.Base(path)))
 	if err != nil {
 		t.fail(path, err, log)
+		if t.failed == nil {
+			t.failed = map[string]string{}
+		}
+		t.failed[path] = stamp
 		return nil
 	}
+	delete(t.failed, path)
 	table, err = wordtable.Build(show)
 	if err != nil {
 		t.fail(path, err, log)
@@ -263,43 +279,4 @@ func (t *tables) fail(path string, why error, log *zap.Logger) {
 	if err := os.WriteFile(path+failedSuffix, []byte(why.Error()+"\n"), 0o600); err != nil {
 		log.Warn("that can't be written down", zap.Error(err))
 	}
-}
-
-// exceeded drops the table of a model whose answer reported more tokens than its bound: some text
-// or image costs more than we know. The log names its kind, never the text. Until the file of the
-// count is removed, each byte counts, and an image is bounded by the context alone.
-func (t *tables) exceeded(digest string, reported, bound int64, of prompt) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	path := filepath.Join(t.dir, digest)
-	count := strconv.Itoa(readExceeded(path)+1) + "\n"
-	t.log.Error("bound_exceeded", zap.String("digest", digest), zap.Int64("reported", reported),
-		zap.Int64("bound", bound), zap.Int("prompt_bytes", of.bytes), zap.Int("beyond_ascii", of.wide),
-		zap.Int("messages", of.messages), zap.Int("tools", of.tools), zap.Int("images", of.images),
-		zap.NamedError("uncounted", os.WriteFile(path+exceededSuffix, []byte(count), 0o600)))
-	set := t.current.Load()
-	if set == nil || set.tables[digest] == nil {
-		return
-	}
-	dropped := &tableSet{set.names, set.aliases, set.patterns, map[string]*wordtable.Table{}}
-	for other, table := range set.tables {
-		if other == digest {
-			table = table.WithoutWords()
-		}
-		dropped.tables[other] = table
-	}
-	t.current.Store(dropped)
-}
-
-// readExceeded returns how often the bound of a model was exceeded.
-func readExceeded(path string) int {
-	text, err := os.ReadFile(path + exceededSuffix) //nolint:gosec // in the folder of the tables
-	if err != nil {
-		return 0
-	}
-	count, err := strconv.Atoi(string(bytes.TrimSpace(text)))
-	if err != nil {
-		return 1 // it is there
-	}
-	return count
 }

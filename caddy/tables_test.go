@@ -103,19 +103,23 @@ func TestHostileDescription(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(dir, digestB+showSuffix), []byte(`{"model_info":{"tok`), 0o600))
 	list, logs := newTables(t, dir)
 	list.look()
+	describe(t, dir, map[string][]string{"toy:latest": {digestA}, "cut:0.5b": {digestB}}, nil)
 	list.look()
-	equal(t, 2, logs.FilterMessageSnippet("has no table").Len(), "reports")
+	equal(t, 2, logs.FilterMessageSnippet("has no table").Len(), "reports, though the index has changed")
 	equal(t, baseTokens+objectTokens+1+60, wordBound(t, list, "toy", digestA), "a token a byte")
-	equal(t, 0, wordBound(t, list, "cut", digestB), "no table")
+	equal(t, 0, wordBound(t, list, "cut:0.5b", digestB), "no table")
 	for _, digest := range []string{digestA, digestB} {
 		reason, err := os.ReadFile(filepath.Join(dir, digest+failedSuffix))
 		must(t, err)
 		equal(t, true, strings.HasSuffix(string(reason), "\n"), "a reason")
 	}
-	must(t, os.Remove(filepath.Join(dir, digestB+showSuffix)))
 	again, logs := newTables(t, dir)
 	again.look()
 	equal(t, 1, logs.FilterMessageSnippet("has no table").Len(), "reports after a restart, of the unreadable one alone")
+	models := map[string][]string{"toy:latest": {digestA}, "cut:latest": {digestB}}
+	describe(t, dir, models, map[string]any{digestB: description(t)})
+	again.look()
+	equal(t, baseTokens+objectTokens+1+10, wordBound(t, again, "cut", digestB), "once it is described anew")
 }
 
 // TestExceeded: an answer that reports more than its bound drops the words of that model alone,

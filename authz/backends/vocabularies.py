@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-MOST_BYTES: Final = 256 << 20
+MOST_BYTES: Final = 128 << 20
 """Of a description; the largest in use have 30 MB."""
 TIMEOUT_S: Final = 30.0
 RETRY_S: Final = 60.0

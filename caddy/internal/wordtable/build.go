@@ -75,6 +75,11 @@ func (p *parts) take(v *Vocabulary) error {
 	for spaces := range p.merged {
 		p.merged[spaces] = merger.count(strings.Repeat(" ", spaces))
 	}
+	return p.takeTokens(v, merger)
+}
+
+// takeTokens takes what each token stands for.
+func (p *parts) takeTokens(v *Vocabulary, m *merger) error {
 	p.lengths = make([]byte, 0, 2*len(v.Tokens))
 	for i, token := range v.Tokens {
 		text, ok := v.text(i)
@@ -83,7 +88,10 @@ func (p *parts) take(v *Vocabulary) error {
 		}
 		p.lengths = binary.LittleEndian.AppendUint16(p.lengths, uint16(len(text))) //nolint:gosec // bounded by check
 		if ok {
-			p.takeText(text, merger, v.isType(i, tokenUserDefined))
+			p.takeText(text, m, v.isType(i, tokenUserDefined))
+		}
+		if m.left < 0 {
+			return errors.New("its tokens take more merging than those of any vocabulary in use")
 		}
 	}
 	return nil
@@ -129,7 +137,7 @@ func (p *parts) takeText(text string, m *merger, isMark bool) {
 		}
 		return
 	}
-	if text == "" || !isMark && m.count(text) != 1 {
+	if text == "" || len(text) > 1+maxWord || !isMark && m.count(text) != 1 {
 		return
 	}
 	word, isSpaced := strings.CutPrefix(text, " ")

@@ -8,7 +8,8 @@ import (
 const (
 	maxFraming       = 1 << 20
 	maxTemplateBytes = 1 << 18
-	messageTokens    = 40 // a message of the Modelfile, as one of a request
+	maxReplaced      = 1 << 15 // marks that are looked for in a template; Gemma 3 has some 6,000
+	messageTokens    = 40      // a message of the Modelfile, as one of a request
 )
 
 // setFraming prices what the model itself adds to a prompt: its system text, which some
@@ -39,16 +40,24 @@ func (t *Table) own(text string) int {
 }
 
 // withoutMarks replaces the marks in a template, each of which is one token there, by
-// a byte of that price. SPM minds that they end in a bracket.
+// a byte of that price. SPM minds that they end in a bracket. Without that it costs more, never less:
+// one that is too long for more, or whose vocabulary has more marks than any in use, stays as it is.
 func (v *Vocabulary) withoutMarks(template string) string {
+	if len(template) > maxTemplateBytes {
+		return template
+	}
 	short, marks := "\x00", []string{}
 	if v.Kind == kindSPM {
 		short = "\x00>"
 	}
 	for i, token := range v.Tokens {
-		if len(v.Types) == len(v.Tokens) && !v.isType(i, tokenNormal) && len(token) > len(short) {
+		if len(v.Types) == len(v.Tokens) && !v.isType(i, tokenNormal) && len(token) > len(short) &&
+			len(token) <= maxTokenBytes {
 			marks = append(marks, token, short)
 		}
+	}
+	if len(marks) > 2*maxReplaced {
+		return template
 	}
 	return strings.NewReplacer(marks...).Replace(template)
 }

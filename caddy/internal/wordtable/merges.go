@@ -16,8 +16,12 @@ type merger struct {
 	pairs map[[2]int32]merge
 	bytes [256]int32 // the token of a byte, -1 if none
 	isSPM bool
+	left  int     // pairs that may still be looked at
 	list  []int32 // of the text at hand; below 0 a character of so many bytes that is no token
 }
+
+// maxWork is how many pairs are looked at for one vocabulary; Gemma 3 takes 64 million.
+const maxWork = 1 << 29
 
 // merge joins two tokens to one; the one with the smallest rank goes first.
 type merge struct {
@@ -29,7 +33,7 @@ type merge struct {
 const none = -1
 
 func newMerger(v *Vocabulary) (*merger, error) {
-	m := &merger{ids: make(map[string]int32, len(v.Tokens)), isSPM: v.Kind == kindSPM}
+	m := &merger{ids: make(map[string]int32, len(v.Tokens)), isSPM: v.Kind == kindSPM, left: maxWork}
 	for i, token := range v.Tokens {
 		m.ids[token] = int32(i)
 	}
@@ -41,6 +45,9 @@ func newMerger(v *Vocabulary) (*merger, error) {
 		for i := range v.Tokens {
 			if v.isText(i) && !isByteToken(v.Tokens[i]) {
 				m.splits(v.Tokens[i], -v.Scores[i])
+			}
+			if len(m.pairs) > maxPairs {
+				return nil, fmt.Errorf("more than %d pairs of tokens can be merged", maxPairs)
 			}
 		}
 		return m, nil
@@ -110,8 +117,11 @@ func (m *merger) count(text string) int {
 	return n
 }
 
-// join makes the first merge in the list; false if none is left.
+// join makes the first merge in the list; false if none is left, or no more work may be done.
 func (m *merger) join() bool {
+	if m.left -= len(m.list); m.left < 0 {
+		return false
+	}
 	best, at := merge{rank: math.Inf(1)}, none
 	for i := range len(m.list) - 1 {
 		if found, ok := m.pairs[[2]int32{m.list[i], m.list[i+1]}]; ok && found.rank < best.rank {

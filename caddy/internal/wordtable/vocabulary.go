@@ -1,6 +1,7 @@
 package wordtable
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,9 +12,11 @@ import (
 // What a vocabulary may hold at most. The largest in use have 262,144 tokens, of at most some
 // hundred bytes; a backend can send anything.
 const (
-	MaxShowBytes  = 256 << 20 // of an answer of /api/show; the largest in use have 30 MB
+	MaxShowBytes  = 128 << 20 // of an answer of /api/show; the largest in use have 30 MB
+	maxParts      = 1 << 22   // of such an answer: each takes memory, though it may have only two bytes
 	maxTokens     = 1 << 19
 	maxMerges     = 1 << 20
+	maxPairs      = 1 << 21 // of tokens that can be merged; Gemma 3 has 514,906
 	maxTokenBytes = 1024
 )
 
@@ -68,6 +71,9 @@ type Vocabulary struct {
 func ReadShow(answer []byte) (*Show, error) {
 	if len(answer) > MaxShowBytes {
 		return nil, fmt.Errorf("the answer has %d bytes, more than %d", len(answer), MaxShowBytes)
+	}
+	if count := bytes.Count(answer, []byte{','}); count > maxParts {
+		return nil, fmt.Errorf("the answer has %d parts, more than %d", count, maxParts)
 	}
 	var s Show
 	if err := json.Unmarshal(answer, &s); err != nil {
