@@ -58,6 +58,13 @@ GROUPS: Final = {
             "replay": "authz.admin.dead_letters:letters_replay_command",
         },
     ),
+    "learned": (
+        "The figures by which tokens are counted that no backend reported.",
+        {
+            "list": "authz.admin.learned:learned_list_command",
+            "reset": "authz.admin.learned:learned_reset_command",
+        },
+    ),
     "node": (
         "The nodes and their journals.",
         {"list": "authz.admin.nodes:node_list_command", "retire": "authz.admin.nodes:node_retire_command"},

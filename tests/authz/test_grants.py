@@ -54,6 +54,7 @@ GRANTS = {
         "journal_sequences": "SELECT",
         "refusals_per_minute": "SELECT",
         "dead_letters": "SELECT, UPDATE(is_replay_wanted)",
+        "learned_figures": "DELETE, SELECT",
         "admin_audit": "INSERT, SELECT",
         "aliases": "DELETE, INSERT, SELECT, UPDATE(model)",
     },

@@ -12,9 +12,11 @@ import pytest
 from attrs import define
 from redis.asyncio import Redis
 
+from authz import settings
+from authz.accounts.session import Session
 from authz.limiter import keyspace
 from authz.limiter.limiter import Limiter
-from authz.store import METERING_ROLE
+from authz.store import ADMIN_ROLE, METERING_ROLE
 from authz.store import Store as Versions
 from metering.ledger_store import LedgerStore
 from metering.service import Metering
@@ -152,3 +154,21 @@ async def begin(
     await versions.close()
     await ledger.close()
     await redis.aclose()
+
+
+@pytest.fixture
+def environ(database: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """The environment of a command line on these stores."""
+    names = {"DATABASE_URL": database, "REDIS_URL": redis_url, "GATEWAY_STATE": str(tmp_path)}
+    for name, value in names.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("COLUMNS", "160")
+    return names
+
+
+@pytest.fixture
+async def session(environ: dict[str, str], database: str, limiter: Limiter) -> AsyncIterator[Session]:
+    """What a command holds open."""
+    store = Versions(database, role=ADMIN_ROLE)
+    yield Session(settings.load(environ), store, limiter, "tester")
+    await store.close()

@@ -3,41 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pytest
 
-from authz import settings
 from authz.__main__ import run
 from authz.accounts.session import Session
 from authz.admin.audit import audit
 from authz.admin.dead_letters import Replay, letters, progress, want
 from authz.errors import CommandError
-from authz.limiter.limiter import Limiter
-from authz.store import ADMIN_ROLE, Store
 from metering.tail import CHUNK_BYTES
 from tests.metering.conftest import Begin, Service
 from tests.metering.writing import JournalFile
-
-
-@pytest.fixture
-def environ(database: str, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """The environment of a command line on these stores."""
-    names = {"DATABASE_URL": database, "REDIS_URL": redis_url, "GATEWAY_STATE": str(tmp_path)}
-    for name, value in names.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("COLUMNS", "160")
-    return names
-
-
-@pytest.fixture
-async def session(environ: dict[str, str], database: str, limiter: Limiter) -> AsyncIterator[Session]:
-    """What a command holds open."""
-    store = Store(database, role=ADMIN_ROLE)
-    yield Session(settings.load(environ), store, limiter, "tester")
-    await store.close()
 
 
 @pytest.fixture
