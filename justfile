@@ -101,11 +101,11 @@ bench-years *arguments:
 
 # Measure how near the bounds of honest prompts are to their tokens, by published vocabularies, and MB/s
 bench-bound:
-    uv run --quiet --with tokenizers==0.23.3 --with jinja2==3.1.6 python -m tests.bound.bench
+    uv run --quiet --isolated --group vocabularies python -m tests.bound.bench
 
 # Look for texts with more tokens than their bound; arguments: how many, a seed, `tokenizers` or `llama.cpp`
 bound-search *arguments:
-    uv run --quiet --with tokenizers==0.23.3 --with xllamacpp==2026.10.11549 python -m tests.bound.search "$@"
+    uv run --quiet --isolated --group vocabularies python -m tests.bound.search "$@"
 
 # Check style, types, imports, known dangers, pins and the wheel
 check: check-python check-go check-words check-lock check-platforms check-wheel check-audit check-vuln
