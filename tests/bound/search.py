@@ -20,7 +20,7 @@ import msgspec
 
 from tests.bound.build import built, described
 from tests.bound.llama_cpp import LlamaCpp
-from tests.bound.published import PUBLISHED, Published
+from tests.bound.published import EMBEDDING, PUBLISHED, Published
 
 ROUND: Final = 5000
 KEPT: Final = 300
@@ -164,7 +164,7 @@ def main() -> int:
     """Search in every vocabulary; the arguments are how many texts, a seed, and what counts."""
     texts, seed, counter = (*sys.argv[1:], *("30000", "1", "tokenizers")[len(sys.argv) - 1 :])
     found = False
-    for model in PUBLISHED:
+    for model in (*PUBLISHED, *EMBEDDING):
         worst, wrong = search(model, _counter(model, counter), texts=int(texts), seed=int(seed))
         sys.stdout.write(f"{model.name:14}{texts} texts, at most {worst:.4f} of the bound {wrong[:3]}\n")
         sys.stdout.flush()
