@@ -67,6 +67,9 @@ class Metrics(Collector):
         self._unpublished = Gauge(
             "gateway_unpublished", "Ledger rows that Redis does not know yet.", registry=registry
         )
+        self._learned_models = Gauge(
+            "gateway_learned_models", "Models of which answers have shown what tokens are.", registry=registry
+        )
         drift = Gauge(
             "gateway_drift_tokens", "Tokens by which books differed.", ("between",), registry=registry
         )
@@ -103,11 +106,13 @@ class Metrics(Collector):
         self._dead_letters.set(tally.dead_letters)
         self._open_requests.set(tally.open_requests)
         self._unpublished.set(tally.unpublished)
+        self._learned_models.set(tally.learned_models)
 
     def uncounted(self) -> None:
         """Forget what Postgres has counted: a figure that can't be read is neither 0 nor what it was."""
         drift = self.drift_tokens.values()
-        for unknown in (self._dead_letters, self._open_requests, self._unpublished, *drift):
+        tallied = (self._dead_letters, self._open_requests, self._unpublished, self._learned_models)
+        for unknown in (*tallied, *drift):
             unknown.set(nan)
 
     def collect(self) -> Iterator[Metric]:

@@ -276,6 +276,7 @@ class Tally:
     dead_letters: int
     lost_lines: int
     unpublished: int
+    learned_models: int
 
 
 @frozen

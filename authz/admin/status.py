@@ -140,6 +140,9 @@ def _bill_table(found: Bill | None) -> Table:
         "behind", f"{behind}, {_count(found.lag_bytes)} bytes, {_count(found.unpublished)} unpublished"
     )
     table.add_row("open requests", _count(found.open_requests))
+    table.add_row(
+        "learned", f"of {_count(found.learned_models)} models, see `neuronetz-gateway learned list`"
+    )
     wrongs = {
         "orphaned requests": found.orphaned_requests,
         "lost lines": found.lost_lines,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @frozen(kw_only=True)
 class Bill:
-    """None is what metering has not looked at yet; all but lag, open and unpublished ought to be 0."""
+    """None is what metering has not looked at yet; what counts faults ought to be 0."""
 
     lag_bytes: int | None
     lag_s: float | None
@@ -26,6 +26,7 @@ class Bill:
     orphaned_requests: int | None
     overrun_tokens: int | None
     drift_tokens: int | None
+    learned_models: int | None
 
 
 def ask(path: Path) -> Bill | None:
@@ -53,6 +54,7 @@ def _bill(text: str) -> Bill:
         orphaned_requests=_whole(found["gateway_orphans_total"]),
         overrun_tokens=_whole(found["gateway_overrun_tokens_total"]),
         drift_tokens=_whole(found["gateway_drift_tokens"]),
+        learned_models=_whole(found["gateway_learned_models"]),
     )
 
 

@@ -9,7 +9,21 @@ SELECT
     (SELECT count(*) FROM (SELECT FROM dead_letters WHERE node = :node AND replayed_at IS NULL LIMIT 100000) AS d)
         AS dead_letters,
     (SELECT coalesce(sum(lost), 0)::bigint FROM journal_sequences WHERE node = :node) AS lost_lines,
-    (SELECT count(*) FROM (SELECT FROM unpublished LIMIT 100000) AS u) AS unpublished;
+    (SELECT count(*) FROM (SELECT FROM unpublished LIMIT 100000) AS u) AS unpublished,
+    (
+        WITH RECURSIVE m (model) AS ( -- from each model to the next: of a model there is a row a tenant
+            SELECT min(f.model) FROM learned_figures AS f WHERE f.scope_id = f.tenant_id
+            UNION ALL
+            SELECT (
+                SELECT min(f.model) FROM learned_figures AS f
+                WHERE f.scope_id = f.tenant_id AND f.model > m.model
+            )
+            FROM m
+            WHERE m.model IS NOT NULL
+        )
+
+        SELECT count(model) FROM m
+    ) AS learned_models;
 
 -- name: tenants_after(tenant, count)
 -- metering.reconcile: whose books are next.

@@ -9,6 +9,7 @@ from datetime import timedelta
 from math import isnan
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from uuid import uuid4
 
 import asyncpg
 import httpx
@@ -21,7 +22,7 @@ from metering.listener import listening
 from metering.metrics import Metrics
 from metering.surroundings import Surroundings
 from tests.metering.conftest import Begin
-from tests.metering.writing import START, JournalFile
+from tests.metering.writing import KEY, START, TENANT, JournalFile
 
 LINES = "gateway_lines_total"
 
@@ -94,7 +95,10 @@ async def test_lag_in_seconds_is_the_age_of_the_last_end(begin: Begin, journal: 
 async def test_what_postgres_counts(
     begin: Begin, journal: JournalFile, database: str, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Open requests, dead letters, lost lines and the outbox are reported as Postgres has them."""
+    """Open requests, dead letters, lost lines, the outbox and models are reported as Postgres has them."""
+    for model in ("a", "b", "b"):
+        for journal.tenant, journal.key in ((TENANT, KEY), (uuid4(), uuid4())):
+            journal.request(model=model)
     journal.append(journal.opened(journal.new_id()) + b"garbage\n")
     journal.seq += 3
     journal.start()
@@ -112,6 +116,7 @@ async def test_what_postgres_counts(
     found = samples(around.metrics)
     assert (1, 1) == (found["gateway_open_requests",], found["gateway_dead_letters",])
     assert await service.count("unpublished") == found["gateway_unpublished",]
+    assert 2 == found["gateway_learned_models",]
     lost = await service.ledger.fetchval("SELECT sum(lost)::bigint FROM journal_sequences")
     assert lost == found["gateway_sequence_gaps_total",]
 

@@ -18,7 +18,7 @@ from metering.rows import Tally
 async def test_the_bill_is_read_from_metrics() -> None:
     """Every figure is the metric of its name; what has labels is summed up."""
     metrics = Metrics(CollectorRegistry())
-    metrics.counted(Tally(open_requests=1, dead_letters=2, lost_lines=3, unpublished=4))
+    metrics.counted(Tally(open_requests=1, dead_letters=2, lost_lines=3, unpublished=4, learned_models=7))
     metrics.drift_tokens[LEDGER_WINDOWS].set(5)
     metrics.drift_tokens[WINDOWS_REDIS].set(6)
     with tempfile.TemporaryDirectory(prefix="nz") as folder:
@@ -35,6 +35,7 @@ async def test_the_bill_is_read_from_metrics() -> None:
         orphaned_requests=0,
         overrun_tokens=0,
         drift_tokens=11,
+        learned_models=7,
     )
     assert expected == found
 
@@ -46,7 +47,13 @@ async def test_what_was_not_looked_at_is_unknown() -> None:
         async with listening(socket, Metrics(CollectorRegistry())):
             found = await asyncio.to_thread(bill.ask, socket)
     assert found is not None
-    assert {None} == {found.open_requests, found.unpublished, found.lost_lines, found.drift_tokens}
+    assert {None} == {
+        found.open_requests,
+        found.unpublished,
+        found.lost_lines,
+        found.drift_tokens,
+        found.learned_models,
+    }
 
 
 def test_without_metering_there_is_no_bill(tmp_path: Path) -> None:

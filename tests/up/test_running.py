@@ -85,16 +85,20 @@ def test_first_key_streams_at_once(running: Stack) -> None:
 
 
 def test_status_shows_how_far_the_bill_is(running: Stack) -> None:
-    """Once an answer is settled nothing is behind, nothing open, nothing lost, and nothing differs."""
+    """Once an answer is settled nothing is behind, open or lost, nothing differs, and a model is known."""
     assert 200 == running.chat().status_code
+
+    known = {"learned_models": 1}
 
     def wrongs() -> dict[str, float | None]:
         found = running.status()["bill"]
         assert 0 <= found.pop("lag_s") < 60
-        return {name: count for name, count in found.items() if count != 0}
+        return {name: count for name, count in found.items() if count != known.get(name, 0)}
 
     until(lambda: not wrongs())
-    assert "lost lines" in running.run("status").stdout
+    shown = running.run("status").stdout
+    assert "lost lines" in shown
+    assert "see `neuronetz-gateway learned list`" in shown
 
 
 def test_key_is_in_no_file(running: Stack) -> None:
