@@ -176,10 +176,15 @@ func readFile(path string, most int64) ([]byte, error) {
 		return nil, err
 	}
 	defer func() { _ = f.Close() }()
-	text, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err == nil && int64(len(text)) > most {
-		err = errors.New(path + " is too large")
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
 	}
+	if info.Size() > most {
+		return nil, errors.New(path + " is too large")
+	}
+	text := make([]byte, info.Size())
+	_, err = io.ReadFull(f, text)
 	return text, err
 }
 
