@@ -83,6 +83,12 @@ hostile-tenant *arguments:
     @python -m tests.ollama.build
     python -m tests.security.hostile_tenant "$@"
 
+# Let a stranger do for a minute what can be done without an account, while a client streams
+stranger *arguments:
+    @{{ caddy }} version
+    @python -m tests.ollama.build
+    python -m tests.security.stranger "$@"
+
 # Measure what a decision costs authz, beside redis-py's own pool
 bench-verify *arguments:
     python -m tests.bench.bench_verify "$@"
