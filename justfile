@@ -77,6 +77,11 @@ chaos *arguments:
 model *arguments:
     python -m tests.model.protocol "$@"
 
+# Make every attack of tests/security/cases, and generated spellings of mutation paths; exits 1 if one succeeds
+attack:
+    @{{ caddy }} version
+    @python -m tests.security.attack
+
 # Let one tenant try for an hour to move what others pay or may use; exits 1 if anything of theirs changes
 hostile-tenant *arguments:
     @{{ caddy }} version
