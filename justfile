@@ -82,6 +82,11 @@ attack:
     @{{ caddy }} version
     @python -m tests.security.attack
 
+# Make the same attacks on a stock forward_auth, and print how many cases it passes
+attack-compare:
+    @{{ caddy }} version
+    @python -m tests.security.compare
+
 # Let one tenant try for an hour to move what others pay or may use; exits 1 if anything of theirs changes
 hostile-tenant *arguments:
     @{{ caddy }} version

@@ -38,17 +38,23 @@ def cases() -> list[Case]:
 
 def faults(case: Case, gateway: Gateway, witness: Witness) -> list[str]:
     """Make an attack; returns what it found that must not be, one sentence each."""
+    ids, found = verdict(case, gateway.url, gateway.key, witness=witness)
+    witness.settled(ids)
+    return [*found, *_unrecorded(ids, witness)]
+
+
+def verdict(case: Case, url: str, key: str, *, witness: Witness) -> tuple[list[str], list[str]]:
+    """Make an attack on any proxy; returns the ids of its answers, and what must not be but the records."""
     witness.forget()
     try:
-        with wire.line(gateway.url) as opened:
-            opened.send(case.send.replace("<key>", gateway.key).encode("latin-1"))
+        with wire.line(url) as opened:
+            opened.send(case.send.replace("<key>", key).encode("latin-1"))
             replies = [opened.read() for _ in case.answers]
             is_framed = _is_framed(opened, replies[-1])
     except (OSError, ValueError, IndexError) as error:
-        return [f"no answer as expected: {error!r}"]
+        return [], [f"no answer as expected: {error!r}"]
     ids = [reply.request_id for reply in replies if reply.request_id]
-    witness.settled(ids)
-    return [*_wrong(case, replies, witness, is_framed=is_framed), *_unrecorded(ids, witness)]
+    return ids, list(_wrong(case, replies, witness, is_framed=is_framed))
 
 
 def _wrong(case: Case, replies: list[Reply], witness: Witness, *, is_framed: bool) -> Iterator[str]:
