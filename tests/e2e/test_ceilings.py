@@ -118,13 +118,6 @@ async def test_hang_ups_leave_no_slot_taken(
     assert {200: 5} == after.answers
 
 
-async def test_first_requests_of_a_key(gateway: Gateway, new_key: NewKey) -> None:
-    """However many the first requests of a new key are at once, over two processes, all are served."""
-    storm = Storm(gateway, await new_key(), "tokens=1")
-    await storm.blow(160)
-    assert {200: 160} == storm.answers
-
-
 async def test_rate(gateway: Gateway, new_key: NewKey) -> None:
     """Ten requests per minute, 64 at once: ten."""
     storm = Storm(gateway, await new_key(key=Limits(requests_per_minute=10)), "tokens=1")
