@@ -176,7 +176,8 @@ class Latencies:
         return found
 
 
-def _p99(values: list[float]) -> float:
+def p99(values: list[float]) -> float:
+    """Return what one value of a hundred exceeds."""
     return quantiles(values, n=100, method="inclusive")[98]
 
 
@@ -205,8 +206,8 @@ class Outcome:
             f"the stranger: {sum(self.answers.values())} requests ({answers})",
             f"the client: {len(self.before.whole_ms)} answers before, {len(self.during.whole_ms)} meanwhile",
         ] + [
-            f"p99 of the {what}: {_p99(getattr(self.before, name)):.0f} ms before, "
-            f"{_p99(getattr(self.during, name)):.0f} ms meanwhile"
+            f"p99 of the {what}: {p99(getattr(self.before, name)):.0f} ms before, "
+            f"{p99(getattr(self.during, name)):.0f} ms meanwhile"
             for what, name in ways
         ]
 
