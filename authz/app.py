@@ -218,7 +218,8 @@ class Gate:
 
     async def backends(self) -> Response[bytes]:
         """Answer `status` with what the backends say; Caddy passes no request of a client on to this."""
-        return _json([seen.described for seen in self.verifier.inventory.seen], status=200)
+        described = [seen.described for seen in self.verifier.inventory.seen]
+        return _json({"list": self._rendered.used, "backends": described}, status=200)
 
     async def scrape(self) -> Response[bytes]:
         """Answer a Prometheus; Caddy never passes a client's request for /metrics on."""

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import structlog
-from attrs import frozen
+from attrs import define
 
 from authz.backends import backend as backend_
 from authz.backends.snippets import SUFFIX
@@ -27,11 +27,13 @@ FOLLOW_S: Final = 0.25
 Stamp: TypeAlias = "tuple[int, int, int] | None"
 
 
-@frozen
+@define
 class Rendered:
     """The folder of the snippets, as this process can read it."""
 
     folder: Path
+    used: Stamp = None
+    """Of the list that this process uses."""
 
     @property
     def list(self) -> Path:
@@ -65,19 +67,20 @@ class Rendered:
 
     async def follow(self, use: Callable[[Sequence[Backend]], None], *, since: Stamp) -> None:
         """Call `use` with the list whenever it is rendered anew after a stamp, until cancelled."""
-        seen = since
+        self.used = since
         while True:
             await asyncio.sleep(FOLLOW_S)
-            if (found := self.stamp()) in {seen, None}:
+            if (found := self.stamp()) in {self.used, None}:
                 continue
-            seen = found
             try:
                 backends = self.load()
             except SettingsError as error:
                 log.warning("authz.backends_rejected", error=str(error))
+                self.used = found  # it is said once
                 continue
             log.info("authz.backends_changed", backends=[backend.name for backend in backends])
             use(backends)
+            self.used = found
 
     def stamp(self) -> Stamp:
         """Return what changes whenever the list is written."""

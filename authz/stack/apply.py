@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Final
 import httpx
 from attrs import frozen
 
-from authz.backends.rendered import FOLLOW_S
+from authz.backends.rendered import Rendered
 from authz.errors import CommandError
-from authz.stack import facts, machine, plan, snippets
+from authz.stack import backend_states, facts, machine, plan, snippets
 from authz.stack.folder import StateFolder
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from authz.stack.snippets import Change
 
 _RELOADED_S: Final = 30.0
+_FOLLOWED_S: Final = 10.0
 _POLL_S: Final = 0.05
 _GRANT_S: Final = 2.0
 """How old a Grant may be when the tap takes it."""
@@ -55,15 +56,29 @@ class Running:
         try:
             if change.removes:
                 change.write_list()
-                await asyncio.sleep(FOLLOW_S + _GRANT_S)
+                await self._followed()
+                await asyncio.sleep(_GRANT_S)
             change.write_snippets()
             if change.needs_reload:
                 await self._reload()
             change.tidy()
             change.write_list()
+            await self._followed()
         except CommandError:
             change.undo()
             raise
+
+    async def _followed(self) -> None:
+        """Wait until every authz uses the list: with an old token it would find a backend away."""
+        stamp = Rendered(self.folder.backends).stamp()
+        give_up = time.monotonic() + _FOLLOWED_S
+        while not await asyncio.to_thread(backend_states.have_read, self.folder, stamp):
+            if time.monotonic() > give_up:
+                raise CommandError(
+                    "authz did not take the new list of backends, so the old one is back: "
+                    "`neuronetz-gateway logs authz-0` says why."
+                )
+            await asyncio.sleep(_POLL_S)
 
     async def _reload(self) -> None:
         async with httpx.AsyncClient(

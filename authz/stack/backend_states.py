@@ -8,9 +8,12 @@ import msgspec
 from attrs import asdict, frozen
 
 from authz.backends.backend import Described
+from authz.backends.rendered import Stamp
 from authz.stack import unix
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from authz.stack.folder import StateFolder
 
 
@@ -23,6 +26,11 @@ class BackendState(Described):
     failures: int | None = None
 
 
+class _Described(msgspec.Struct):
+    list: Stamp
+    backends: tuple[Described, ...]
+
+
 class _Work(msgspec.Struct):
     name: str
     in_flight: int
@@ -32,16 +40,28 @@ class _Work(msgspec.Struct):
 
 def ask(folder: StateFolder) -> tuple[BackendState, ...] | None:
     """Ask the authz and the Caddy of a stack; None if no authz answers."""
-    described = unix.get(folder.authz_socket(0), "/backends") or unix.get(folder.authz_socket(1), "/backends")
+    answers = (_described(socket) for socket in folder.authz_sockets())
+    described = next((answer for answer in answers if answer is not None), None)
     if described is None:
         return None
-    seen = msgspec.json.decode(described, type=list[Described])
+    seen = described.backends
     body = unix.get(folder.control, "/backends")
     if body is None:
         return tuple(BackendState(**asdict(each)) for each in seen)
     work = {each.name: each for each in msgspec.json.decode(body, type=list[_Work])}
     idle = _Work("", 0, 0, 0)
     return tuple(_joined(each, work.get(each.name, idle)) for each in seen)
+
+
+def have_read(folder: StateFolder, stamp: Stamp) -> bool:
+    """Return whether each authz that answers uses the list of this stamp."""
+    answers = [_described(socket) for socket in folder.authz_sockets()]
+    return all(answer is None or answer.list == stamp for answer in answers)
+
+
+def _described(socket: Path) -> _Described | None:
+    body = unix.get(socket, "/backends")
+    return None if body is None else msgspec.json.decode(body, type=_Described)
 
 
 def _joined(seen: Described, work: _Work) -> BackendState:

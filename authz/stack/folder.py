@@ -103,6 +103,10 @@ class StateFolder:
         """Return where authz describes the models to Caddy."""
         return self.path / "tables"
 
+    def authz_sockets(self) -> list[Path]:
+        """Return the sockets of all authz processes, of one that has ended too."""
+        return sorted(self.run.glob("authz-*.sock"))
+
     def authz_socket(self, index: int) -> Path:
         """Return where the authz process of this number listens."""
         return self.run / f"authz-{index}.sock"
