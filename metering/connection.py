@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 TIMEOUT_S: Final = 60
 
-
 UNREACHABLE: Final = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
@@ -27,6 +26,13 @@ UNREACHABLE: Final = (
 )
 """What asyncpg raises when it is not the rows that are at fault."""
 
+REFUSED: Final = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.CardinalityViolationError,  # rows that contradict each other: one key of two tenants
+)
+"""What it raises when some rows are: others can be written without them."""
+
 
 class RowsRefusedError(GatewayError):
     """Postgres takes everything but these rows: one of them breaks a rule of the schema."""
@@ -36,7 +42,7 @@ class RowsRefusedError(GatewayError):
 def _translated() -> Iterator[None]:
     try:
         yield
-    except (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError) as error:
+    except REFUSED as error:
         raise RowsRefusedError(f"Postgres refused rows: {error}.") from error
     except UNREACHABLE as error:
         raise StoreUnavailable(f"Postgres cannot be asked: {error!r}.") from error

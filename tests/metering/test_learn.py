@@ -171,6 +171,17 @@ async def test_a_replay_teaches_nothing(begin: Begin, journal: JournalFile) -> N
     ]
 
 
+async def test_a_key_of_two_tenants_stops_no_bill(begin: Begin, journal: JournalFile) -> None:
+    """Lines that contradict each other are billed as they stand, and do not keep the others from it."""
+    service = await begin()
+    other = UUID(int=77)
+    await service.ledger.execute("INSERT INTO tenants (id, name) VALUES ($1, 'other')", other)
+    first = journal.request(**DENSE)
+    second = journal.request(**DENSE | {"tenant": str(other)})
+    assert 420 == (await row_of(service, first))["input_tokens"] + 20
+    assert other == (await row_of(service, second))["tenant_id"]
+
+
 async def test_what_is_old_fades(begin: Begin, journal: JournalFile) -> None:
     """A model that has changed is known again after a few thousand answers."""
     service = await begin()
