@@ -51,7 +51,7 @@ func TestAlias(t *testing.T) {
 		equal(t, expected, a.body, name+" body")
 		e := s.record(t, a.id)
 		equal(t, want, said(e), name)
-		equal(t, asked.Model+" "+alias, *e.Model+" "+*e.Alias, name+" record")
+		equal(t, asked.Model+" "+alias, *e.Model+" "+*e.ModelAsked, name+" record")
 		equal(t, true, strings.Contains(a.header.Get(changedHeader), "model") || sm.status != 200, name+" header")
 	}
 }

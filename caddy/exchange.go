@@ -218,13 +218,13 @@ func (x *exchange) takeGrant(text string, now time.Time) reason {
 
 // openLine returns the line of a request that is about to run.
 func (x *exchange) openLine(now time.Time) openLine {
-	g := x.grant
+	g, q := x.grant, x.request
 	return openLine{
 		V: version, ID: x.id, Node: process.node, Boot: process.boot, Seq: process.seq.Add(1),
-		Tenant: g.Tenant, Key: g.Key, IP: x.ip, Path: concealed(x.path), Model: x.model(),
-		Backend: x.backend(), Stream: x.request.stream, Reserved: g.Reserved, Ceiling: g.Ceiling,
-		Windows: g.Windows, Queued: x.attempts.isQueued, PromptBytes: int64(x.request.prompt.bytes),
-		Images: int64(x.request.prompt.images), Deadline: now.Unix() + g.DeadlineS,
+		Tenant: g.Tenant, Key: g.Key, IP: x.ip, Path: concealed(x.path), Model: x.model(), ModelAsked: x.alias(),
+		Backend: x.backend(), Stream: q.stream, Reserved: g.Reserved, Ceiling: g.Ceiling, Windows: g.Windows,
+		Queued: x.attempts.isQueued, PromptBytes: int64(q.prompt.bytes), Images: int64(q.prompt.images),
+		Deadline: now.Unix() + g.DeadlineS,
 	}
 }
 

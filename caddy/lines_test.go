@@ -43,7 +43,7 @@ type entry struct {
 	Tenant         *string `json:"tenant"`
 	Path           string  `json:"path"`
 	Model          *string `json:"model"`
-	Alias          *string `json:"alias"`
+	ModelAsked     *string `json:"model_asked"`
 	Backend        *string `json:"backend"`
 	Tried          string  `json:"tried"`
 	Sent           bool    `json:"sent"`

@@ -142,6 +142,7 @@ type openLine struct {
 	IP          string   `json:"ip"`
 	Path        string   `json:"path"`
 	Model       *string  `json:"model"`
+	ModelAsked  *string  `json:"model_asked"` // null unless the client calls it by an alias
 	Backend     string   `json:"backend"`
 	Stream      *bool    `json:"stream"`
 	Reserved    *tokens  `json:"reserved"`

@@ -54,7 +54,7 @@ func (x *record) encode(e zapcore.ObjectEncoder) error {
 	e.AddString("method", x.method)
 	e.AddString("path", concealed(x.path))
 	addOptional(e, "model", x.model())
-	addOptional(e, "alias", x.alias()) // null unless the client asked for the model by another name
+	addOptional(e, "model_asked", x.alias()) // null unless the client asked for the model by another name
 	x.addResult(e)
 	x.addTerms(e)
 	x.addUsage(e)

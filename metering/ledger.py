@@ -96,7 +96,7 @@ def _recorded(ended: Ended) -> LedgerRow:
         waited_ms=record.waited_ms,
         bound=record.bound,
         bound_table=storable(record.table),
-        alias=storable(record.alias),
+        model_asked=storable(record.model_asked),
     )
 
 
@@ -157,6 +157,7 @@ def open_row(line: Open) -> OpenRow:
         prompt_bytes=line.prompt_bytes,
         images=line.images,
         queued=line.queued,
+        model_asked=storable(line.model_asked),
     )
 
 

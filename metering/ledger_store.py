@@ -73,6 +73,7 @@ class LedgerStore(Connection):
             prompt_bytes=[row.prompt_bytes for row in begun],
             images=[row.images for row in begun],
             queued=[row.queued for row in begun],
+            models_asked=[row.model_asked for row in begun],
         )
 
     async def settled(self, ids: Iterable[UUID]) -> set[UUID]:
@@ -256,6 +257,7 @@ def _open_row(row: asyncpg.Record) -> OpenRow:
         row["images"],
         row["queued"],
         row["started_at"],
+        row["model_asked"],
     )
 
 

@@ -78,6 +78,7 @@ class Open(Head, frozen=True, gc=False, kw_only=True):
     ip: str | None = None
     path: str | None = None
     model: str | None = None
+    model_asked: str | None = None
     backend: str | None = None
     stream: bool | None = None
     ceiling: Tokens | None = None
@@ -106,7 +107,7 @@ class Record(Head, frozen=True, gc=False, kw_only=True):
     method: str | None = None
     path: str | None = None
     model: str | None = None
-    alias: str | None = None
+    model_asked: str | None = None
     """What the client called the model, where that is another name."""
     backend: str | None = None
     tried: str | None = None

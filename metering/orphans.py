@@ -103,6 +103,7 @@ def priced(orphan: Orphan, ratios: Ratios, *, at: datetime) -> LedgerRow:
         key=row.owner.key,
         path=row.path,
         model=row.model,
+        model_asked=row.model_asked,
         backend=row.backend or "",
         stream=row.stream,
         reserved=Tokens(row.reserved_input, row.reserved_output),

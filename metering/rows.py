@@ -132,6 +132,8 @@ class OpenRow:
     queued: bool = False
     started_at: datetime | None = None
     """When a queued one was first listed as running."""
+    model_asked: str | None = None
+    """What the client called the model, where that is an alias."""
 
 
 @frozen
@@ -210,7 +212,7 @@ class LedgerRow(NamedTuple):
     waited_ms: int | None = None
     bound: int | None = None
     bound_table: str | None = None
-    alias: str | None = None
+    model_asked: str | None = None
 
     @property
     def partition(self) -> date:

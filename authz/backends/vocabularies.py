@@ -27,6 +27,8 @@ log = structlog.get_logger()
 MOST_BYTES: Final = 128 << 20
 """Of a description; the largest in use have 30 MB."""
 TIMEOUT_S: Final = 30.0
+LOOK_S: Final = 1.0
+"""Between two looks at models and aliases: a bound by a new alias is not late for long."""
 RETRY_S: Final = 60.0
 """Until a description that a backend did not give is asked for again."""
 
@@ -63,7 +65,7 @@ class Vocabularies:
                     await self.update()
                 except OSError as error:
                     log.warning("authz.tables_unwritable", error=str(error))
-                await asyncio.sleep(self._poll_s)
+                await asyncio.sleep(min(self._poll_s, LOOK_S))
         finally:
             if self._lock is not None:
                 os.close(self._lock)

@@ -1,7 +1,8 @@
 """The names by which clients ask for models: of their tenant, or of all.
 
 A name of its own stands before a model that is called so; the beginning of names and a star stand behind
-every model there is, and the longest beginning first. What an alias means is a model, never another alias.
+every model there is, and the longest beginning first. All of a tenant's stand before those of all tenants.
+What an alias means is a model, never another alias.
 """
 
 from __future__ import annotations
@@ -65,14 +66,11 @@ class Aliases:
 
     def model(self, tenant: UUID, name: str, *, is_there: bool) -> str | None:
         """Return the model that a name means to a tenant, None if its own; `is_there` if one is called so."""
+        asked = name.strip().lower()
         for scope in (tenant, None):
             if (named := self._exact.get(scope, {}).get(canonical(name))) is not None:
                 return named[1]
-        if is_there:
-            return None
-        asked = name.strip().lower()
-        for scope in (tenant, None):
-            for beginning, model in self._beginnings.get(scope, ()):
+            for beginning, model in () if is_there else self._beginnings.get(scope, ()):
                 if asked.startswith(beginning):
                     return model
         return None

@@ -14,9 +14,12 @@ COMMENT ON COLUMN aliases.tenant_id IS 'Whose requests it is for; null is every 
 COMMENT ON COLUMN aliases.pattern IS 'A name, or the beginning of names and a star.';
 COMMENT ON COLUMN aliases.model IS 'The model that runs.';
 
-ALTER TABLE ledger ADD COLUMN alias text;
+ALTER TABLE ledger ADD COLUMN model_asked text;
 
-COMMENT ON COLUMN ledger.alias IS 'What the client called the model, where that was an alias of it.';
+ALTER TABLE open_requests ADD COLUMN model_asked text;
+
+COMMENT ON COLUMN ledger.model_asked IS 'What the client called the model, where that was an alias of it.';
+COMMENT ON COLUMN open_requests.model_asked IS 'Likewise.';
 
 GRANT SELECT ON aliases TO gateway_authz;
 
@@ -24,6 +27,8 @@ GRANT SELECT, INSERT, DELETE, UPDATE (model) ON aliases TO gateway_admin;
 
 -- migrate:down
 
-ALTER TABLE ledger DROP COLUMN alias;
+ALTER TABLE open_requests DROP COLUMN model_asked;
+
+ALTER TABLE ledger DROP COLUMN model_asked;
 
 DROP TABLE aliases;

@@ -48,6 +48,7 @@ async def test_whose_alias_stands_first(session: Session, aliases: Aliases) -> N
         ("gpt-4o", "gpt:70b", None),
         ("gpt-4o", "acme:8b", "acme"),
         ("c*", "acme-c:8b", "acme"),
+        ("codestral", "all-code:22b", None),
     ):
         await set_alias(session, alias, model, tenant=tenant)
     await aliases.read()
@@ -57,11 +58,13 @@ async def test_whose_alias_stands_first(session: Session, aliases: Aliases) -> N
         ("claude-haiku-4-5", False, "acme-c:8b", "haiku:3b"),
         (" CLAUDE-opus", False, "acme-c:8b", "claude:7b"),
         ("claude-opus", True, None, None),
+        ("codestral", False, "acme-c:8b", "all-code:22b"),
+        ("codestral", True, "all-code:22b", "all-code:22b"),
         ("o3", False, "all:1b", "all:1b"),
     ):
         found = [aliases.model(tenant, name, is_there=is_there) for tenant in (acme, other)]
         assert [at_acme, at_other] == found, name
-    assert {"gpt-4o": "acme:8b"} == aliases.names(acme)
+    assert {"gpt-4o": "acme:8b", "codestral": "all-code:22b"} == aliases.names(acme)
     assert ("claude-haiku-*", "haiku:3b") in set(aliases.all())
 
 

@@ -57,12 +57,12 @@ async def test_only_the_name_differs(
     assert masked(expected) == masked(via.content)
     assert "model" in via.headers["x-gateway-changed"]
     row = await settled(ledger, via.headers["x-request-id"])
-    assert (request_.model, alias) == (row["model"], row["alias"])
+    assert (request_.model, alias) == (row["model"], row["model_asked"])
     own = await gated.post(request_.path, content=content)
     same = await settled(ledger, own.headers["x-request-id"])
     for column in ("input_tokens", "output_tokens", "usage_source", "bound", "bound_table"):
         assert same[column] == row[column], column
-    assert same["alias"] is None
+    assert same["model_asked"] is None
 
 
 def test_a_coding_agent_asks_for_its_vendors_model(gateway: Gateway) -> None:

@@ -66,6 +66,8 @@ async def test_a_later_boot_charges_what_was_left_open(begin: Begin, journal: Jo
     assert UNSEEN == (await service.windows())[KEY, "total"]
     assert UNSEEN == await service.used_in_redis(f"{KEY}:t")
     assert (0, 0) == (await service.count("open_requests"), await service.count("unpublished"))
+    (row,) = await service.rows()
+    assert ("llama3.2", "gpt-4o") == (row["model"], row["model_asked"])
 
 
 @pytest.mark.usefixtures("at_noon")

@@ -22,7 +22,7 @@ AS_WRITTEN: Final[dict[str, object]] = {
     "method": "POST",
     "path": "/api/chat",
     "model": "llama3.2",
-    "alias": "gpt-4o",
+    "model_asked": "gpt-4o",
     "backend": "local",
     "tried": "other",
     "sent": True,
