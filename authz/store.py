@@ -134,8 +134,14 @@ class Store:
             row = await _queries.find_identity(connection, lookup=lookup)
         return None if row is None else _identity(row)
 
-    async def handles(self, *, since: datetime) -> AsyncIterator[list[asyncpg.Record]]:
-        """Yield the public handles of secrets made since a moment, with when they were made, in pages."""
+    async def now(self) -> datetime:
+        """Return the time of Postgres's clock."""
+        async with self.connection() as connection:
+            moment: datetime = await _queries.now(connection)
+        return moment
+
+    async def handles(self, *, since: datetime) -> AsyncIterator[list[str]]:
+        """Yield the public handles of secrets made since a moment, in pages."""
         async with (
             self.connection() as connection,
             connection.transaction(readonly=True),
@@ -143,7 +149,7 @@ class Store:
         ):
             pages = await cursor
             while rows := await pages.fetch(HANDLES):
-                yield rows
+                yield [row["lookup"] for row in rows]
 
     async def aliases(self) -> list[tuple[UUID | None, str, str]]:
         """Return the names by which clients ask for models: tenant or None for all, name, model."""

@@ -24,7 +24,7 @@ log = structlog.get_logger()
 READ_EVERY_S: Final = 1.0
 
 AGAIN: Final = timedelta(minutes=1)
-"""Handles this much older than the newest are read again: a transaction may commit after a later one."""
+"""Handles made this long before the last look are read again: a transaction may commit after a later one."""
 
 WHOLE_EVERY_S: Final = 600.0
 """All are read again: a transaction may take longer, and the clock of Postgres may step back."""
@@ -64,10 +64,9 @@ class Handles:
             await asyncio.sleep(READ_EVERY_S)
 
     async def read(self, since: datetime) -> datetime:
-        """Read the handles made since a moment; return the moment to go on from."""
-        newest = since
-        async for rows in self._store.handles(since=since):
-            for row in rows:
-                self.add(row["lookup"])
-            newest = max(newest, rows[-1]["created_at"] - AGAIN)
-        return newest
+        """Read the handles made since a moment; return the moment to go on from, by Postgres's clock."""
+        moment = await self._store.now()
+        async for handles in self._store.handles(since=since):
+            for handle in handles:
+                self.add(handle)
+        return moment - AGAIN

@@ -21,8 +21,12 @@ JOIN tenants AS t ON t.id = k.tenant_id
 WHERE s.lookup = :lookup;
 
 -- name: handles(since)
--- The public handles of secrets, the oldest first: another one is invented, or was made a moment ago.
-SELECT lookup, created_at FROM secrets WHERE created_at >= :since ORDER BY created_at;
+-- The public handles of secrets: another one is invented, or was made a moment ago.
+SELECT lookup FROM secrets WHERE created_at >= :since;
+
+-- name: now()$
+-- The clock of Postgres, by which secrets are made.
+SELECT now();
 
 -- name: known_nodes()
 -- The nodes whose requests may be admitted; authz asks when it meets one it does not know.
