@@ -130,7 +130,7 @@ bound-search *arguments:
     uv run --quiet --isolated --group vocabularies python -m tests.bound.search "$@"
 
 # Check style, types, imports, known dangers, pins and the wheel
-check: check-python check-go check-words check-lock check-platforms check-wheel check-audit check-vuln
+check: check-python check-go check-cross check-words check-lock check-platforms check-wheel check-audit check-vuln
 
 # Check the style of the Python code
 lint:
