@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from uuid import UUID
 
+    from authz.backends.inventory import Inventory
     from authz.store import Store
 
 log = structlog.get_logger()
@@ -74,6 +75,12 @@ class Aliases:
                 if asked.startswith(beginning):
                     return model
         return None
+
+    def meant(self, tenant: UUID, name: str | None, inventory: Inventory) -> str | None:
+        """Return the model that a name means to a tenant among the models there are, None if its own."""
+        if not name or self.is_empty:
+            return None
+        return self.model(tenant, name, is_there=bool(inventory.backends_of(name)))
 
     def names(self, tenant: UUID) -> dict[str, str]:
         """Return the names of their own that a tenant may ask for, and their models."""

@@ -45,12 +45,12 @@ async def _answer(
         version = next(seen.version for seen in inventory.seen if seen.is_live)
         return Answer(200, OLLAMA_JSON, msgspec.json.encode({"version": version}))
     if path == "/api/show":
-        meant = _meant(inventory, aliases, identity, model)
-        return await _show(inventory, identity, meant)
+        meant = aliases.meant(identity.tenant, model, inventory)
+        return await _show(inventory, identity, meant or model)
     loaded = path == "/api/ps"
     if path.startswith(_MODEL_PREFIX):
         name = path.removeprefix(_MODEL_PREFIX)
-        return _one(inventory, identity, name, _meant(inventory, aliases, identity, name) or name)
+        return _one(inventory, identity, name, aliases.meant(identity.tenant, name, inventory) or name)
     models = _union(
         identity, (seen.loaded if loaded else seen.models for seen in inventory.seen if seen.is_live)
     )
@@ -86,13 +86,6 @@ def _renamed(model: Model, name: str) -> Model:
     called = msgspec.Raw(msgspec.json.encode(name))
     raw = msgspec.json.encode(fields | {key: called for key in ("name", "model") if key in fields})
     return evolve(model, name=name, raw=raw)
-
-
-def _meant(inventory: Inventory, aliases: Aliases, identity: Identity, name: str | None) -> str | None:
-    """Return the model that a name means to a tenant."""
-    if not name:
-        return None
-    return aliases.model(identity.tenant, name, is_there=bool(inventory.backends_of(name))) or name
 
 
 def _one(inventory: Inventory, identity: Identity, name: str, meant: str) -> Answer | Refusal:

@@ -188,9 +188,10 @@ class Verifier:
         An admission compares the versions itself; a refusal without one has to ask for them, unless
         the identity is fresh from Postgres.
         """
-        model = self._meant(identity, ask.model)
-        if model is not None:
-            ask = replace(ask, model=model)
+        model = None
+        if not self.aliases.is_empty:
+            model = self.aliases.meant(identity.tenant, ask.model, self.inventory)
+            ask = replace(ask, model=model or ask.model)
         refusal = (
             checks.unusable(identity, self.now())
             or checks.body_problem(ask, identity)
@@ -204,13 +205,6 @@ class Verifier:
         return await self._admit(
             Terms(ask, identity, route, backends, self.settings, self.nodes.alive, model), disconnected
         )
-
-    def _meant(self, identity: Identity, name: str | None) -> str | None:
-        """Return the model that a name means, None if its own."""
-        if not name or self.aliases.is_empty:
-            return None
-        is_there = bool(self.inventory.backends_of(name))
-        return self.aliases.model(identity.tenant, name, is_there=is_there)
 
     async def _unserved(self, ask: Ask, identity: Identity, backends: tuple[Seen, ...]) -> Refusal | None:
         """Refuse what no backend can serve, and what no metering vouches for."""
