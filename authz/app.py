@@ -31,6 +31,7 @@ from authz.backends.rendered import Rendered
 from authz.backends.vocabularies import Vocabularies
 from authz.decision import metrics, refusals, routes
 from authz.decision.aliases import Aliases
+from authz.decision.forecasts import Forecasts
 from authz.decision.refusals import Answer, Refusal
 from authz.decision.verify import Read, Verifier
 from authz.identity.identities import Identities
@@ -116,6 +117,7 @@ class Gate:
         identities = Identities(store, Peppers.read(settings.pepper_file), now_s=time.monotonic)
         rebuilder = Rebuilder(store, bulk)  # no decision waits behind a rebuild
         aliases = Aliases(store)
+        forecasts = Forecasts(store, assumed=settings.expected_output)
         nodes = Nodes(store, limiter, now_s=time.monotonic)
         self._verifier = Verifier(
             settings=settings,
@@ -123,6 +125,7 @@ class Gate:
             limiter=limiter,
             inventory=inventory,
             aliases=aliases,
+            forecasts=forecasts,
             identities=identities,
             rebuilder=rebuilder,
             nodes=nodes,
@@ -137,11 +140,12 @@ class Gate:
             vocabularies=vocabularies.run,
             nodes=nodes.run,
             aliases=aliases.run,
+            forecasts=forecasts.run,
             handles=identities.handles.run,
             rendered=partial(self._rendered.follow, inventory.use, since=since),
         )
         try:
-            await aliases.read()
+            await asyncio.gather(aliases.read(), forecasts.read())
             await inventory.looked(within_s=FIRST_LOOK_S)
             await rebuilder.notice_all()
             yield

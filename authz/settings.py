@@ -69,7 +69,7 @@ class Settings:
         8,
     )
     expected_output: int = _setting(
-        "GATEWAY_EXPECTED_OUTPUT", "Output tokens assumed where a client names no cap.", 256
+        "GATEWAY_EXPECTED_OUTPUT", "Output tokens assumed of a model that a tenant is new to.", 256
     )
     context_length: int = _setting(
         "GATEWAY_CONTEXT_LENGTH", "Most input tokens of a model that names none.", 262_144

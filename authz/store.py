@@ -14,7 +14,7 @@ import sql
 from authz import snapshot
 from authz.errors import StoreUnavailable
 from authz.limiter.admission import Reading
-from authz.types import SAFE_POLICY, Identity, Limits, Policy
+from authz.types import SAFE_POLICY, AnswerSums, Identity, Limits, Policy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -155,6 +155,14 @@ class Store:
         """Return the names by which clients ask for models: tenant or None for all, name, model."""
         async with self.connection() as connection:
             return [tuple(row.values()) async for row in _aliases.list_aliases(connection)]
+
+    async def learned(self) -> list[tuple[UUID, str, AnswerSums]]:
+        """Return what the answers of tenants have shown of models: tenant, canonical name, sums."""
+        async with self.connection() as connection:
+            return [
+                (row["tenant_id"], row["model"], AnswerSums(*list(row.values())[2:]))
+                async for row in _queries.learned_of_tenants(connection)
+            ]
 
     async def nodes(self) -> frozenset[UUID]:
         """Return the nodes that metering reads a journal of."""

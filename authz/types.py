@@ -172,3 +172,13 @@ class OpenRequest:
     day: date
     month: date
     deadline: datetime
+
+
+@frozen
+class AnswerSums:
+    """Sums over the answers of a tenant and a model that reported their usage."""
+
+    answer_tokens: float
+    generations: float
+    prompt_bytes: float
+    prompt_tokens: float

@@ -57,6 +57,8 @@ class Figures(NamedTuple):
     evaluated_tokens: float = 0
     load_ms: float = 0
     loads: float = 0
+    answer_tokens: float = 0
+    generations: float = 0
 
 
 @frozen

@@ -123,6 +123,7 @@ class _Sums:
             self._sum(load_ms=row.load_ms, loads=1)
         if row.path not in EMBEDDINGS and row.output_tokens > 0:
             self._add_answer(row, known)
+            self._sum(answer_tokens=row.output_tokens, generations=1)
 
     def _add_prompt(self, row: LedgerRow) -> None:
         if not row.input_tokens or not row.prompt_bytes or row.images:

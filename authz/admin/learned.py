@@ -45,6 +45,7 @@ class Learned:
     output_tokens_per_s: float | None
     prompt_tokens_per_s: float | None
     load_ms: float | None
+    answer_tokens: float | None
 
 
 @frozen

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from authz.backends.inventory import Seen
     from authz.decision.calendar import Calendar
+    from authz.decision.forecasts import Forecast
     from authz.decision.routes import Route
     from authz.limiter.admission import Admitted
     from authz.messages import Ask
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 TOKENS_PER_MESSAGE: Final = 8
 TOKENS_PER_TOOL: Final = 64
-BYTES_PER_TOKEN: Final = 4
-"""Of a usual prompt; a bound can't use it, since a byte-level tokenizer may need a token per byte."""
 
 LEAST_SHARE: Final = 1024
 """Output tokens that an answer without a cap may have, however little a budget has left."""
@@ -60,6 +59,7 @@ class Terms:
     settings: Settings
     nodes: int
     """How many nodes share the backends."""
+    forecast: Forecast
     model: str | None = None
     """What the client's name of the model means, if that is an alias; the Ask has the model's own."""
 
@@ -73,6 +73,7 @@ class Terms:
         framing = TOKENS_PER_MESSAGE * ask.messages + TOKENS_PER_TOOL * ask.tools + settings.template_tokens
         bound_in = max(self._bound_at(seen) for seen in self.backends)
         cap = self._cap()
+        likely_in = int(ask.prompt_bytes / self.forecast.bytes_per_token) + framing
         return Admission(
             request_id=ask.id,
             tenant=identity.tenant,
@@ -88,7 +89,7 @@ class Terms:
             wanted=self._producible() if cap is None else cap,
             share=settings.uncapped_share if ask.max_output is None and self.route.has_output else 0,
             least_share=LEAST_SHARE,
-            estimated_input=max(1, min(ask.prompt_bytes // BYTES_PER_TOKEN + framing, bound_in)),
+            estimated_input=max(1, min(likely_in, bound_in)),
             estimated_output=self._expected(cap),
             deadline_s=identity.policy.deadline_s or settings.deadline_s,
         )
@@ -199,5 +200,4 @@ class Terms:
 
     def _expected(self, cap: int | None) -> int:
         """Return how long the answer probably is, in tokens; a client's cap is a wish, not a forecast."""
-        expected = self.settings.expected_output
-        return expected if cap is None else min(cap, expected)
+        return self.forecast.output if cap is None else min(cap, self.forecast.output)

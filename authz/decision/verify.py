@@ -21,6 +21,7 @@ from authz.decision.terms import Terms
 from authz.errors import LimiterUnavailable, StoreUnavailable
 from authz.identity import secrets
 from authz.limiter.admission import Admitted, LimitReached, NotDecided
+from authz.models import canonical
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from authz.backends.inventory import Inventory, Seen
     from authz.decision.aliases import Aliases
     from authz.decision.calendar import Calendar
+    from authz.decision.forecasts import Forecasts
     from authz.identity.identities import Identities
     from authz.identity.sources import Sources
     from authz.limiter.admission import Admission, Decision
@@ -81,6 +83,7 @@ class Verifier:
     limiter: Limiter
     inventory: Inventory
     aliases: Aliases
+    forecasts: Forecasts
     identities: Identities
     rebuilder: Rebuilder
     nodes: Nodes
@@ -202,9 +205,10 @@ class Verifier:
         refusal = refusal or await self._unserved(ask, identity, backends)
         if refusal is not None:
             return refusal if is_fresh or await self._is_current(identity) else Stale()
-        return await self._admit(
-            Terms(ask, identity, route, backends, self.settings, self.nodes.alive, model), disconnected
-        )
+        forecasts = self.forecasts
+        forecast = forecasts.of.get((identity.tenant, canonical(ask.model or "")), forecasts.usual)
+        terms = Terms(ask, identity, route, backends, self.settings, self.nodes.alive, forecast, model)
+        return await self._admit(terms, disconnected)
 
     async def _unserved(self, ask: Ask, identity: Identity, backends: tuple[Seen, ...]) -> Refusal | None:
         """Refuse what no backend can serve, and what no metering vouches for."""

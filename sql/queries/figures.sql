@@ -2,7 +2,7 @@
 -- metering.settle: what the answers of keys and tenants have shown of models.
 SELECT model, scope_id, f.tenant_id, f.answers, f.prompt_bytes, f.prompt_tokens, f.embedded_bytes,
     f.embedded_tokens, f.text_bytes, f.text_tokens, f.deltas, f.delta_tokens, f.tool_bytes, f.tool_tokens,
-    f.eval_ms, f.eval_tokens, f.prompt_ms, f.evaluated_tokens, f.load_ms, f.loads
+    f.eval_ms, f.eval_tokens, f.prompt_ms, f.evaluated_tokens, f.load_ms, f.loads, f.answer_tokens, f.generations
 FROM unnest(:models::text[], :scopes::uuid[]) AS w (model, scope_id)
 JOIN learned_figures AS f USING (model, scope_id);
 
@@ -23,10 +23,11 @@ HAVING count(*) >= :tenants;
 INSERT INTO learned_figures AS f (
     model, scope_id, tenant_id, answers, prompt_bytes, prompt_tokens, embedded_bytes, embedded_tokens,
     text_bytes, text_tokens, deltas, delta_tokens, tool_bytes, tool_tokens, eval_ms, eval_tokens, prompt_ms,
-    evaluated_tokens, load_ms, loads
+    evaluated_tokens, load_ms, loads, answer_tokens, generations
 )
 SELECT l.model, l.scope_id, l.tenant_id, l.answers,
-    s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11], s[12], s[13], s[14], s[15], s[16]
+    s[1], s[2], s[3], s[4], s[5], s[6], s[7], s[8], s[9], s[10], s[11], s[12], s[13], s[14], s[15], s[16],
+    s[17], s[18]
 FROM unnest(:models::text[], :scopes::uuid[], :tenants::uuid[], :answers::bigint[], :sums::text[])
     AS l (model, scope_id, tenant_id, answers, sums)
 CROSS JOIN LATERAL (SELECT l.sums::double precision[]) AS a (s)
@@ -34,7 +35,8 @@ ORDER BY l.model, l.scope_id
 ON CONFLICT (model, scope_id) DO UPDATE
 SET (
     answers, prompt_bytes, prompt_tokens, embedded_bytes, embedded_tokens, text_bytes, text_tokens, deltas,
-    delta_tokens, tool_bytes, tool_tokens, eval_ms, eval_tokens, prompt_ms, evaluated_tokens, load_ms, loads
+    delta_tokens, tool_bytes, tool_tokens, eval_ms, eval_tokens, prompt_ms, evaluated_tokens, load_ms, loads,
+    answer_tokens, generations
 ) = (
     SELECT
         excluded.answers + f.answers / part, excluded.prompt_bytes + f.prompt_bytes / part,
@@ -45,6 +47,7 @@ SET (
         excluded.tool_tokens + f.tool_tokens / part, excluded.eval_ms + f.eval_ms / part,
         excluded.eval_tokens + f.eval_tokens / part, excluded.prompt_ms + f.prompt_ms / part,
         excluded.evaluated_tokens + f.evaluated_tokens / part, excluded.load_ms + f.load_ms / part,
-        excluded.loads + f.loads / part
+        excluded.loads + f.loads / part, excluded.answer_tokens + f.answer_tokens / part,
+        excluded.generations + f.generations / part
     FROM (SELECT CASE WHEN f.answers >= 1000 THEN 2 ELSE 1 END) AS h (part)
 );

@@ -9,7 +9,8 @@ SELECT
     f.tool_bytes / nullif(f.tool_tokens, 0) AS tool_bytes_per_token,
     1000 * f.eval_tokens / nullif(f.eval_ms, 0) AS output_tokens_per_s,
     1000 * f.evaluated_tokens / nullif(f.prompt_ms, 0) AS prompt_tokens_per_s,
-    f.load_ms / nullif(f.loads, 0) AS load_ms
+    f.load_ms / nullif(f.loads, 0) AS load_ms,
+    f.answer_tokens / nullif(f.generations, 0) AS answer_tokens
 FROM learned_figures AS f
 LEFT JOIN tenants AS t ON t.id = f.tenant_id
 LEFT JOIN keys AS k ON k.id = f.scope_id

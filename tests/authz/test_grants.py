@@ -15,6 +15,7 @@ GRANTS = {
         "budget_windows": "SELECT",
         "open_requests": "SELECT",
         "model_ratios": "SELECT",
+        "learned_figures": "SELECT",
         "aliases": "SELECT",
         "ledger": "SELECT(request_id tenant_id)",
     },

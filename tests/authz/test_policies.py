@@ -16,6 +16,7 @@ from authz.accounts.session import Session
 from authz.backends.backend import Backend
 from authz.backends.inventory import Model, Seen
 from authz.decision import calendar, checks, routes
+from authz.decision.forecasts import Forecast
 from authz.decision.refusals import Reason, word
 from authz.decision.terms import DROPPED_FIELDS, Terms
 from authz.limiter.admission import Admitted
@@ -56,7 +57,7 @@ def terms(asked: Asked | None, policy: Policy, *, running: int = 0, **fields: An
         **fields,
     )
     identity = evolve(IDENTITY, policy=policy.over(SAFE_POLICY))
-    return Terms(ask, identity, routes.EXACT[path], (seen(running),), SETTINGS, 1)
+    return Terms(ask, identity, routes.EXACT[path], (seen(running),), SETTINGS, 1, Forecast(256))
 
 
 def granted(of: Terms) -> Grant:

@@ -13,6 +13,7 @@ from authz import settings as settings_
 from authz.backends.backend import Backend
 from authz.backends.inventory import Model, Seen
 from authz.decision import calendar, routes
+from authz.decision.forecasts import Forecast
 from authz.decision.terms import Terms
 from authz.limiter.admission import Admitted
 from authz.messages import Ask
@@ -24,6 +25,7 @@ BIG: Final = Seen(Backend("big", "http://a"), models=(Model("toy:latest", b"", "
 SMALL: Final = Seen(Backend("small", "http://b"), models=(Model("TOY", b"", "", 2048, "b" * 64),))
 RUNNING: Final = Seen(BIG.backend, models=BIG.models, loaded=(Model("toy:latest", b"", "", 4096, "a" * 64),))
 SILENT: Final = Seen(Backend("silent", "http://c"), models=(Model("toy", b""),))
+USUAL: Final = Forecast(256)
 IDENTITY: Final = Identity(
     lookup="nz_3bVSxmba",
     tag=b"",
@@ -49,7 +51,13 @@ IDENTITY: Final = Identity(
 )
 
 
-def _terms(*backends: Seen, path: str = "/api/chat", nodes: int = 1, **fields: Any) -> Terms:
+def _terms(
+    *backends: Seen,
+    path: str = "/api/chat",
+    nodes: int = 1,
+    forecast: Forecast = USUAL,
+    **fields: Any,
+) -> Terms:
     ask = Ask(
         v=1,
         id=uuid7(),
@@ -64,7 +72,7 @@ def _terms(*backends: Seen, path: str = "/api/chat", nodes: int = 1, **fields: A
     settings = settings_.load(
         {"DATABASE_URL": "x", "REDIS_URL": "x", "GATEWAY_TEMPLATE_TOKENS": "16"}, state=Path("x")
     )
-    return Terms(ask, IDENTITY, routes.EXACT[path], backends, settings, nodes)
+    return Terms(ask, IDENTITY, routes.EXACT[path], backends, settings, nodes, forecast)
 
 
 def _bound_in(*backends: Seen, **fields: Any) -> int:
