@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
@@ -40,12 +41,25 @@ class Shown:
 
     def __init__(self) -> None:
         self._by_digest: OrderedDict[str, bytes] = OrderedDict()
+        self._asking: dict[str, asyncio.Task[bytes | None]] = {}
 
     async def of(self, backend: Backend, model: str, *, digest: str | None) -> bytes | None:
-        """Return Ollama's own description of a model; None if the backend does not give one."""
-        if digest is not None and digest in self._by_digest:
+        """Return Ollama's own description of a model; None if the backend does not give one.
+
+        Many that ask for one at the same time ask the backend once.
+        """
+        if digest is None:
+            return await self._ask(backend, model, None)
+        if digest in self._by_digest:
             self._by_digest.move_to_end(digest)
             return self._by_digest[digest]
+        if digest not in self._asking:
+            asking = asyncio.create_task(self._ask(backend, model, digest))
+            asking.add_done_callback(lambda _: self._asking.pop(digest))
+            self._asking[digest] = asking
+        return await asyncio.shield(self._asking[digest])  # who leaves does not take it from the others
+
+    async def _ask(self, backend: Backend, model: str, digest: str | None) -> bytes | None:
         try:
             async with probe.client(backend) as client:
                 body = await probe.fetch(client, "/api/show", model=model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -71,6 +72,18 @@ async def test_a_digest_is_asked_for_once() -> None:
         for _ in range(2):
             await shown.of(Backend("one", url), "m3", digest=None)
         assert 4 == backend.asked.count("/api/show")
+
+
+async def test_many_at_once_ask_once() -> None:
+    """A model that many ask for at the same moment is asked for once, though the first of them leaves."""
+    backend, shown = Scripted(lambda _: b'{"details":{}}'), Shown()
+    with served(backend) as url:
+        asking = [asyncio.create_task(shown.of(Backend("one", url), "m0", digest="a")) for _ in range(20)]
+        await asyncio.sleep(0)
+        asking[0].cancel()
+        found = await asyncio.gather(*asking[1:])
+    assert [b'{"details":{}}'] * 19 == found
+    assert ["/api/show"] == backend.asked
 
 
 async def test_what_is_kept_is_bounded() -> None:
