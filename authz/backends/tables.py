@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -70,6 +71,14 @@ class Tables:
         attempt.write_bytes(content)
         attempt.rename(path)
 
+    def size(self) -> int:
+        """Return the bytes of all descriptions; a table is smaller than what it is made of."""
+        size = 0
+        for path in self.folder.glob("*.show.json"):
+            with suppress(FileNotFoundError):  # another process may have forgotten it
+                size += path.stat().st_size
+        return size
+
     def forget_all_but(self, digests: set[str]) -> None:
         """Delete the files of models that no backend has any more, but not what was counted."""
         for path in self.folder.iterdir():
@@ -103,7 +112,7 @@ class Tables:
             return Untabled(model, digest, why, 0)
         if not (self.folder / f"{digest}.table").exists():
             is_described = self.show(digest).exists()
-            why = "it is being built" if is_described else "no backend has described the model yet"
+            why = "it is being built" if is_described else "no backend has described it: authz logs why"
             return Untabled(model, digest, why, 0)
         return None
 

@@ -26,6 +26,8 @@ log = structlog.get_logger()
 
 MOST_BYTES: Final = 128 << 20
 """Of a description; the largest in use have 30 MB."""
+MOST_BYTES_IN_ALL: Final = 4 << 30
+"""Of the folder, however many models there are: those beyond are not described, and cost a token a byte."""
 TIMEOUT_S: Final = 30.0
 LOOK_S: Final = 1.0
 """Between two looks at models and aliases: a bound by a new alias is not late for long."""
@@ -131,10 +133,12 @@ class Vocabularies:
             client.stream("POST", "/api/show", json=sent, timeout=TIMEOUT_S) as response,
         ):
             response.raise_for_status()
-            size = 0
+            size, folder = 0, self._tables.size()
             with path.open("wb") as file:
                 async for chunk in response.aiter_bytes():
                     size += len(chunk)
                     if size > MOST_BYTES:
                         raise ValueError(f"the description has more than {MOST_BYTES} bytes")
+                    if folder + size > MOST_BYTES_IN_ALL:
+                        raise ValueError(f"all models would have more than {MOST_BYTES_IN_ALL} bytes")
                     file.write(chunk)

@@ -154,6 +154,23 @@ async def test_a_huge_description_is_none(
     assert set() == world.files()
 
 
+async def test_many_models_fill_no_disk(
+    world: World, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many models a backend names: what would make all too large is not kept, until there is room."""
+    models.show = b"x" * 1000
+    await world.look()
+    size = Tables(world.folder).size()
+    monkeypatch.setattr(vocabularies, "MOST_BYTES_IN_ALL", size + 1000)
+    models.digests |= {"other": OTHER, "third": "c" * 64}
+    await world.look()
+    assert {f"{TOY}.show.json", f"{OTHER}.show.json"} == world.files()
+    del models.digests["Toy"]
+    await world.look(after_s=RETRY_S)
+    await world.look(after_s=RETRY_S)
+    assert {f"{OTHER}.show.json", f"{'c' * 64}.show.json"} == world.files()
+
+
 async def test_a_digest_is_no_path(world: World, models: Models) -> None:
     """A text that is no digest names no file."""
     models.digests = {"toy": "../" + TOY, "other": "A" * 64, "third": ""}
