@@ -7,7 +7,7 @@ import sys
 from cyclopts import App, CycloptsError
 
 from authz.admin import GROUPS, app
-from authz.errors import CommandError, GatewayError
+from authz.errors import CommandError, GatewayError, complaint
 from authz.log import redacted
 
 USAGE = 2
@@ -26,9 +26,9 @@ def run(arguments: list[str]) -> int:
             _load_commands(app)
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        return _complain(f"{_first_line(error)} See `neuronetz-gateway --help`.", USAGE)
+        return _complain(GatewayError(f"{_first_line(error)} See `neuronetz-gateway --help`."), USAGE)
     except GatewayError as error:
-        return _complain(str(error), error.exit_code if isinstance(error, CommandError) else 1)
+        return _complain(error, error.exit_code if isinstance(error, CommandError) else 1)
     except KeyboardInterrupt:
         return 130
     return code if isinstance(code, int) else 0
@@ -45,8 +45,8 @@ def _first_line(error: CycloptsError) -> str:
     return " ".join(str(error).split())
 
 
-def _complain(sentence: str, code: int) -> int:
-    sys.stderr.write(f"error: {redacted(sentence)}\n")
+def _complain(error: GatewayError, code: int) -> int:
+    sys.stderr.write(redacted(complaint(error)))
     return code
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import time
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -34,6 +35,7 @@ from authz.decision.aliases import Aliases
 from authz.decision.forecasts import Forecasts
 from authz.decision.refusals import Answer, Refusal
 from authz.decision.verify import Read, Verifier
+from authz.errors import SettingsError, complaint
 from authz.identity.identities import Identities
 from authz.identity.secrets import Peppers
 from authz.identity.sources import Sources
@@ -71,9 +73,15 @@ READ_PATHS: Final = tuple(
 
 
 def create() -> Litestar:
-    """Build the application from the environment: uvicorn's factory."""
+    """Build the application from the environment: uvicorn's factory; exits with 2 if a setting is wrong."""
     logging.configure()
-    return build(settings_.load(os.environ))
+    try:
+        settings = settings_.load(os.environ)
+        Peppers.read(settings.pepper_file)
+    except SettingsError as error:
+        sys.stderr.write(complaint(error))
+        sys.exit(2)
+    return build(settings)
 
 
 def build(settings: Settings, *, sources_s: Callable[[], float] = time.monotonic) -> Litestar:

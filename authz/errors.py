@@ -10,11 +10,11 @@ GatewayError
 
 
 class GatewayError(Exception):
-    """Base of all our failures; never raised itself. Its text is one sentence for an operator."""
+    """Base of all our failures; never raised itself. Its text is one sentence a line, for an operator."""
 
 
 class SettingsError(GatewayError):
-    """A setting is missing or wrong; raised before anything is opened."""
+    """Settings are missing or wrong, a sentence for each; raised before anything is opened."""
 
 
 class CommandError(GatewayError):
@@ -35,3 +35,8 @@ class StoreUnavailable(GatewayError):
 
 class LimiterUnavailable(GatewayError):
     """Redis did not answer, or not in time, or is set up so that it may forget."""
+
+
+def complaint(error: GatewayError) -> str:
+    """Return what a program writes on stderr: `error: ` and a sentence on each line."""
+    return "".join(f"error: {sentence}\n" for sentence in str(error).splitlines())

@@ -6,7 +6,9 @@ Where Postgres and Redis are is taken from DATABASE_URL and REDIS_URL, else from
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping  # noqa: TC003 (attrs resolves the types of Settings)
+import os
+from collections.abc import Callable, Iterator, Mapping  # noqa: TC003 (attrs resolves the types of Settings)
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +16,7 @@ import cattrs
 import msgspec
 from attrs import Attribute, Factory, field, fields, frozen, resolve_types
 
+from authz import forms
 from authz.backends import backend
 from authz.backends.backend import Backend  # noqa: TC001 (the same)
 from authz.errors import SettingsError
@@ -31,13 +34,27 @@ LONGEST_LEDGER_DAYS: Final = 36_500
 
 
 def _setting(
-    variable: str, help_: str, default: object, *, least: int = 1, most: int = GREATEST_COUNT
+    variable: str,
+    help_: str,
+    default: object,
+    *,
+    unit: str = "",
+    least: int = 1,
+    most: int = GREATEST_COUNT,
+    form: forms.Form = forms.any_text,
+    is_secret: bool = False,
 ) -> Any:
-    """Declare a setting: its variable, what it is for, its default, and the bounds of a number."""
-    metadata = {"variable": variable, "help": help_, "bounds": range(least, most + 1)}
-    if callable(default):
-        return field(default=Factory(default, takes_self=True), metadata=metadata)
-    return field(default=default, metadata=metadata)
+    """Declare a setting: its variable, what it is for, its default, and what it may be."""
+    metadata = {
+        "variable": variable,
+        "help": help_,
+        "unit": unit,
+        "bounds": range(least, most + 1),
+        "form": form,
+        "is_secret": is_secret,
+    }
+    made = Factory(default, takes_self=True) if callable(default) else default
+    return field(default=made, metadata=metadata, repr=not is_secret)
 
 
 def _inside(*parts: str) -> Callable[[Settings], Path]:
@@ -48,20 +65,57 @@ def _inside(*parts: str) -> Callable[[Settings], Path]:
 class Settings:
     """The settings of one process."""
 
-    state: Path = _setting("GATEWAY_STATE", "The stack's folder.", DEFAULT_STATE)
-    database_url: str = _setting("DATABASE_URL", "PostgreSQL >= 15.", "")
-    redis_url: str = _setting("REDIS_URL", "Redis >= 6.2 or Valkey, noeviction.", "")
-    backends: tuple[Backend, ...] = _setting("OLLAMA_BACKENDS", "JSON list of backends.", ())
-    snippets: Path = _setting("GATEWAY_BACKENDS", "Caddy's snippets of them.", _inside("backends.d"))
-    pepper_file: Path = _setting(
-        "GATEWAY_PEPPER_FILE", "Key of the key tags, one hex line each.", _inside("pepper")
+    state: Path = _setting(
+        "GATEWAY_STATE", "The stack's folder, in which all else lies by default.", DEFAULT_STATE
     )
-    journal: Path = _setting("GATEWAY_JOURNAL", "Caddy's journal.", _inside("journal", "journal.log"))
+    database_url: str = _setting(
+        "DATABASE_URL",
+        "PostgreSQL 15 or newer: postgresql://USER@HOST/DATABASE; empty for the one of `up`.",
+        "",
+        form=forms.database_url,
+        is_secret=True,
+    )
+    password_file: Path | None = _setting(
+        "DATABASE_PASSWORD_FILE",
+        "File with the password of the user of DATABASE_URL, which may hold any sign.",
+        None,
+    )
+    redis_url: str = _setting(
+        "REDIS_URL",
+        "Redis 6.2 or newer, or Valkey, set to noeviction: redis://HOST:6379/0, "
+        "sentinel://HOST:PORT,HOST:PORT/MASTER; empty for the one of `up`.",
+        "",
+        form=forms.redis_url,
+        is_secret=True,
+    )
+    backends: tuple[Backend, ...] = _setting(
+        "OLLAMA_BACKENDS",
+        'Several backends: [{"name": "gpu-a", "url": "http://10.0.0.5:11434", "token": "..."}], with header '
+        "and scheme if not Authorization and Bearer, and max_in_flight, beyond which requests wait in the "
+        "gateway, fairly between tenants. A URL may be https://HOST/PREFIX or unix:///run/ollama.sock.",
+        (),
+        is_secret=True,
+    )
+    snippets: Path = _setting(
+        "GATEWAY_BACKENDS", "Folder of Caddy's snippets of them.", _inside("backends.d")
+    )
+    pepper_file: Path = _setting(
+        "GATEWAY_PEPPER_FILE",
+        "Key of the key tags, one line of 64 hex digits each, mode 0400; keep it out of database backups.",
+        _inside("pepper"),
+    )
+    journal: Path = _setting(
+        "GATEWAY_JOURNAL", "Caddy's journal, which metering reads.", _inside("journal", "journal.log")
+    )
     control: Path = _setting("GATEWAY_CONTROL", "Caddy's control socket.", _inside("run", "control.sock"))
-    tables: Path = _setting("GATEWAY_TABLES", "The models' vocabularies, for Caddy.", _inside("tables"))
-    metrics: Path = _setting("GATEWAY_METRICS_SOCKET", "Metering's metrics.", _inside("run", "metering.sock"))
+    tables: Path = _setting(
+        "GATEWAY_TABLES", "Folder that authz and Caddy share: the models' vocabularies.", _inside("tables")
+    )
+    metrics: Path = _setting(
+        "GATEWAY_METRICS_SOCKET", "Socket of metering's metrics.", _inside("run", "metering.sock")
+    )
     max_output: int = _setting(
-        "GATEWAY_MAX_OUTPUT", "Most output tokens of an answer that a budget pays for.", 32_768
+        "GATEWAY_MAX_OUTPUT", "Most output of an answer that a budget pays for.", 32_768, unit="tokens"
     )
     uncapped_share: int = _setting(
         "GATEWAY_UNCAPPED_SHARE",
@@ -69,32 +123,44 @@ class Settings:
         8,
     )
     expected_output: int = _setting(
-        "GATEWAY_EXPECTED_OUTPUT", "Output tokens assumed of a model that a tenant is new to.", 256
+        "GATEWAY_EXPECTED_OUTPUT", "Output assumed of a model that a tenant is new to.", 256, unit="tokens"
     )
     context_length: int = _setting(
-        "GATEWAY_CONTEXT_LENGTH", "Most input tokens of a model that names none.", 262_144
+        "GATEWAY_CONTEXT_LENGTH", "Most input of a model that names none.", 262_144, unit="tokens"
     )
     least_num_ctx: int = _setting(
-        "GATEWAY_LEAST_NUM_CTX", "Context that Ollama loads models with; less is never let through.", 4096
+        "GATEWAY_LEAST_NUM_CTX",
+        "Context that Ollama loads models with; less is never let through.",
+        4096,
+        unit="tokens",
     )
     template_tokens: int = _setting(
-        "GATEWAY_TEMPLATE_TOKENS", "Tokens a template adds to a prompt, where a model's is not known.", 512
+        "GATEWAY_TEMPLATE_TOKENS",
+        "What a template adds to a prompt, where a model's is not known.",
+        512,
+        unit="tokens",
     )
-    deadline_s: int = _setting("GATEWAY_DEADLINE_S", "Longest time of an answer.", 1800)
+    deadline_s: int = _setting("GATEWAY_DEADLINE_S", "Longest time of an answer.", 1800, unit="s")
     queue_ms: int = _setting(
-        "GATEWAY_QUEUE_MS", "How long a request waits for a slot.", 250, least=0, most=LONGEST_WAIT_MS
+        "GATEWAY_QUEUE_MS",
+        "How long a request waits for a slot.",
+        250,
+        unit="ms",
+        least=0,
+        most=LONGEST_WAIT_MS,
     )
     authz_processes: int = _setting(
-        "GATEWAY_AUTHZ_PROCESSES", "Processes of authz that `up` starts.", 2, most=MOST_PROCESSES
+        "GATEWAY_AUTHZ_PROCESSES", "Processes of authz.", 2, unit="processes", most=MOST_PROCESSES
     )
     decisions: int = _setting(
-        "GATEWAY_DECISIONS", "Decisions that a process of authz works on at a time.", 1000
+        "GATEWAY_DECISIONS", "Decisions that a process of authz works on at a time.", 1000, unit="decisions"
     )
-    poll_s: int = _setting("GATEWAY_POLL_S", "How often backends are asked for their models.", 5)
+    poll_s: int = _setting("GATEWAY_POLL_S", "How often backends are asked for their models.", 5, unit="s")
     ledger_days: int = _setting(
         "GATEWAY_LEDGER_DAYS",
-        "Days of the ledger that are kept; 0 keeps all.",
+        "How long the ledger is kept, 0 for all time; sums, windows and the audit of changes stay.",
         0,
+        unit="days",
         least=0,
         most=LONGEST_LEDGER_DAYS,
     )
@@ -109,23 +175,50 @@ class _Stores(msgspec.Struct, frozen=True):
 
 
 def load(environ: Mapping[str, str], *, state: Path | None = None, needs_stores: bool = True) -> Settings:
-    """Read the settings; `state` (a command's --state) wins over GATEWAY_STATE. Raises SettingsError."""
-    given = {setting.name: _read(setting, environ) for setting in fields(Settings)}
-    known: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    """Read the settings; `state` (a command's --state) wins over GATEWAY_STATE.
+
+    Raises SettingsError with one sentence for each problem, all of them.
+    """
+    problems: list[str] = []
+    known: dict[str, Any] = {}
+    for setting in fields(Settings):
+        with _noting(problems):
+            value = _read(setting, environ)
+            if value is not None:
+                known[setting.name] = value
     known["state"] = (state or known.get("state", DEFAULT_STATE)).absolute()
-    if needs_stores and not {"database_url", "redis_url"} <= known.keys():
-        stores = _stores(known["state"])
-        known = {"database_url": stores.database_url, "redis_url": stores.redis_url} | known
-    known["backends"] = backend.parse(environ.get("OLLAMA_BACKENDS"), environ.get("OLLAMA_URL"))
+    with _noting(problems):
+        known["backends"] = backend.parse(environ.get("OLLAMA_BACKENDS"), environ.get("OLLAMA_URL"))
+    with _noting(problems):
+        if "database_url" in known and "password_file" in known:
+            known["database_url"] = _with_password(known["database_url"], known["password_file"])
+    with _noting(problems):
+        if needs_stores and not (environ.get("DATABASE_URL") and environ.get("REDIS_URL")):
+            stores = _stores(known["state"])
+            known = {"database_url": stores.database_url, "redis_url": stores.redis_url} | known
+    if problems:
+        raise SettingsError("\n".join(problems))
     return Settings(**known)
+
+
+@contextmanager
+def _noting(problems: list[str]) -> Iterator[None]:
+    """Note a problem and go on to the next."""
+    try:
+        yield
+    except SettingsError as error:
+        problems += str(error).splitlines()
 
 
 def _read(setting: Attribute[Any], environ: Mapping[str, str]) -> Any:
     """Read one variable as the type of its setting; None where it is unset or empty."""
-    variable = setting.metadata["variable"]
+    variable, form = setting.metadata["variable"], setting.metadata["form"]
     text = environ.get(variable)
     if not text or setting.name == "backends":
         return None
+    if problem := form(text):
+        shown = variable if setting.metadata["is_secret"] else f"{variable}={text!r}"
+        raise SettingsError(f"{shown} {problem}.")
     bounds = setting.metadata["bounds"]
     try:
         value = cattrs.structure(text, setting.type or str)
@@ -138,6 +231,28 @@ def _read(setting: Attribute[Any], environ: Mapping[str, str]) -> Any:
         )
         raise SettingsError(sentence)
     return value
+
+
+def _with_password(url: str, path: Path) -> str:
+    """Put the password of a file into the URL."""
+    try:
+        password, mode = path.read_text(encoding="utf-8").rstrip("\r\n"), path.stat().st_mode
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise SettingsError(
+            f"DATABASE_PASSWORD_FILE={str(path)!r} can't be read by user {os.geteuid()} ({reason}): "
+            "name a file of this user with the password alone."
+        ) from error
+    if mode & 0o007:
+        raise SettingsError(
+            f"DATABASE_PASSWORD_FILE={str(path)!r} can be read by others: run `chmod o= {path}`."
+        )
+    if not password:
+        raise SettingsError(f"DATABASE_PASSWORD_FILE={str(path)!r} is empty: write the password into it.")
+    try:
+        return forms.with_password(url, password)
+    except ValueError as error:
+        raise SettingsError(f"DATABASE_URL {error}.") from error
 
 
 def _stores(folder: Path) -> _Stores:

@@ -13,7 +13,7 @@ import structlog
 import uvloop
 
 from authz import log, settings
-from authz.errors import SettingsError
+from authz.errors import SettingsError, complaint
 from metering.listener import listening
 from metering.service import run
 from metering.surroundings import Surroundings
@@ -32,7 +32,7 @@ def main() -> int:
     try:
         found = settings.load(os.environ)
     except SettingsError as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(complaint(error))
         return 2
     around = Surroundings(found.journal, found.database_url, found.redis_url, found.ledger_days or None)
     uvloop.run(_serve(around, found.metrics))

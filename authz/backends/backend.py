@@ -90,10 +90,17 @@ def parse(backends: str | None, url: str | None) -> tuple[Backend, ...]:
         reasons = [str(error)] if isinstance(error, msgspec.DecodeError) else cattrs.transform_error(error)
         sentence = f'{VARIABLE} is not a list of {{"name", "url"}}: {"; ".join(reasons)}.'
         raise SettingsError(sentence) from error
-    parsed = tuple(map(checked, entries))
+    parsed, problems = [], []
+    for entry in entries:
+        try:
+            parsed.append(checked(entry))
+        except SettingsError as error:
+            problems.append(str(error))
+    if problems:
+        raise SettingsError("\n".join(problems))
     if len({backend.name for backend in parsed}) != len(parsed):
         raise SettingsError(f"{VARIABLE} names a backend twice: give each a name of its own.")
-    return parsed
+    return tuple(parsed)
 
 
 def serialise(backends: Sequence[Backend]) -> str:

@@ -11,6 +11,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import os
 import re
 import secrets
 import zlib
@@ -68,6 +69,16 @@ class Peppers:
         try:
             lines, mode = path.read_text(encoding="ascii").split(), path.stat().st_mode
             alive = tuple(Pepper(bytes.fromhex(line)) for line in lines)
+        except FileNotFoundError as error:
+            raise SettingsError(
+                f"There is no pepper file {path}: name the one that your keys were made with in "
+                "GATEWAY_PEPPER_FILE, or make the first one with `neuronetz-gateway init`."
+            ) from error
+        except PermissionError as error:
+            user = os.geteuid()
+            raise SettingsError(
+                f"The pepper file {path} can't be read by user {user}: run `chown {user} {path}`."
+            ) from error
         except (OSError, ValueError) as error:
             raise SettingsError(
                 f"The pepper file {path} can't be read ({error}): name it in GATEWAY_PEPPER_FILE."

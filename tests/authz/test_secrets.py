@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import itertools
+import os
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,31 @@ def test_pepper_file_must_be_private(tmp_path: Path) -> None:
     path.chmod(0o644)
     with pytest.raises(SettingsError, match="chmod 0400"):
         Peppers.read(path)
+
+
+def test_pepper_of_another_user_is_one_sentence(tmp_path: Path) -> None:
+    """A pepper that this user may not read is refused with the command that mends it."""
+    path, is_root = tmp_path / "pepper", os.geteuid() == 0
+    path.write_text("ab" * 32)
+    path.chmod(0o400 if is_root else 0)
+    user = 12345 if is_root else os.geteuid()
+    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(0o711)
+    os.seteuid(user)
+    try:
+        with pytest.raises(SettingsError) as refused:
+            Peppers.read(path)
+    finally:
+        os.seteuid(os.getuid())
+    assert f"The pepper file {path} can't be read by user {user}: run `chown {user} {path}`." == str(
+        refused.value
+    )
+
+
+def test_missing_pepper_is_one_sentence(tmp_path: Path) -> None:
+    """A pepper that does not exist is named, with the command that makes one."""
+    with pytest.raises(SettingsError, match=r"^There is no pepper file .*neuronetz-gateway init`\.$"):
+        Peppers.read(tmp_path / "pepper")
 
 
 @pytest.mark.parametrize("text", ["", "abcd", "zz" * 32])

@@ -70,7 +70,8 @@ def _terms(
         **{"prompt_bytes": 1, "messages": 1} | fields,
     )
     settings = settings_.load(
-        {"DATABASE_URL": "x", "REDIS_URL": "x", "GATEWAY_TEMPLATE_TOKENS": "16"}, state=Path("x")
+        {"DATABASE_URL": "postgresql://x", "REDIS_URL": "unix://x", "GATEWAY_TEMPLATE_TOKENS": "16"},
+        state=Path("x"),
     )
     return Terms(ask, IDENTITY, routes.EXACT[path], backends, settings, nodes, forecast)
 

@@ -35,7 +35,12 @@ def test_old_deaths_are_forgotten() -> None:
 
 def test_caddy_is_told_no_secret(tmp_path: Path) -> None:
     """Caddy knows no store and no token; an operator's own GATEWAY_ settings reach it."""
-    caller = {"DATABASE_URL": "d", "REDIS_URL": "r", "OLLAMA_URL": "http://b", "GATEWAY_BIND": "192.0.2.1"}
+    caller = {
+        "DATABASE_URL": "postgresql://d",
+        "REDIS_URL": "unix://r",
+        "OLLAMA_URL": "http://b",
+        "GATEWAY_BIND": "192.0.2.1",
+    }
 
     environ = plan.caddy_environ(StateFolder(tmp_path), 1, settings.load(caller), caller)
 

@@ -67,7 +67,7 @@ def test_folder_holds_what_the_list_names(folder: StateFolder) -> None:
 async def test_caddy_understands_every_kind(folder: StateFolder) -> None:
     """https, header, prefix, IPv6 and unix socket, beside an operator's directives in braces."""
     change = snippets.plan_change(folder.backends, KINDS)
-    caller = {"DATABASE_URL": "d", "REDIS_URL": "r", "PATH": os.environ["PATH"]}
+    caller = {"DATABASE_URL": "postgresql://d", "REDIS_URL": "unix://r", "PATH": os.environ["PATH"]}
     environ = plan.caddy_environ(folder, 1, settings.load(caller, state=folder.path), caller)
     binary = caddy_binary(os.environ, lambda _: None)
     with snippets.staged(change) as staged:
