@@ -13,6 +13,7 @@ from urllib.parse import SplitResult, parse_qsl, quote, urlsplit
 
 Form: TypeAlias = Callable[[str], str | None]
 
+HIDDEN: Final = "***"
 _LOGIN: Final = r"(?:[A-Za-z0-9._~!$&'()*+,;=:-]|%[0-9A-Fa-f]{2})*"
 _HOST: Final = r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._%-]*)(?::[0-9]{0,5})?"
 _AUTHORITY: Final = re.compile(rf"(?:{_LOGIN}@)?{_HOST}(?:,{_HOST})*", re.ASCII)
@@ -63,6 +64,16 @@ def with_password(url: str, password: str) -> str:
             "names no user whose password it could be: write it like postgresql://USER@HOST/DATABASE"
         )
     return parts._replace(netloc=f"{user}:{quote(password, safe='')}@{hosts}").geturl()
+
+
+def without_password(url: str) -> str:
+    """Return a URL for people: `***` in place of its password, and of all of it where that can't be found."""
+    parts = _parts(url)
+    if parts is None or not _is_whole(parts) or "password" in parts.query:
+        return HIDDEN
+    login, at, hosts = parts.netloc.rpartition("@")
+    user, colon, password = login.partition(":")
+    return parts._replace(netloc=f"{user}{colon}{password and HIDDEN}{at}{hosts}").geturl()
 
 
 def time(text: str) -> str | None:

@@ -97,7 +97,7 @@ class Settings:
         is_secret=True,
     )
     snippets: Path = _setting(
-        "GATEWAY_BACKENDS", "Folder of Caddy's snippets of them.", _inside("backends.d")
+        "GATEWAY_BACKENDS", "Folder of Caddy's snippets of the backends.", _inside("backends.d")
     )
     pepper_file: Path = _setting(
         "GATEWAY_PEPPER_FILE",
@@ -149,11 +149,9 @@ class Settings:
         least=0,
         most=LONGEST_WAIT_MS,
     )
-    authz_processes: int = _setting(
-        "GATEWAY_AUTHZ_PROCESSES", "Processes of authz.", 2, unit="processes", most=MOST_PROCESSES
-    )
+    authz_processes: int = _setting("GATEWAY_AUTHZ_PROCESSES", "Processes of authz.", 2, most=MOST_PROCESSES)
     decisions: int = _setting(
-        "GATEWAY_DECISIONS", "Decisions that a process of authz works on at a time.", 1000, unit="decisions"
+        "GATEWAY_DECISIONS", "Decisions that a process of authz works on at a time.", 1000
     )
     poll_s: int = _setting("GATEWAY_POLL_S", "How often backends are asked for their models.", 5, unit="s")
     ledger_days: int = _setting(

@@ -168,7 +168,7 @@ func TestShutdownWithoutAccessLog(t *testing.T) {
 // configuration is validated, and by a reload.
 func TestNoJournalInTheConfiguration(t *testing.T) {
 	s := newStack(t, freeAddr(t))
-	s.edited(t, `output gateway_journal "{$GATEWAY_JOURNAL:/var/lib/neuronetz-gateway/journal/journal.log}" {
+	s.edited(t, `output gateway_journal "{$GATEWAY_JOURNAL:.gateway/journal/journal.log}" {
 			roll_size {$GATEWAY_JOURNAL_ROLL:64MiB}
 		}`, "output stderr")
 	withoutJournal := s.caddyfile

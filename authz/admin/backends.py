@@ -14,9 +14,10 @@ from authz.admin import output
 from authz.admin.options import Flag, State
 from authz.backends import backend as backend_
 from authz.backends.address import is_link_local
-from authz.backends.backend import HIDDEN, Backend
+from authz.backends.backend import Backend
 from authz.backends.probe import Probed, probe
 from authz.errors import CommandError, SettingsError, UsageError
+from authz.forms import HIDDEN
 from authz.settings import DEFAULT_STATE
 from authz.stack import backend_list, machine
 from authz.stack.backend_list import EnvFile

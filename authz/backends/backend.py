@@ -14,6 +14,7 @@ from attrs import evolve, field, fields, frozen
 
 from authz.backends import address
 from authz.errors import SettingsError
+from authz.forms import HIDDEN
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 DEFAULT_NAME: Final = "default"
 VARIABLE: Final = "OLLAMA_BACKENDS"
-HIDDEN: Final = "***"
 MOST_IN_FLIGHT: Final = 10_000
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}", re.ASCII)
 _HEADER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}", re.ASCII)

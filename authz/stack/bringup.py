@@ -15,7 +15,7 @@ import httpx
 import msgspec
 from attrs import evolve, frozen
 
-from authz import settings
+from authz.configuration import variables
 from authz.errors import CommandError, GatewayError
 from authz.schema import migrate
 from authz.stack import discovery, embedded, facts, plan, snippets
@@ -84,7 +84,7 @@ def _settings(wish: Wish, folder: StateFolder) -> Settings:
     """Load the caller's settings, with the embedded stores where they name none."""
     stores = Stores(embedded.postgres_url(folder.path), embedded.redis_url(folder.path))
     save_stores(folder, stores)
-    chosen = settings.load(wish.environ, state=folder.path)
+    chosen = variables.load(wish.environ, state=folder.path)
     save_stores(folder, Stores(chosen.database_url, chosen.redis_url))
     return chosen
 

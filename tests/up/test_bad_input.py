@@ -143,7 +143,7 @@ def test_packages_that_are_not_installed(stack: Stack, tmp_path: Path) -> None:
 
 def test_caddy_that_refuses_its_settings(stack: Stack) -> None:
     """A failure behind the stores is reported as plainly as one before them."""
-    refusal = stack.refusal("--demo", GATEWAY_MAX_BODY="much")
+    refusal = stack.refusal("--demo", GATEWAY_MAX_BODY="99999999999EiB")
 
     assert "Caddy refuses its configuration" in refusal
     until(lambda: not stack.processes())
