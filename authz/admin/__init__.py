@@ -12,6 +12,7 @@ COMMANDS: Final = {
     "down": "authz.admin.status:down",
     "status": "authz.admin.status:status",
     "logs": "authz.admin.status:logs",
+    "init": "authz.admin.init:init_command",
     "settings": "authz.admin.settings:settings_command",
     "migrate": "authz.admin.migrate:migrate_command",
     "add-backend": "authz.admin.backends:add_backend_command",

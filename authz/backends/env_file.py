@@ -95,7 +95,7 @@ def write(path: Path, text: str, *, expected: str) -> None:
     refuse_unwritable(path)
     attempt = path.with_name(f".{path.name}.new")
     try:
-        with _locked(path.parent) as folder:
+        with locked(path.parent) as folder:
             if read(path) != expected:
                 raise CommandError(f"{path} was changed meanwhile: run it again, nothing was written.")
             try:
@@ -110,7 +110,7 @@ def write(path: Path, text: str, *, expected: str) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[int]:
+def locked(folder: Path) -> Iterator[int]:
     """Let one command at a time write in a folder."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

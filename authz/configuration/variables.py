@@ -68,6 +68,11 @@ def _caddys(
     return Variable(name=name, help=help_, readers=(CADDY,), default=default, form=form, unit=unit)
 
 
+def _composes(name: str, help_: str, default: str) -> Variable:
+    """Return a variable that only compose.yaml reads."""
+    return Variable(name=name, help=help_, readers=(COMPOSE,), default=default)
+
+
 _DEFAULTS: Final = Settings()
 
 SECTIONS: Final[Mapping[str, tuple[Variable, ...]]] = {
@@ -188,11 +193,21 @@ SECTIONS: Final[Mapping[str, tuple[Variable, ...]]] = {
         ),
     ),
     "Metrics": (
-        _caddys(
-            "GATEWAY_METRICS", "Metrics for Prometheus on 127.0.0.1: on or off.", "off", form=forms.switch
-        ),
+        _caddys("GATEWAY_METRICS", "Metrics for Prometheus: on or off.", "off", form=forms.switch),
+        _caddys("GATEWAY_METRICS_BIND", "Address that the metrics are served on.", "127.0.0.1"),
         _caddys("GATEWAY_METRICS_PORT", "Port of the metrics.", "9180", form=forms.port),
         _ours("metrics", METERING, COMMANDS),
+    ),
+    "Containers": (
+        _composes("GATEWAY_VERSION", "Tag of the gateway's own images.", "latest"),
+        _composes(
+            "GATEWAY_IPV6", "Whether clients' IPv6 addresses reach the gateway: true or false.", "true"
+        ),
+        _composes("POSTGRES_IMAGE", "Image of PostgreSQL.", "postgres:18.6"),
+        _composes("REDIS_IMAGE", "Image of Redis.", "redis:8.0.6"),
+        _composes("OLLAMA_IMAGE", "Image of Ollama.", "ollama/ollama:0.34.4"),
+        _composes("PYTHON_IMAGE", "Image that authz and metering are built on.", "python:3.14.8-slim"),
+        _composes("GO_IMAGE", "Image that Caddy is built in.", "golang:1.26.10-alpine"),
     ),
 }
 

@@ -14,13 +14,13 @@ from authz import forms
 from authz.__main__ import run
 from authz.backends import env_file
 from authz.configuration import example
-from authz.configuration.variables import CADDY, VARIABLES, load
+from authz.configuration.variables import CADDY, COMPOSE, VARIABLES, load
 from authz.errors import SettingsError
 from authz.settings import Settings
 
 ROOT: Final = Path(__file__).parents[2]
 BY_NAME: Final = {variable.name: variable for variable in VARIABLES}
-PLACE: Final = re.compile(r"\{\$([A-Z_]+)(?::([^}]*))?\}")
+PLACE: Final = re.compile(r"\{\$([A-Z0-9_]+)(?::([^}]*))?\}")
 BESIDE_THE_CADDYFILE: Final = {"GATEWAY_BACKENDS": "backends.d"}
 """`import` takes a path relative to the file that it stands in, all else one relative to the folder."""
 
@@ -43,10 +43,13 @@ def test_the_caddyfile_reads_what_the_table_says() -> None:
 
 
 def test_compose_reads_what_the_table_says() -> None:
-    """Each variable that compose.yaml takes from .env is in the table."""
-    read = set(re.findall(r"\$\{([A-Z_]+)", (ROOT / "compose.yaml").read_text()))
+    """Each variable that a Compose file takes from .env is in the table, and its own with that default."""
+    text = "".join(path.read_text() for path in ROOT.glob("compose*.yaml"))
+    read = set(re.findall(r"\$\{(?!COMPOSE_)([A-Z0-9_]+)", text))
     assert read
     assert set() == read - BY_NAME.keys()
+    for name, default in re.findall(r"\$\{([A-Z0-9_]+):-([^}]*)\}", text):
+        assert BY_NAME[name].readers != (COMPOSE,) or default == BY_NAME[name].default
 
 
 def test_each_variable_says_what_it_is_for() -> None:
