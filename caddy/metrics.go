@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"sync/atomic"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -13,14 +14,21 @@ func registerMetrics(registry *prometheus.Registry) error {
 		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help},
 			func() float64 { return float64(value()) })
 	}
+	closedFor := func(header string, closed *atomic.Uint64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{
+			Name:        "gateway_proxy_protocol_closed_total",
+			Help:        "Connections whose PROXY header is missing, or unexpected as they are no load balancer's.",
+			ConstLabels: prometheus.Labels{"header": header},
+		}, func() float64 { return float64(closed.Load()) })
+	}
 	return errors.Join(
 		registry.Register(&process.queues),
 		registry.Register(queueSeconds),
 		registry.Register(counter("gateway_records_by_guard_total",
 			"Records that the access log did not carry to the journal, and the guard wrote.",
 			process.records.byGuard.Load)),
-		registry.Register(counter("gateway_proxy_protocol_closed_total",
-			"Connections of load balancers without a PROXY header, or of others with one.", proxyClosed.Load)),
+		registry.Register(closedFor("missing", &proxyHeaderMissing)),
+		registry.Register(closedFor("unexpected", &proxyHeaderUnexpected)),
 		registry.Register(counter("gateway_backend_retries_total",
 			"Requests that went to another backend, since the first was away or busy.",
 			process.retried.Load)),

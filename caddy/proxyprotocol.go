@@ -1,12 +1,13 @@
 package gateway
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -26,8 +27,8 @@ const proxyHeaderWithin = 5 * time.Second
 
 // ProxyProtocol is a listener wrapper for load balancers that pass TCP on: its peers begin each
 // connection with a PROXY header (version 1 or 2), whose source is the client's address. A peer
-// without the header, and anybody else with one, is closed and counted. Sockets in the file system
-// have no peers. Without peers it does nothing. Syntax, ahead of tls:
+// without the header, and anybody else with one, is closed without a word and counted: without
+// peers that is anybody. Sockets in the file system have no peers. Syntax, ahead of tls:
 //
 //	listener_wrappers {
 //	    gateway_proxy_protocol [<network or address>...]
@@ -72,9 +73,9 @@ func (p *ProxyProtocol) Provision(caddy.Context) error {
 	return nil
 }
 
-// WrapListener wraps a listener, if there are peers.
+// WrapListener wraps a listener of connections that have a peer.
 func (p *ProxyProtocol) WrapListener(l net.Listener) net.Listener {
-	if len(p.networks) == 0 || caddy.IsUnixNetwork(l.Addr().Network()) {
+	if caddy.IsUnixNetwork(l.Addr().Network()) {
 		return l
 	}
 	return &proxyListener{&goproxy.Listener{
@@ -93,10 +94,10 @@ func (p *ProxyProtocol) policy(of goproxy.ConnPolicyOptions) (goproxy.Policy, er
 			return goproxy.REQUIRE, nil
 		}
 	}
-	return goproxy.REJECT, nil
+	return goproxy.SKIP, nil
 }
 
-// proxyListener counts the connections that are closed for their first bytes.
+// proxyListener closes and counts connections for their first bytes.
 type proxyListener struct{ net.Listener }
 
 // Accept returns the next connection; its header is read with its first bytes.
@@ -105,26 +106,81 @@ func (l *proxyListener) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err //nolint:wrapcheck // net/http looks for the listener's own errors
 	}
-	return &proxyConn{Conn: conn}, nil
+	if _, isPeer := conn.(*goproxy.Conn); isPeer {
+		return &peerConn{Conn: conn}, nil
+	}
+	return &directConn{Conn: conn}, nil
 }
 
-type proxyConn struct {
+// peerConn is a load balancer's connection, which must begin with a header.
+type peerConn struct {
 	net.Conn
 
-	counted sync.Once
+	begun  bool
+	closed bool
 }
 
-// Read reads, and counts a connection that began as it must not.
-func (c *proxyConn) Read(p []byte) (int, error) {
+// Read reads what follows the header. Without a header, or one that is none, there is nothing to read.
+func (c *peerConn) Read(p []byte) (int, error) {
+	if c.closed {
+		return 0, io.EOF
+	}
 	n, err := c.Conn.Read(p)
-	if errors.Is(err, goproxy.ErrNoProxyProtocol) || errors.Is(err, goproxy.ErrSuperfluousProxyHeader) {
-		c.counted.Do(func() { proxyClosed.Add(1) })
+	c.begun = c.begun || n > 0
+	var network net.Error
+	if err == nil || c.begun || errors.Is(err, io.EOF) || errors.As(err, &network) {
+		return n, err //nolint:wrapcheck // net/http looks for the connection's own errors
+	}
+	c.closed = true
+	proxyHeaderMissing.Add(1)
+	_ = c.Close()
+	return 0, io.EOF
+}
+
+// signatures are how a PROXY header begins: no request, of HTTP or in TLS, does.
+var signatures = [][]byte{
+	[]byte("PROXY TCP4 "), []byte("PROXY TCP6 "), []byte("PROXY UNKNOWN"), []byte("\r\n\r\n\x00\r\nQUIT\n"),
+}
+
+const longestSignature = len("PROXY UNKNOWN")
+
+// directConn is a connection of a peer that must not begin with a header.
+type directConn struct {
+	net.Conn
+
+	first  []byte // what has come so far, while it can still become a signature
+	begun  bool
+	closed bool
+}
+
+// Read reads what comes; after a signature there is nothing to read.
+func (c *directConn) Read(p []byte) (int, error) {
+	if c.closed {
+		return 0, io.EOF
+	}
+	n, err := c.Conn.Read(p)
+	if c.begun || n == 0 {
+		return n, err //nolint:wrapcheck // as above
+	}
+	c.first = append(c.first, p[:min(n, longestSignature-len(c.first))]...)
+	c.begun = true
+	for _, signature := range signatures {
+		if bytes.HasPrefix(c.first, signature) {
+			c.closed = true
+			proxyHeaderUnexpected.Add(1)
+			_ = c.Close()
+			return 0, io.EOF
+		}
+		c.begun = c.begun && !bytes.HasPrefix(signature, c.first)
+	}
+	if c.begun {
+		c.first = nil
 	}
 	return n, err //nolint:wrapcheck // as above
 }
 
-// proxyClosed is how many connections were closed for their first bytes.
-var proxyClosed atomic.Uint64
+// How many connections were closed for their first bytes: of load balancers, and of others.
+var proxyHeaderMissing, proxyHeaderUnexpected atomic.Uint64
 
 // listed splits a list by its commas, too.
 func listed(texts []string) []string {
