@@ -3,8 +3,10 @@ package gateway
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -28,7 +30,9 @@ const (
 //
 //	trusted_proxies gateway [<network or address>...]
 //
-// Unlike Caddy's own source it refuses what would trust everybody, and takes commas between them.
+// Unlike Caddy's own source it refuses what would trust everybody, and takes commas between them. It
+// refuses an address of this machine, too: what comes from there is a program that runs here. A proxy
+// that runs here connects over the loopback, and 127.0.0.1 trusts every program on this machine.
 type Proxies struct {
 	// Networks are addresses, or networks like 10.0.0.0/24.
 	Networks []string `json:"networks,omitempty"`
@@ -52,6 +56,9 @@ func (p *Proxies) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 func (p *Proxies) Provision(caddy.Context) error {
 	for _, text := range p.Networks {
 		network, err := parseNetwork(text)
+		if err == nil && isAddressOf(network, ownAddresses()) {
+			err = errors.New("which is this machine: name the proxy's own address, or 127.0.0.1 for one that runs here")
+		}
 		if err != nil {
 			return fmt.Errorf("the trusted proxies (GATEWAY_TRUSTED_PROXIES) name %q, %w", text, err)
 		}
@@ -75,10 +82,29 @@ func parseNetwork(text string) (netip.Prefix, error) {
 		return network, errors.New("which is no network: write it like 10.0.0.0/24, or an address")
 	case network.Addr().Is4In6():
 		return network, errors.New("which no client comes from: write it as one of IPv4")
+	case network.Masked().Addr().IsUnspecified() && network.Bits() >= least, network.Addr().IsMulticast():
+		return network, errors.New("which no proxy comes from: name the proxy's own address")
 	case network.Bits() < least:
 		return network, errors.New("by which anybody could choose an address: name the proxies' own network")
 	}
 	return network.Masked(), nil
+}
+
+// isAddressOf reports whether a network is one address, and one of these.
+func isAddressOf(network netip.Prefix, addresses []netip.Addr) bool {
+	return network.IsSingleIP() && slices.Contains(addresses, network.Addr())
+}
+
+// ownAddresses are those of this machine by which others reach it.
+func ownAddresses() []netip.Addr {
+	var own []netip.Addr
+	of, _ := net.InterfaceAddrs() // none, where they can't be listed
+	for _, each := range of {
+		if network, err := netip.ParsePrefix(each.String()); err == nil && !network.Addr().IsLoopback() {
+			own = append(own, network.Addr())
+		}
+	}
+	return own
 }
 
 // GetIPRanges returns the networks.

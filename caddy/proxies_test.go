@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -16,6 +17,7 @@ func TestNetworks(t *testing.T) {
 		"10.0.0.0/24": "10.0.0.0/24", "10.0.0.9/24": "10.0.0.0/24", "192.0.2.1": "192.0.2.1/32", "10.0.0.0/8": "10.0.0.0/8",
 		"2001:db8::/32": "2001:db8::/32", "::1": "::1/128", "fc00::/7": "fc00::/7",
 		"0.0.0.0/0": "", "::/0": "", "0.0.0.0/1": "", "2000::/3": "", "::ffff:10.0.0.0/104": "", "::ffff:10.0.0.1": "",
+		"0.0.0.0": "", "0.0.0.0/8": "", "::": "", "::/32": "", "224.0.0.1": "", "ff02::1": "",
 		"fe80::1%eth0": "", "10.0.0.0/33": "", "10.0.0": "", "proxy.example": "", "private_ranges": "", "*": "",
 	} {
 		network, err := parseNetwork(text)
@@ -28,10 +30,33 @@ func TestNetworks(t *testing.T) {
 	}
 }
 
+// TestOwnAddress: an address of this machine's own is no proxy's. Its loopback is, where a proxy runs here, and so
+// is a network that this machine has an address in.
+func TestOwnAddress(t *testing.T) {
+	ours := []netip.Addr{netip.MustParseAddr("192.0.2.7"), netip.MustParseAddr("2001:db8::7")}
+	for text, isOwn := range map[string]bool{
+		"192.0.2.7": true, "192.0.2.7/32": true, "2001:db8::7": true, "2001:db8:0::7/128": true,
+		"192.0.2.8": false, "192.0.2.0/24": false, "2001:db8::/64": false, "127.0.0.1": false, "::1": false,
+	} {
+		network, err := parseNetwork(text)
+		must(t, err)
+		equal(t, isOwn, isAddressOf(network, ours), text)
+	}
+	for _, own := range ownAddresses() {
+		for _, setting := range []string{"GATEWAY_TRUSTED_PROXIES", "GATEWAY_PROXY_PROTOCOL"} {
+			command := sharedStack(t).command(t, setting+"="+own.String())
+			command.Args[1] = "validate"
+			output, err := command.CombinedOutput()
+			want := "(" + setting + `) name "` + own.String() + `", which is this machine`
+			equal(t, true, err != nil && strings.Contains(strings.ReplaceAll(string(output), `\"`, `"`), want), string(output))
+		}
+	}
+}
+
 // TestProxyList: a list that trusts everybody, or is none, is refused in one sentence before Caddy starts.
 func TestProxyList(t *testing.T) {
 	for text, want := range map[string]string{
-		"10.0.0.0/24, 192.0.2.7 2001:db8::1": "", "": "",
+		"10.0.0.0/24, 198.51.100.7 2001:db8::1": "", "": "", "127.0.0.1 ::1": "",
 		"0.0.0.0/0": `name "0.0.0.0/0", by which anybody could choose an address`,
 		"the-proxy": `name "the-proxy", which is no network`,
 	} {

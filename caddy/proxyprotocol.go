@@ -62,7 +62,8 @@ func (p *ProxyProtocol) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 func (p *ProxyProtocol) Provision(caddy.Context) error {
 	for _, text := range p.Peers {
 		network, err := parseNetwork(text)
-		if err == nil && (network.Contains(loopback4) || network.Contains(netip.IPv6Loopback())) {
+		if err == nil && (network.Contains(loopback4) || network.Contains(netip.IPv6Loopback()) ||
+			isAddressOf(network, ownAddresses())) {
 			err = errors.New("which is this machine: name the load balancer's own address")
 		}
 		if err != nil {

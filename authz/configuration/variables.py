@@ -94,13 +94,14 @@ SECTIONS: Final[Mapping[str, tuple[Variable, ...]]] = {
         _caddys(
             "GATEWAY_TRUSTED_PROXIES",
             "Addresses or networks of proxies in front: what they say in X-Forwarded-For is the client's "
-            "address in limits, --cidr and `audit`; no one else is believed.",
+            "address in limits, --cidr and `audit`; no one else is believed. An address of this machine is "
+            "refused; 127.0.0.1, for a proxy that runs here, believes every program on it.",
             form=forms.networks,
         ),
         _caddys(
             "GATEWAY_PROXY_PROTOCOL",
             "Load balancers that pass TCP on, and must begin each connection with a PROXY header; "
-            "others must not.",
+            "others must not. What begins otherwise is closed, and counted.",
             form=forms.networks,
         ),
         _caddys("GATEWAY_CORS_ORIGIN", "Web pages that may use the gateway.", "*", form=forms.origin),
