@@ -36,6 +36,10 @@ test *arguments: test-go
     coverage erase
     coverage run -m pytest "$@"
 
+# Write both wheels to dist, the same bytes each time; Caddy is for Linux, or for platforms named, such as macos-arm64
+wheel *platforms:
+    python -m authz.stack.wheels dist "$@"
+
 # Report the branch coverage of the last complete `just test`; its floor in pyproject.toml only rises
 coverage:
     coverage report

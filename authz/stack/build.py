@@ -1,5 +1,6 @@
 """Caddy with our modules is built from `caddy/` by the Go toolchain of a wheel, once per content.
 
+Where a wheel carries the Caddy of these very sources, that one is used.
 `python -m authz.stack.build go|gofmt|caddy ARGUMENT...` runs one of them in `caddy/`.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from authz.errors import CommandError
+from authz.stack import carried
 from authz.stack.embedded import wheel_folder
 
 if TYPE_CHECKING:
@@ -50,39 +52,34 @@ def go_environ(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def caddy_binary(environ: Mapping[str, str], note: Callable[[str], None]) -> Path:
-    """Return the Caddy of exactly these sources; build it when the cache lacks it, with notes on the way."""
-    if not (SOURCE / "go.mod").exists():
-        message = f"The sources of Caddy are not at {SOURCE}: run from a checkout of the project."
-        raise CommandError(message)
-    cache = cache_folder(environ)
-    binary = cache / f"caddy-{_digest()}"
-    if binary.exists():
-        with suppress(OSError):  # the cache may be read-only
-            os.utime(binary)
-        return binary
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        lock = (cache / "build.lock").open("w")
-    except OSError as error:
-        message = f"The cache {cache} can't be used ({error.strerror}): set XDG_CACHE_HOME to another folder."
-        raise CommandError(message) from error
-    with lock:
-        # Another `up` may be at it; its result is ours.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not binary.exists():
-            _build(binary, environ, note)
-            _forget_old_builds(cache)
+    """Return the Caddy of exactly these sources: of its wheel, of the cache, or built, with notes on the way.
+
+    Outside a checkout it is the one with which this package was built. Raises CommandError.
+    """
+    if not is_checkout():
+        return carried.fitting().binary
+    found = carried.find()
+    if found is not None and found.digest == source_digest():
+        return found.binary
+    binary = _built(environ, note)
+    if found is not None:
+        note(f"{carried.WHEEL} {found.version} holds another Caddy than these sources, and is not used")
     return binary
 
 
-def _go_root() -> Path:
-    return wheel_folder("go")
+def caddy_config() -> Path:
+    """Return the Caddyfile of the checkout, else that of the wheel."""
+    return SOURCE / "Caddyfile" if is_checkout() else carried.fitting().config
 
 
-def _digest() -> str:
-    """Digest what decides how the binary behaves: sources, toolchain, flags."""
+def is_checkout() -> bool:
+    """Return whether Caddy's sources are here, which no package carries."""
+    return (SOURCE / "go.mod").exists()
+
+
+def source_digest() -> str:
+    """Digest what decides how Caddy behaves on any machine, the toolchain apart: sources and flags."""
     digest = sha256(f"{_GOFLAGS} {_LDFLAGS}".encode())
-    digest.update((_go_root() / "VERSION").read_bytes())
     for path in sorted(SOURCE.rglob("*")):
         if path.suffix in {".go", ".mod", ".sum"} and not path.name.endswith("_test.go"):
             content = path.read_bytes()
@@ -91,7 +88,8 @@ def _digest() -> str:
     return digest.hexdigest()[:20]
 
 
-def _build(binary: Path, environ: Mapping[str, str], note: Callable[[str], None]) -> None:
+def build_caddy(binary: Path, environ: Mapping[str, str], note: Callable[[str], None]) -> None:
+    """Build Caddy into this file, for the machine that GOOS and GOARCH name. Raises CommandError."""
     attempt = binary.with_suffix(f".{os.getpid()}")
     go = str(_go_root() / "bin" / "go")
     argv = [go, "build", "-v", "-ldflags", _LDFLAGS, "-o", str(attempt), "./cmd/caddy"]
@@ -119,6 +117,37 @@ def _build(binary: Path, environ: Mapping[str, str], note: Callable[[str], None]
         message = f"Caddy could not be built, correct the sources: {' | '.join(printed[-8:])}"
         raise CommandError(message)
     attempt.rename(binary)
+
+
+def _built(environ: Mapping[str, str], note: Callable[[str], None]) -> Path:
+    cache = cache_folder(environ)
+    binary = cache / f"caddy-{_digest()}"
+    if binary.exists():
+        with suppress(OSError):  # the cache may be read-only
+            os.utime(binary)
+        return binary
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        lock = (cache / "build.lock").open("w")
+    except OSError as error:
+        message = f"The cache {cache} can't be used ({error.strerror}): set XDG_CACHE_HOME to another folder."
+        raise CommandError(message) from error
+    with lock:
+        # Another `up` may be at it; its result is ours.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not binary.exists():
+            build_caddy(binary, environ, note)
+            _forget_old_builds(cache)
+    return binary
+
+
+def _go_root() -> Path:
+    return wheel_folder("go")
+
+
+def _digest() -> str:
+    """Digest what decides about the very binary: the sources' digest and the toolchain."""
+    return sha256(source_digest().encode() + (_go_root() / "VERSION").read_bytes()).hexdigest()[:20]
 
 
 def _forget_old_builds(cache: Path) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from authz.errors import CommandError
-from authz.stack.build import SOURCE
+from authz.stack.build import caddy_config
 from authz.stack.program import Layer, Program
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from authz.settings import Settings
     from authz.stack.folder import StateFolder
 
-_CADDY_CONFIG: Final = ("--config", str(SOURCE / "Caddyfile"), "--adapter", "caddyfile")
 _GRACE_S: Final = 10
 """The time that Caddy gives running streams before it ends them itself."""
 _UVICORN: Final = (
@@ -87,7 +86,7 @@ def caddy_program(folder: StateFolder, binary: Path, environ: Mapping[str, str])
     """Caddy in front of everything."""
     return Program(
         name="caddy",
-        argv=(str(binary), "run", *_CADDY_CONFIG),
+        argv=(str(binary), "run", *_caddy_config()),
         log=folder.logs / "caddy.log",
         layer=Layer.EDGE,
         environ=environ,
@@ -100,7 +99,7 @@ async def validate_caddy(binary: Path, environ: Mapping[str, str]) -> None:
     process = await asyncio.create_subprocess_exec(
         str(binary),
         "validate",
-        *_CADDY_CONFIG,
+        *_caddy_config(),
         env=environ,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
@@ -122,6 +121,10 @@ def _message(line: str) -> str:
 
 class _Line(msgspec.Struct):
     msg: str
+
+
+def _caddy_config() -> tuple[str, ...]:
+    return ("--config", str(caddy_config()), "--adapter", "caddyfile")
 
 
 def _is_for_caddy(name: str) -> bool:
