@@ -8,12 +8,13 @@ from attrs import define
 
 import sql
 from authz.types import Total
+from metering.budgets import BudgetUse
 from metering.connection import Connection
 from metering.rows import Reckoned, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import date
+    from datetime import date, datetime
     from uuid import UUID
 
     import asyncpg
@@ -33,6 +34,10 @@ class Books(Connection):
         """Count a node's open requests, dead letters and lost lines."""
         (row,) = await self._rows("tally", node=node)
         return Tally(*row)
+
+    async def budgets_used(self, at: datetime, percent: float) -> list[BudgetUse]:
+        """Return the budgets of which so much is used, of what is not disabled."""
+        return [BudgetUse(*row) for row in await self._rows("budgets_used", at=at, percent=percent)]
 
     async def tenants_after(self, tenant: UUID, count: int) -> list[UUID]:
         """Return the next tenants in the order of their ids."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from math import nan
+from math import isnan, nan
+from shutil import disk_usage
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import Counter, Gauge, Histogram, generate_latest
@@ -11,14 +12,17 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from authz.prometheus import add_process
+from metering.budgets import PERCENTS
 from metering.rows import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
 
     from prometheus_client import CollectorRegistry
     from prometheus_client.metrics_core import Metric
 
+    from metering.budgets import BudgetUse
     from metering.journal import Page
     from metering.rows import LedgerRow, Tally
     from metering.tail import Tail
@@ -74,7 +78,13 @@ class Metrics(Collector):
             "gateway_drift_tokens", "Tokens by which books differed.", ("between",), registry=registry
         )
         self.drift_tokens = {between: drift.labels(between) for between in (LEDGER_WINDOWS, WINDOWS_REDIS)}
+        budgets = Gauge(
+            "gateway_budgets", "Budgets of which so many percent are used.", ("used",), registry=registry
+        )
+        self._budgets = {percent: budgets.labels(str(percent)) for percent in PERCENTS}
         self.uncounted()
+        self._free = Gauge("gateway_disk_free_bytes", "Left on the journal's file system.", registry=registry)
+        self._size = Gauge("gateway_disk_bytes", "Size of the journal's file system.", registry=registry)
         lag_bytes = Gauge("gateway_lag_bytes", "Bytes of the journal not read yet.", registry=registry)
         lag_bytes.set_function(self._lag_bytes)
         lag_seconds = Gauge("gateway_lag_seconds", "Age of the last committed end.", registry=registry)
@@ -84,6 +94,11 @@ class Metrics(Collector):
     def follow(self, tail: Tail, known_until: datetime | None) -> None:
         """Note that the loop has started again where Postgres says."""
         self._tail, self.known_until = tail, known_until
+
+    def watch_disk(self, folder: Path) -> None:
+        """Look at the file system of this folder at every scrape."""
+        self._free.set_function(lambda: _disk(folder)[0])
+        self._size.set_function(lambda: _disk(folder)[1])
 
     def committed(self, page: Page, added: Iterable[LedgerRow]) -> None:
         """Count the lines of a page, and the rows that were new in the ledger."""
@@ -108,18 +123,28 @@ class Metrics(Collector):
         self._unpublished.set(tally.unpublished)
         self._learned_models.set(tally.learned_models)
 
+    def counted_budgets(self, used: Iterable[BudgetUse]) -> None:
+        """Count the budgets that have reached each part."""
+        reached = [budget.reached for budget in used]
+        for percent, gauge in self._budgets.items():
+            gauge.set(sum(each >= percent for each in reached))
+
     def uncounted(self) -> None:
         """Forget what Postgres has counted: a figure that can't be read is neither 0 nor what it was."""
-        drift = self.drift_tokens.values()
+        self._lost_lines = nan
         tallied = (self._dead_letters, self._open_requests, self._unpublished, self._learned_models)
-        for unknown in (*tallied, *drift):
+        for unknown in (*tallied, *self.drift_tokens.values(), *self._budgets.values()):
             unknown.set(nan)
 
     def collect(self) -> Iterator[Metric]:
-        """Set the lost lines, which Postgres remembers: no restart sets them back."""
-        yield CounterMetricFamily(
-            "gateway_sequence_gaps", "Journal lines that were lost.", value=self._lost_lines
-        )
+        """Set the lost lines, which Postgres remembers: no restart sets them back.
+
+        As long as they are unknown there is no sample: an increase since an unknown figure would be one, too.
+        """
+        lost = CounterMetricFamily("gateway_sequence_gaps", "Journal lines that were lost.")
+        if not isnan(self._lost_lines):
+            lost.add_metric((), self._lost_lines)
+        yield lost
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus's text format."""
@@ -135,3 +160,12 @@ class Metrics(Collector):
         if self.known_until is None:
             return nan
         return max(0.0, (self._clock() - self.known_until).total_seconds())
+
+
+def _disk(folder: Path) -> tuple[float, float]:
+    """Return the bytes left and in all; unknown where there is no such folder yet."""
+    try:
+        found = disk_usage(folder)
+    except OSError:
+        return nan, nan
+    return found.free, found.total

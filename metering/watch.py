@@ -15,6 +15,7 @@ from authz.errors import LimiterUnavailable
 from authz.limiter.limiter import Limiter
 from authz.supervise import failure_of
 from metering.books import Books
+from metering.budgets import PERCENTS
 from metering.reconcile import Reconciler
 from metering.service import node_of
 
@@ -25,12 +26,15 @@ log: Final = structlog.get_logger()
 
 TALLY_EVERY_S: Final = 5.0
 RECONCILE_EVERY_S: Final = 60.0
+LEAST_PERCENT: Final = PERCENTS[0] - 0.5
+"""Of a budget's tokens: as the parts are rounded."""
 RESTS: Final = 19
 """Times as long as a round took until the next: Postgres is kept busy for a twentieth of the time."""
 
 
 async def watch(around: Surroundings) -> NoReturn:
     """Look until cancelled; nothing that fails ends this, and meanwhile the figures are unknown."""
+    around.metrics.watch_disk(around.journal.parent)
     limiter = Limiter(around.redis_url)
     await limiter.start()
     try:
@@ -53,6 +57,7 @@ async def _look(around: Surroundings, limiter: Limiter) -> NoReturn:
         due = around.ticks()
         while True:
             around.metrics.counted(await books.tally(node_of(around.journal)))
+            around.metrics.counted_budgets(await books.budgets_used(around.clock(), LEAST_PERCENT))
             if around.ticks() >= due:
                 began = around.ticks()
                 await _reconcile(reconciler, around)

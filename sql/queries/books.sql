@@ -132,3 +132,29 @@ FROM (
 ) AS o
 WHERE w.scope_id = o.scope_id AND w.period = o.period AND w.start = o.start
 RETURNING w.scope_id, w.period, w.start, w.used, w.version;
+
+-- name: budgets_used(at, percent)
+-- metering.watch: the budgets of which so much is used, in the windows that are current where the tenant is.
+WITH scopes AS (
+    SELECT id, name AS tenant, NULL::text AS key, (:at::timestamptz AT TIME ZONE timezone)::date AS today,
+        tokens_per_day, tokens_per_month, tokens_total
+    FROM tenants
+    WHERE state = 'active'
+    UNION ALL
+    SELECT k.id, t.name, k.name, (:at::timestamptz AT TIME ZONE t.timezone)::date,
+        k.tokens_per_day, k.tokens_per_month, k.tokens_total
+    FROM keys AS k
+    JOIN tenants AS t ON t.id = k.tenant_id
+    WHERE k.state = 'active' AND t.state = 'active'
+)
+
+SELECT s.tenant, s.key, w.period, w.start, w.used, b.budget
+FROM scopes AS s
+CROSS JOIN LATERAL (
+    VALUES ('day', s.today, s.tokens_per_day),
+        ('month', date_trunc('month', s.today::timestamp)::date, s.tokens_per_month),
+        ('total', '1970-01-01'::date, s.tokens_total)
+) AS b (period, start, budget)
+JOIN budget_windows AS w ON w.scope_id = s.id AND w.period = b.period AND w.start = b.start
+WHERE b.budget IS NOT NULL AND w.used >= b.budget / 100.0 * :percent
+ORDER BY s.tenant, s.key NULLS FIRST, w.period;

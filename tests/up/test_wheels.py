@@ -90,7 +90,16 @@ def test_wheels_carry_what_up_reads(wheels: Path) -> None:
     (path,) = wheels.glob("neuronetz_gateway_caddy-*")
     with ZipFile(path) as archive:
         names = {name.rpartition("/")[2]: name for name in archive.namelist()}
-        files = {"Caddyfile", "caddy", "caddy.digest", "grafana.json", "LICENSE", "LICENSES.txt", "RECORD"}
+        files = {
+            "Caddyfile",
+            "alerts.yaml",
+            "caddy",
+            "caddy.digest",
+            "grafana.json",
+            "LICENSE",
+            "LICENSES.txt",
+            "RECORD",
+        }
         assert files <= names.keys()
         licences = archive.read(names["LICENSES.txt"]).decode()
         mode = archive.getinfo(names["caddy"]).external_attr >> 16
