@@ -17,6 +17,7 @@ func init() {
 //
 //	GET  /healthz        {"status":"ok"}
 //	GET  /journal        whether it can be written, and what is wrong with it
+//	GET  /config         the sites and reverse proxies of the configuration that runs
 //	GET  /backends       what each backend has in flight, in line, and has failed at
 //	GET  /streams        a list of what runs, [] if nothing does
 //	POST /kill?id=ID     also key= or tenant=, of which it takes exactly one; {"killed":N}
@@ -55,6 +56,8 @@ func (Control) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Han
 		return writeJSON(w, http.StatusOK, map[string]string{"status": "ok"})
 	case "GET /journal":
 		return writeJSON(w, http.StatusOK, process.journalNow())
+	case "GET /config":
+		return writeJSON(w, http.StatusOK, runningNow())
 	case "GET /backends":
 		return writeJSON(w, http.StatusOK, process.queues.list())
 	case "GET /streams":
@@ -63,7 +66,8 @@ func (Control) ServeHTTP(w http.ResponseWriter, r *http.Request, _ caddyhttp.Han
 		return kill(w, r)
 	}
 	return writeJSON(w, http.StatusNotFound, map[string]string{
-		"error": "use GET /healthz, GET /journal, GET /backends, GET /streams or POST /kill?id=|key=|tenant=",
+		"error": "use GET /healthz, GET /journal, GET /config, GET /backends, GET /streams " +
+			"or POST /kill?id=|key=|tenant=",
 	})
 }
 
