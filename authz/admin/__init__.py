@@ -14,6 +14,7 @@ COMMANDS: Final = {
     "logs": "authz.admin.status:logs",
     "init": "authz.admin.init:init_command",
     "settings": "authz.admin.settings:settings_command",
+    "doctor": "authz.admin.doctor:doctor_command",
     "migrate": "authz.admin.migrate:migrate_command",
     "add-backend": "authz.admin.backends:add_backend_command",
     "remove-backend": "authz.admin.backends:remove_backend_command",
