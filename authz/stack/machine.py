@@ -12,6 +12,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+_LISTENING: Final = "0A"
+"""TCP_LISTEN, as /proc/net/tcp writes it (linux/tcp_states.h)."""
 _UNPRIVILEGED_UID: Final = 65534
 """The user and group that root becomes for PostgreSQL; the same number on every Linux."""
 
@@ -147,6 +149,20 @@ def main(signal: int, parent: int, user: str, *program: str) -> None:
     if os.getppid() != parent:
         sys.exit(1)
     os.execvp(program[0], program)
+
+
+def listening(port: int) -> list[bytes]:
+    """Return the addresses, 4 or 16 bytes each, on which something listens at a TCP port (man 5 proc)."""
+    found = []
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        lines = table.read_text().splitlines()[1:] if table.exists() else []
+        for line in lines:
+            local, _, state = line.split()[1:4]
+            host, _, number = local.partition(":")
+            if state == _LISTENING and int(number, 16) == port:  # words of 32 bits in the machine's order
+                words = [host[start : start + 8] for start in range(0, len(host), 8)]
+                found.append(b"".join(bytes.fromhex(word)[::-1] for word in words))
+    return found
 
 
 if __name__ == "__main__":

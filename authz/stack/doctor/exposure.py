@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
+from authz.stack import machine
 from authz.stack.doctor.finding import Finding, summed, warn
 
 if TYPE_CHECKING:
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from authz.backends.backend import Backend
 
 CHECK: Final = "backends"
-_LISTENING: Final = "0A"
-"""TCP_LISTEN, as /proc/net/tcp writes it (linux/tcp_states.h)."""
-_TABLES: Final = (Path("/proc/net/tcp"), Path("/proc/net/tcp6"))
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -72,23 +69,10 @@ def _is_own(address: IPAddress) -> bool:
 
 
 def _listening(port: int) -> Iterable[IPAddress]:
-    """Yield the addresses, loopback apart, on which something listens at a port (man 5 proc)."""
-    for table in _TABLES:
-        try:
-            lines = table.read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            local, _, state = line.split()[1:4]
-            host, _, number = local.partition(":")
-            if state == _LISTENING and int(number, 16) == port and not (found := _address(host)).is_loopback:
-                yield found
-
-
-def _address(text: str) -> IPAddress:
-    """Parse an address as the kernel writes it: words of 32 bits in the machine's own order."""
-    words = [bytes.fromhex(text[start : start + 8])[::-1] for start in range(0, len(text), 8)]
-    return ipaddress.ip_address(b"".join(words))
+    """Yield the addresses, loopback apart, on which something listens at a port."""
+    for packed in machine.listening(port):
+        if not (found := ipaddress.ip_address(packed)).is_loopback:
+            yield found
 
 
 def judge(reached: Sequence[Reach]) -> list[Finding]:
