@@ -92,7 +92,9 @@ class Settings:
         "OLLAMA_BACKENDS",
         'Several backends: [{"name": "gpu-a", "url": "http://10.0.0.5:11434", "token": "..."}], with header '
         "and scheme if not Authorization and Bearer, and max_in_flight, beyond which requests wait in the "
-        "gateway, fairly between tenants. A URL may be https://HOST/PREFIX or unix:///run/ollama.sock.",
+        "gateway, fairly between tenants. Without it they wait in Ollama, where an answer without a stream "
+        "that its client leaves pays for that time, too. A URL may be https://HOST/PREFIX or "
+        "unix:///run/ollama.sock.",
         (),
         is_secret=True,
     )
