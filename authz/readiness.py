@@ -21,6 +21,7 @@ async def missing(verifier: Verifier, rendered: Rendered) -> list[str]:
     nodes: frozenset[UUID] = frozenset()
     try:
         nodes = await verifier.store.nodes()
+        await verifier.store.probe()
     except StoreUnavailable as error:
         found.append(str(error))
     try:

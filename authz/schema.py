@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
+import asyncpg
+
+import sql
 from authz.errors import CommandError
 
+_queries = sql.load("migrations")
 _LOCAL_HOSTS: Final = frozenset({None, "localhost", "127.0.0.1", "::1"})
 
 
@@ -25,6 +29,23 @@ def migrate(database_url: str) -> None:
         words = " ".join((done.stderr or done.stdout).split())
         message = f"The migrations could not be applied, correct DATABASE_URL or the database: {words}"
         raise CommandError(message)
+
+
+async def newer(database_url: str) -> str | None:
+    """Return what to know about a database that a later release has migrated, else None."""
+    known = {path.name.partition("_")[0] for path in (sql.FOLDER / "migrations").iterdir()}
+    connection = await asyncpg.connect(database_url)
+    try:
+        applied = [row["version"] async for row in _queries.applied_migrations(connection)]
+    finally:
+        await connection.close()
+    unknown = [version for version in applied if version not in known]
+    if not unknown:
+        return None
+    return (
+        f"The database is newer than this program (it has the migration {unknown[-1]}): "
+        "this program may run on it if it is the release just before, and only until it is upgraded."
+    )
 
 
 def dbmate_url(database_url: str) -> str:

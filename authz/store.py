@@ -41,6 +41,15 @@ UNREACHABLE = (
 )
 """The exceptions of asyncpg when the server, not the query, is at fault."""
 
+LACKING: Final = (
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.UndefinedFunctionError,
+)
+"""The exceptions of asyncpg when the schema lacks what a query names."""
+
+OLDER: Final = "The database is older than this program: run `neuronetz-gateway migrate` first."
+
 ACQUIRE_S = 1.0
 
 HANDLES: Final = 1_000
@@ -106,6 +115,8 @@ class Store:
                 except asyncio.CancelledError:
                     connection.terminate()  # its release would wait for the answer that came too late
                     raise
+        except LACKING as error:
+            raise StoreUnavailable(OLDER) from error
         except UNREACHABLE as error:
             sentence = (
                 f"Postgres can't be asked ({type(error).__name__}): check DATABASE_URL and that it runs."
@@ -163,6 +174,12 @@ class Store:
                 (row["tenant_id"], row["model"], AnswerSums(*list(row.values())[2:]))
                 async for row in _queries.learned_of_tenants(connection)
             ]
+
+    async def probe(self) -> None:
+        """Ask what a decision asks: a schema that lacks some of it is found, not by the first client."""
+        await self.identity("")
+        await self.aliases()
+        await self.learned()
 
     async def nodes(self) -> frozenset[UUID]:
         """Return the nodes that metering reads a journal of."""

@@ -9,7 +9,7 @@ import asyncpg
 from attrs import define
 
 from authz.errors import GatewayError, StoreUnavailable
-from authz.store import METERING_ROLE, act_as, plan_each_time
+from authz.store import LACKING, METERING_ROLE, OLDER, act_as, plan_each_time
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -44,6 +44,8 @@ def _translated() -> Iterator[None]:
         yield
     except REFUSED as error:
         raise RowsRefusedError(f"Postgres refused rows: {error}.") from error
+    except LACKING as error:
+        raise StoreUnavailable(OLDER) from error
     except UNREACHABLE as error:
         raise StoreUnavailable(f"Postgres cannot be asked: {error!r}.") from error
 

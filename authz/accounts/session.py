@@ -7,7 +7,6 @@ import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
 import attrs
 import msgspec
 from attrs import frozen
@@ -78,13 +77,6 @@ async def opened(state: Path | None) -> AsyncIterator[Session]:
     await limiter.start()
     try:
         yield Session(settings, store, limiter, _actor())
-    except (
-        asyncpg.UndefinedTableError,
-        asyncpg.UndefinedColumnError,
-        asyncpg.UndefinedFunctionError,
-    ) as error:
-        sentence = "The database is older than this program: run `neuronetz-gateway migrate` first."
-        raise CommandError(sentence) from error
     finally:
         await limiter.close()
         await store.close()

@@ -17,7 +17,7 @@ from attrs import evolve, frozen
 
 from authz.configuration import variables
 from authz.errors import CommandError, GatewayError
-from authz.schema import migrate
+from authz.schema import migrate, newer
 from authz.stack import discovery, embedded, facts, plan, snippets
 from authz.stack.build import caddy_binary
 from authz.stack.checklist import News, Stage, elapsed_ms, step
@@ -133,8 +133,9 @@ class _Stack:
     async def _start(self, supervisor: Supervisor) -> str | None:
         found = await self._start_backends(supervisor)
         await self._start_stores(supervisor)
-        with step("schema", self.report):
+        with step("schema", self.report) as migrating:
             await asyncio.to_thread(migrate, self.chosen.database_url)
+            migrating.note(await newer(self.chosen.database_url) or "")
         await self._start_services(supervisor, found)
         with step("gateway ready", self.report) as waiting:
             await until(lambda: self._is_ready(waiting), what="the gateway")
