@@ -227,6 +227,10 @@ check-wheel:
     python -m zipfile --list "$folder"/*.whl | grep -oE '^(authz|metering|sql)/[^ ]+' \
         | LC_ALL=C sort | diff "$folder/expected" -
 
+# Check the units of systemd with systemd's own programs, which must be installed
+check-units:
+    @python -m tests.project.check_units
+
 # Write requirements.lock anew, with the newest versions that pyproject.toml allows
 lock:
     {{ lock }} --upgrade --output-file requirements.lock

@@ -13,6 +13,7 @@ COMMANDS: Final = {
     "status": "authz.admin.status:status",
     "logs": "authz.admin.status:logs",
     "init": "authz.admin.init:init_command",
+    "systemd": "authz.admin.systemd:systemd_command",
     "settings": "authz.admin.settings:settings_command",
     "doctor": "authz.admin.doctor:doctor_command",
     "migrate": "authz.admin.migrate:migrate_command",

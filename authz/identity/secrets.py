@@ -67,7 +67,7 @@ class Peppers:
     def read(cls, path: Path) -> Peppers:
         """Read a file of one hex line per pepper; refuses one that others may read."""
         try:
-            lines, mode = path.read_text(encoding="ascii").split(), path.stat().st_mode
+            lines, found = path.read_text(encoding="ascii").split(), path.stat()
             alive = tuple(Pepper(bytes.fromhex(line)) for line in lines)
         except FileNotFoundError as error:
             raise SettingsError(
@@ -83,7 +83,8 @@ class Peppers:
             raise SettingsError(
                 f"The pepper file {path} can't be read ({error}): name it in GATEWAY_PEPPER_FILE."
             ) from error
-        if mode & 0o077:
+        # systemd shares a credential by an ACL, whose mask stands where the rights of root's group do.
+        if found.st_mode & (0o007 if found.st_gid == 0 else 0o077):
             raise SettingsError(f"The pepper file {path} can be read by others: run `chmod 0400 {path}`.")
         if not alive or any(len(pepper.key) < PEPPER_BYTES for pepper in alive):
             raise SettingsError(f"The pepper file {path} needs at least one line of 64 hex digits.")

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _GRACE_S: Final = 10
 """The time that Caddy gives running streams before it ends them itself."""
-_UVICORN: Final = (
+UVICORN: Final = (
     # uvicorn would import from the current folder first, whatever Python's -P says.
     *("--app-dir", str(Path(__file__).parents[2])),
     *("--factory", "authz.app:create", "--http", "httptools", "--loop", "uvloop", "--ws", "none"),
@@ -46,7 +46,7 @@ def service_environ(folder: StateFolder, environ: Mapping[str, str]) -> dict[str
 
 def authz_program(folder: StateFolder, index: int, environ: Mapping[str, str]) -> Program:
     """One authz process on a socket of its own."""
-    arguments = ("--uds", str(folder.authz_socket(index)), *_UVICORN)
+    arguments = ("--uds", str(folder.authz_socket(index)), *UVICORN)
     return _python(folder, f"authz-{index}", ("uvicorn", *arguments), environ)
 
 

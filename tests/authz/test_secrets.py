@@ -127,6 +127,21 @@ def test_pepper_file_must_be_private(tmp_path: Path) -> None:
         Peppers.read(path)
 
 
+@pytest.mark.parametrize(("mode", "group"), [(0o440, 0), (0o440, 12345), (0o640, 12345), (0o404, 0)])
+def test_a_credential_of_systemd_is_private(tmp_path: Path, mode: int, group: int) -> None:
+    """An ACL that lets this user read shows as rights of root's group; another group's are too many."""
+    path, is_root = tmp_path / "pepper", os.geteuid() == 0
+    path.write_text("ab" * 32)
+    if is_root:
+        os.chown(path, 0, group)
+    path.chmod(mode)
+    if is_root and (mode, group) == (0o440, 0):
+        assert 1 == len(Peppers.read(path).alive)
+        return
+    with pytest.raises(SettingsError, match="can be read by others"):
+        Peppers.read(path)
+
+
 def test_pepper_of_another_user_is_one_sentence(tmp_path: Path) -> None:
     """A pepper that this user may not read is refused with the command that mends it."""
     path, is_root = tmp_path / "pepper", os.geteuid() == 0

@@ -1,0 +1,38 @@
+"""The command `systemd`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from authz.admin import output
+from authz.stack import units
+from authz.stack.build import SOURCE, caddy_binary
+
+
+def systemd_command(
+    *,
+    out: Annotated[Path | None, Parameter(help="The folder to write them to, else they are printed.")] = None,
+    user: Annotated[str, Parameter(help="The system user that all of it runs as.")] = units.USER,
+    caddy: Annotated[
+        Path | None, Parameter(help="Our Caddy, by default the one that `up` would run.")
+    ] = None,
+) -> int:
+    """Render hardened units of systemd, for a gateway without containers: authz, metering, Caddy.
+
+    Settings and secrets lie in /etc/neuronetz-gateway, as `init --write-env /etc/neuronetz-gateway/.env`
+    writes them; the journal in /var/lib/neuronetz-gateway, the sockets in /run/neuronetz-gateway.
+    """
+    binary = caddy or caddy_binary(os.environ, lambda _: None)
+    rendered = units.render(caddy=binary.absolute(), caddyfile=SOURCE / "Caddyfile", user=user)
+    for path in units.hidden(Path(sys.executable), binary, SOURCE / "Caddyfile"):
+        sys.stderr.write(f"Note: services see no home: move {path}, such as to /opt, before they start.\n")
+    if out is None:
+        for name, text in rendered.items():
+            output.say(f"# ---- {name}\n{text}")
+        return 0
+    units.write(rendered, out)
+    output.say(f"{len(rendered)} units are in {out}: `systemctl enable --now neuronetz-gateway.target`.")
+    return 0
