@@ -21,7 +21,22 @@ _LOCAL_HOSTS: Final = frozenset({None, "localhost", "127.0.0.1", "::1"})
 def migrate(database_url: str) -> None:
     """Make the database where there is none and apply every migration that it lacks."""
     migrations = str(resources.files("sql") / "migrations")
-    argv = [str(_dbmate()), "--migrations-dir", migrations, "--no-dump-schema", "up"]
+    _run(database_url, "--migrations-dir", migrations, "--no-dump-schema", "up")
+
+
+def create(database_url: str) -> None:
+    """Make a database that is not there, and leave it empty."""
+    _run(database_url, "create")
+
+
+def known() -> frozenset[str]:
+    """Return the versions of the migrations that this program brings."""
+    folder = resources.files("sql") / "migrations"
+    return frozenset(file.name.partition("_")[0] for file in folder.iterdir() if file.name.endswith(".sql"))
+
+
+def _run(database_url: str, *arguments: str) -> None:
+    argv = [str(_dbmate()), *arguments]
     # By the environment and not as an argument: the URL may hold a password.
     environ = {**os.environ, "DATABASE_URL": dbmate_url(database_url)}
     done = subprocess.run(argv, env=environ, check=False, capture_output=True, text=True)

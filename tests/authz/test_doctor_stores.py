@@ -14,6 +14,7 @@ import pytest
 from attrs import evolve
 from redis.asyncio import Redis
 
+from authz import schema
 from authz.__main__ import run
 from authz.limiter.limiter import Limiter
 from authz.stack import embedded
@@ -28,7 +29,7 @@ NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 def judged(facts: Facts | str, *, deciders: int = 2) -> list[Finding]:
     """Judge what was gathered, at a time of which nothing depends."""
     assert isinstance(facts, Facts)
-    return postgres.judge(facts, deciders=deciders, known=postgres.known_migrations(), now=NOW)
+    return postgres.judge(facts, deciders=deciders, known=schema.known(), now=NOW)
 
 
 def wrong(found: list[Finding]) -> list[tuple[Level, str]]:

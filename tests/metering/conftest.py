@@ -136,7 +136,10 @@ async def begin(
     ledger, redis = await asyncpg.connect(database), Redis.from_url(redis_url)
 
     async def start(
-        reach: Callable[[str], None] = lambda _step: None, *, ledger_days: int | None = None
+        reach: Callable[[str], None] = lambda _step: None,
+        *,
+        ledger_days: int | None = None,
+        database: str = database,
     ) -> Service:
         clock = Clock(began=datetime.fromtimestamp(journal.begun_ms / 1000, UTC))
         around = Surroundings(

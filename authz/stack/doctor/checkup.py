@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from authz import schema
 from authz.backends.backend import Described
 from authz.backends.rendered import Rendered
 from authz.stack import bill, journal, unix
@@ -103,7 +104,7 @@ async def _of_stores(settings: Settings) -> list[Finding]:
         found.append(fail(postgres.CHECK, store))
     else:
         count = len(deciders(settings))
-        found += postgres.judge(store, deciders=count, known=postgres.known_migrations(), now=now)
+        found += postgres.judge(store, deciders=count, known=schema.known(), now=now)
         read.append(store.clock)
     found += redis.judge(counters)
     if not isinstance(counters, str):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
@@ -112,12 +111,6 @@ async def _described(connection: Any, facts: Facts) -> Facts:
         nodes=tuple(nodes),
         backup_at=backup_at,
     )
-
-
-def known_migrations() -> frozenset[str]:
-    """Return the versions of the migrations that this program brings."""
-    folder = resources.files("sql") / "migrations"
-    return frozenset(file.name.partition("_")[0] for file in folder.iterdir() if file.name.endswith(".sql"))
 
 
 def judge(facts: Facts, *, deciders: int, known: frozenset[str], now: datetime) -> list[Finding]:
