@@ -143,41 +143,54 @@ var signatures = [][]byte{
 	[]byte("PROXY TCP4 "), []byte("PROXY TCP6 "), []byte("PROXY UNKNOWN"), []byte("\r\n\r\n\x00\r\nQUIT\n"),
 }
 
-const longestSignature = len("PROXY UNKNOWN")
-
 // directConn is a connection of a peer that must not begin with a header.
 type directConn struct {
 	net.Conn
 
-	first  []byte // what has come so far, while it can still become a signature
-	begun  bool
+	held   []byte // the first bytes, until all of them were read
+	begun  bool   // the first bytes are no signature
 	closed bool
 }
 
-// Read reads what comes; after a signature there is nothing to read.
+// Read reads what comes; after a signature there is nothing to read. What may still become one is held
+// until more has come, so that it is seen however it is cut: TLS would refuse its first five bytes.
 func (c *directConn) Read(p []byte) (int, error) {
+	for !c.begun && !c.closed && len(p) > 0 {
+		n, err := c.Conn.Read(p)
+		c.held = append(c.held, p[:n]...)
+		c.judge()
+		if err != nil && !c.closed {
+			var network net.Error
+			if len(c.held) == 0 || errors.As(err, &network) {
+				return 0, err //nolint:wrapcheck // as above
+			}
+			c.begun = true
+		}
+	}
 	if c.closed {
 		return 0, io.EOF
 	}
-	n, err := c.Conn.Read(p)
-	if c.begun || n == 0 {
-		return n, err //nolint:wrapcheck // as above
+	if len(c.held) > 0 {
+		n := copy(p, c.held)
+		c.held = c.held[n:]
+		return n, nil
 	}
-	c.first = append(c.first, p[:min(n, longestSignature-len(c.first))]...)
-	c.begun = true
+	return c.Conn.Read(p) //nolint:wrapcheck // as above
+}
+
+// judge closes and counts a connection that has begun with a signature, or lets it begin.
+func (c *directConn) judge() {
+	mayBecome := len(c.held) == 0
 	for _, signature := range signatures {
-		if bytes.HasPrefix(c.first, signature) {
+		if bytes.HasPrefix(c.held, signature) {
 			c.closed = true
 			proxyHeaderUnexpected.Add(1)
 			_ = c.Close()
-			return 0, io.EOF
+			return
 		}
-		c.begun = c.begun && !bytes.HasPrefix(signature, c.first)
+		mayBecome = mayBecome || bytes.HasPrefix(signature, c.held)
 	}
-	if c.begun {
-		c.first = nil
-	}
-	return n, err //nolint:wrapcheck // as above
+	c.begun = !mayBecome
 }
 
 // How many connections were closed for their first bytes: of load balancers, and of others.

@@ -129,3 +129,48 @@ func countsClosed(t *testing.T, s *stack, missing, unexpected int) {
 			strings.Contains(metrics, fmt.Sprintf("gateway_proxy_protocol_closed_total{header=\"unexpected\"} %d\n", unexpected))
 	})
 }
+
+// cutConn is a connection whose bytes come as its pieces.
+type cutConn struct {
+	net.Conn
+
+	pieces []string
+}
+
+func (c *cutConn) Read(p []byte) (int, error) {
+	if len(c.pieces) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, c.pieces[0])
+	if c.pieces[0] = c.pieces[0][n:]; c.pieces[0] == "" {
+		c.pieces = c.pieces[1:]
+	}
+	return n, nil
+}
+
+func (*cutConn) Close() error { return nil }
+
+// TestProxyHeaderInPieces: however the first bytes are cut, and however little is read at a time, a
+// header gives nothing to read and is counted once; everything else is read as it came.
+func TestProxyHeaderInPieces(t *testing.T) {
+	for text, isHeader := range map[string]bool{
+		"PROXY TCP4 198.51.100.9 127.0.0.1 1 2\r\n": true, "\r\n\r\n\x00\r\nQUIT\n\x21": true, "PROXY UNKNOWN": true,
+		"PROXY TCP / HTTP/1.1\r\n": false, "\r\n\r\n\x00\r\nQUI": false, "P": false, "": false, "\x16\x03\x01 hello": false,
+	} {
+		for cut := range len(text) + 1 {
+			for _, size := range []int{1, 3, 4096} {
+				before := proxyHeaderUnexpected.Load()
+				c := &directConn{Conn: &cutConn{pieces: []string{text[:cut], text[cut:]}}}
+				var got strings.Builder
+				_, err := io.CopyBuffer(struct{ io.Writer }{&got}, struct{ io.Reader }{c}, make([]byte, size))
+				must(t, err)
+				want := text
+				if isHeader {
+					want = ""
+				}
+				equal(t, want, got.String(), fmt.Sprintf("%q cut at %d, read by %d", text, cut, size))
+				equal(t, isHeader, proxyHeaderUnexpected.Load() == before+1, text+" counted")
+			}
+		}
+	}
+}
