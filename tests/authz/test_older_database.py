@@ -81,10 +81,9 @@ async def apply_later_migration(database: str) -> None:
 
 async def test_metering_on_an_older_database(database: str) -> None:
     """It is away like any store that can't be asked, for the reason that helps."""
-    back(database)
     store = await LedgerStore.connect(database)
     try:
         with pytest.raises(StoreUnavailable, match=OLDER):
-            await store._run("SELECT model_asked FROM open_requests")
+            await store._run("SELECT a_later_column FROM open_requests")
     finally:
         await store.close()
