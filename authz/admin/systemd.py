@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from authz.admin import output
 from authz.stack import units
-from authz.stack.build import SOURCE, caddy_binary
+from authz.stack.build import caddy_binary, caddy_config
 
 
 def systemd_command(
@@ -26,8 +26,9 @@ def systemd_command(
     writes them; the journal in /var/lib/neuronetz-gateway, the sockets in /run/neuronetz-gateway.
     """
     binary = caddy or caddy_binary(os.environ, lambda _: None)
-    rendered = units.render(caddy=binary.absolute(), caddyfile=SOURCE / "Caddyfile", user=user)
-    for path in units.hidden(Path(sys.executable), binary, SOURCE / "Caddyfile"):
+    config = caddy_config()
+    rendered = units.render(caddy=binary.absolute(), caddyfile=config, user=user)
+    for path in units.hidden(Path(sys.executable), binary, config):
         sys.stderr.write(f"Note: services see no home: move {path}, such as to /opt, before they start.\n")
     if out is None:
         for name, text in rendered.items():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from authz.stack import units
-from authz.stack.build import SOURCE, caddy_binary
+from authz.stack.build import caddy_binary, caddy_config
 
 PROGRAM: Final = "systemd-analyze"
 GREATEST_EXPOSURE: Final = 20
@@ -35,7 +35,7 @@ def main() -> int:
             return 1
         broken.unlink()
         binary = caddy_binary(os.environ, lambda _: None)
-        units.write(units.render(caddy=binary, caddyfile=SOURCE / "Caddyfile", user=units.USER), path)
+        units.write(units.render(caddy=binary, caddyfile=caddy_config(), user=units.USER), path)
         bad = [unit for unit in sorted(path.iterdir()) if not _is_good(unit)]
         return int(bool(bad))
 

@@ -23,7 +23,7 @@ from authz.__main__ import run
 from authz.backends import env_file
 from authz.configuration.variables import VARIABLES
 from authz.stack import units
-from authz.stack.build import SOURCE, caddy_binary
+from authz.stack.build import caddy_binary, caddy_config
 from authz.stack.discovery import free_port
 from tests.backend.app import backend
 from tests.backend.serving import served
@@ -37,7 +37,7 @@ SECONDS: Final = {"s": 1, "m": 60, "min": 60}
 def rendered() -> dict[str, str]:
     """Every unit by its name."""
     binary = caddy_binary(os.environ, lambda _: None)
-    return dict(units.render(caddy=binary, caddyfile=SOURCE / "Caddyfile", user="gateway"))
+    return dict(units.render(caddy=binary, caddyfile=caddy_config(), user="gateway"))
 
 
 @define
@@ -115,6 +115,16 @@ def test_what_can_stand_in_no_unit_is_refused(tmp_path: Path, capsys: pytest.Cap
         error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
         assert 1 == len(error)
         assert sentence in error[0]
+
+
+def test_an_installed_package_names_the_caddyfile_of_its_wheel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Outside a checkout there is no Caddyfile beside the package: without Caddy's wheel that is refused."""
+    monkeypatch.setattr("authz.stack.build.SOURCE", tmp_path / "caddy")
+    assert 1 == run(["systemd", "--caddy", "/opt/caddy"])
+    shown = capsys.readouterr()
+    assert ("", True) == (shown.out, "There is no Caddy here: run `pip install" in shown.err)
 
 
 def test_units_are_written_or_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
