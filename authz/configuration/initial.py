@@ -56,21 +56,22 @@ def initialise(env: Path, *, domain: str | None, is_forced: bool) -> Made:
     if domain is not None and (problem := forms.domain(domain)):
         raise UsageError(f"--domain {domain!r} {problem}.")
     env_file.refuse_unwritable(env)
-    before = env_file.read(env)
-    after = _filled(env, before, domain, is_forced=is_forced)
+    _filled(env, env_file.read(env), domain, is_forced=is_forced)  # refuses before anything is made
     folder = env.parent / _FOLDER
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        with env_file.locked(folder):
+        with env_file.locked(folder):  # whoever comes second finds all that the first has written
             made = {folder / secret.name: _make(folder, secret) for secret in SECRETS}
+            before = env_file.read(env)
+            after = _filled(env, before, domain, is_forced=is_forced)
+            made[env] = after != before
+            if made[env]:
+                env_file.write(env, after, expected=before)
         left = [*_exposed(folder), *_foreign(folder)]
     except OSError as error:
         raise CommandError(
             f"The secrets in {folder} can't be made ({error.strerror}): make it a folder that you can write."
         ) from error
-    made[env] = after != before
-    if made[env]:
-        env_file.write(env, after, expected=before)
     if not env_file.value_of(after, DOMAIN):
         left.append(f"Set {DOMAIN} in {env} before the first start in containers, or run this with --domain.")
     written, kept = ([path for path in made if made[path] is each] for each in (True, False))
