@@ -12,6 +12,13 @@ from tests.authz.test_metrics import scrape
 
 WITHIN_S = 20.0
 
+BROKEN = """
+    ALTER TABLE nodes RENAME TO kept;
+    CREATE VIEW nodes AS SELECT * FROM kept WHERE 1 / (SELECT 0) = 1;
+    GRANT SELECT ON nodes TO gateway_authz
+"""
+"""A table that can be asked and gives an error that no outage has: a division by zero."""
+
 
 async def test_a_task_begins_again() -> None:
     """A task that fails in a way that no one foresaw, or ends, is counted and begun again."""
@@ -36,11 +43,11 @@ async def test_a_task_begins_again() -> None:
 async def test_an_error_of_postgres_ends_no_poller(guard: Guard, database: str) -> None:
     """An error that is no outage is logged, counted, and shown in the metrics."""
     connection = await asyncpg.connect(database)
-    await connection.execute("ALTER TABLE nodes RENAME COLUMN retired_at TO retired")
+    await connection.execute(BROKEN)
     try:
         async with asyncio.timeout(WITHIN_S):
             while not (await scrape(guard)).get(("gateway_task_failures_total", "nodes")):
                 await asyncio.sleep(0.05)
     finally:
-        await connection.execute("ALTER TABLE nodes RENAME COLUMN retired TO retired_at")
+        await connection.execute("DROP VIEW nodes; ALTER TABLE kept RENAME TO nodes")
         await connection.close()
