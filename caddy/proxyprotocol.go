@@ -138,6 +138,19 @@ func (c *peerConn) Read(p []byte) (int, error) {
 	return 0, io.EOF
 }
 
+// CloseWrite is the other connection's.
+func (c *peerConn) CloseWrite() error {
+	conn, isPeer := c.Conn.(*goproxy.Conn)
+	if !isPeer {
+		return nil
+	}
+	tcp, isTCP := conn.TCPConn()
+	if !isTCP {
+		return nil
+	}
+	return tcp.CloseWrite() //nolint:wrapcheck // as above
+}
+
 // signatures are how a PROXY header begins: no request, of HTTP or in TLS, does.
 var signatures = [][]byte{
 	[]byte("PROXY TCP4 "), []byte("PROXY TCP6 "), []byte("PROXY UNKNOWN"), []byte("\r\n\r\n\x00\r\nQUIT\n"),
@@ -176,6 +189,15 @@ func (c *directConn) Read(p []byte) (int, error) {
 		return n, nil
 	}
 	return c.Conn.Read(p) //nolint:wrapcheck // as above
+}
+
+// CloseWrite ends what is sent, and lets the server read on for a moment: its last answer would else be
+// lost with what the peer sends meanwhile.
+func (c *directConn) CloseWrite() error {
+	if half, canHalf := c.Conn.(interface{ CloseWrite() error }); canHalf {
+		return half.CloseWrite() //nolint:wrapcheck // as above
+	}
+	return nil
 }
 
 // judge closes and counts a connection that has begun with a signature, or lets it begin.

@@ -47,6 +47,12 @@ func TestProxyProtocol(t *testing.T) {
 			equal(t, c.want, s.authz.last(t).IP, "address that authz judges")
 		})
 	}
+	// An answer reaches a client that still sends: the server half closes, and reads on for a moment.
+	for from, header := range map[string]string{"127.0.0.2": header, "127.0.0.3": ""} {
+		connection := dialledFrom(t, s, from)
+		_, _ = fmt.Fprint(connection, header+"GET /healthz HTTP/1.1\r\nX: "+strings.Repeat("a", 1<<20))
+		equal(t, true, strings.HasPrefix(rest(connection), "HTTP/1.1 431 "), from)
+	}
 	for _, peers := range []string{"0.0.0.0/0", "127.0.0.1", "127.0.0.0/8", "::1", "balancer"} {
 		command := sharedStack(t).command(t, "GATEWAY_PROXY_PROTOCOL="+peers)
 		command.Args[1] = "validate"
