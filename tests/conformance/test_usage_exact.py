@@ -129,8 +129,8 @@ async def test_broken_stream_is_billed(
     reply = await gated.post(request_.path, content=content)
     row = await settled(ledger, reply.headers["x-request-id"])
     assert "counted" == row["usage_source"]
-    assert 3 <= row["output_tokens"] <= row["reserved_output"]
-    assert 1 <= row["input_tokens"] <= row["reserved_input"]
+    assert 3 <= row["output_tokens"] <= row["ceiling_output"]
+    assert 1 <= row["input_tokens"] <= row["ceiling_input"]
 
 
 @pytest.mark.parametrize("request_", [*GENERATIONS, *EMBEDDINGS, UNREPORTED], ids=str)
@@ -175,8 +175,8 @@ async def test_hang_up_is_cancelled_and_billed(
     assert ("cancel", chunks) == (truth.end, truth.output_tokens)
     row = await settled(ledger, reply.headers["x-request-id"])
     assert ("client_gone", "counted", False) == (row["outcome"], row["usage_source"], row["terminal"])
-    assert chunks == row["deltas"] <= row["output_tokens"] <= row["reserved_output"]
-    assert 1 <= row["input_tokens"] <= row["reserved_input"]
+    assert chunks == row["deltas"] <= row["output_tokens"] <= row["ceiling_output"]
+    assert 1 <= row["input_tokens"] <= row["ceiling_input"]
 
 
 async def test_abandoned_single_answer_is_billed(
@@ -194,5 +194,5 @@ async def test_abandoned_single_answer_is_billed(
     assert "cancel" == truth.end
     row = await one_row(ledger, ABANDONED, floor)
     assert ("counted", single.path) == (row["usage_source"], row["path"])
-    assert 1 <= row["input_tokens"] <= row["reserved_input"]
-    assert 0 <= row["output_tokens"] <= row["reserved_output"]
+    assert 1 <= row["input_tokens"] <= row["ceiling_input"]
+    assert 0 <= row["output_tokens"] <= row["ceiling_output"]
