@@ -1,6 +1,6 @@
 /* A wall clock that tests can move, for every dynamically linked process that loads this library.
  *
- * LD_PRELOAD names the library, GATEWAY_TEST_CLOCK a file that begins with the nanoseconds, a native
+ * LD_PRELOAD names the library, SHIFTED_CLOCK a file that begins with the nanoseconds, a native
  * int64, by which the wall clock is ahead. The file is mapped, so that all processes move at once.
  *
  * Only the wall clock moves. Monotonic clocks, file times and the kernel's timers do not, so an
@@ -43,7 +43,7 @@ static void *next(const char *name)
 
 __attribute__((constructor)) static void map_file(void)
 {
-    const char *path = getenv("GATEWAY_TEST_CLOCK");
+    const char *path = getenv("SHIFTED_CLOCK");
     int file = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     if (file < 0)
         return;

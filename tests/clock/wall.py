@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-FILE: Final = "GATEWAY_TEST_CLOCK"
+FILE: Final = "SHIFTED_CLOCK"
 """Names the file with the lead of the clock in nanoseconds, as shift.c reads it."""
 
 _LEAD_BYTES: Final = 8
