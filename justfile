@@ -43,7 +43,6 @@ wheel *platforms:
 # Report the branch coverage of the last complete `just test`; its floor in pyproject.toml only rises
 coverage:
     coverage report
-    python -m tests.project.coverage_floor
 
 # Run the tests of the Caddy modules
 test-go *arguments:
