@@ -136,5 +136,5 @@ def _is_whole(parts: SplitResult) -> bool:
     except ValueError:
         if parts.query:
             return False
-    is_spilled = bool(parts.fragment) or "@" in parts.path
+    is_spilled = bool(parts.fragment) or "@" in parts.path + parts.query
     return _AUTHORITY.fullmatch(parts.netloc) is not None and not is_spilled

@@ -76,6 +76,11 @@ def test_an_example_sets_what_it_is_given() -> None:
 @pytest.mark.parametrize(
     ("form", "good", "bad"),
     [
+        (
+            forms.database_url,
+            ["postgresql://u@h/d", "postgres://u:1%40@h:5/d?sslmode=require", "postgresql:///d?host=/run"],
+            ["postgresql://u:1?=x@h/d", "postgresql://u:1/x@h/d", "postgresql://u:1#x@h/d", "mysql://u@h/d"],
+        ),
         (forms.time, ["10s", "1h30m", "500ms", "2d", "0", "1.5h"], ["10", "s", "-1s", "ten", "1 s"]),
         (forms.size, ["32MiB", "64 kb", "1000", "1.5GiB"], ["much", "-1", "MiB", "1 XB"]),
         (forms.port, ["1", "65535"], ["0", "65536", "-1", "http", "²"]),
@@ -107,7 +112,15 @@ def test_forms(form: forms.Form, good: list[str], bad: list[str]) -> None:
     for text in bad:
         problem = form(text)
         assert problem is not None, text
-        assert ": write" in problem
+        assert "write" in problem
+
+
+@pytest.mark.parametrize(
+    "password", ["1?=SECRET", "1/SECRET", "1#SECRET", "[SECRET", "1?a=b&c=SECRET", "SECRET"]
+)
+def test_no_part_of_a_password_is_shown(password: str) -> None:
+    """Where a sign of the password ends it, its rest stands in another part of the URL."""
+    assert "SECRET" not in forms.without_password(f"postgresql://user:{password}@host/database")
 
 
 def test_problems_of_all_readers_come_together(tmp_path: Path) -> None:
