@@ -167,19 +167,19 @@ class Store:
         async with self.connection() as connection:
             return [tuple(row.values()) async for row in _aliases.list_aliases(connection)]
 
-    async def learned(self) -> list[tuple[UUID, str, AnswerSums]]:
+    async def learned(self, *, most: int | None = None) -> list[tuple[UUID, str, AnswerSums]]:
         """Return what the answers of tenants have shown of models: tenant, canonical name, sums."""
         async with self.connection() as connection:
             return [
                 (row["tenant_id"], row["model"], AnswerSums(*list(row.values())[2:]))
-                async for row in _queries.learned_of_tenants(connection)
+                async for row in _queries.learned_of_tenants(connection, most=most)
             ]
 
     async def probe(self) -> None:
         """Ask what a decision asks: a schema that lacks some of it is found, not by the first client."""
         await self.identity("")
         await self.aliases()
-        await self.learned()
+        await self.learned(most=0)
 
     async def nodes(self) -> frozenset[UUID]:
         """Return the nodes that metering reads a journal of."""

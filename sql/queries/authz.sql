@@ -101,8 +101,9 @@ SELECT
     set_config('plan_cache_mode', 'force_custom_plan', false),
     set_config('idle_in_transaction_session_timeout', '60s', false);
 
--- name: learned_of_tenants()
--- Once a minute: what the answers of every tenant have shown of models.
+-- name: learned_of_tenants(most)
+-- Once a minute: what the answers of every tenant have shown of models; all rows where `most` is null.
 SELECT tenant_id, model, answer_tokens, generations, prompt_bytes, prompt_tokens
 FROM learned_figures
-WHERE scope_id = tenant_id AND generations > 0;
+WHERE scope_id = tenant_id AND generations > 0
+LIMIT :most;
