@@ -78,7 +78,11 @@ async def back_up(database_url: str, folder: Path) -> Description:
                 async for row in _queries.positions(connection)
             ]
             arguments = ("--format=custom", f"--snapshot={snapshot}", f"--file={dump}")
-            _run(tool, database_url, *arguments)
+            try:
+                _run(tool, database_url, *arguments)
+            except BaseException:
+                dump.unlink(missing_ok=True)  # the folder can be named again
+                raise
     dump.chmod(0o600)
     description = Description(
         format=FORMAT,

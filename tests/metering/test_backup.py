@@ -209,6 +209,27 @@ async def test_a_database_in_use_is_not_restored_into(
     await other.close()
 
 
+async def test_a_dump_that_fails_leaves_an_empty_folder(
+    backups: Backups, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Half a dump is in nobody's way: the same command works once its cause is mended."""
+    connection = await asyncpg.connect(backups.environ["DATABASE_URL"])
+    async with connection.transaction():
+        await connection.execute("LOCK TABLE tenants IN ACCESS EXCLUSIVE MODE")
+        failing = asyncio.create_task(backups.make())
+        while not await connection.fetchval(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_locks WHERE NOT granted AND "
+            "relation = 'tenants'::regclass"
+        ):
+            await asyncio.sleep(0)
+        assert 1 == await failing
+    await connection.close()
+    assert "pg_dump failed" in capsys.readouterr().err
+    assert [] == list(backups.folder.iterdir())
+
+    assert 0 == await backups.make()
+
+
 @pytest.mark.parametrize(
     ("name", "spoil", "words"),
     [
