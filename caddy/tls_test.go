@@ -148,6 +148,34 @@ func refusals2(t *testing.T, s *stack) {
 	}
 }
 
+// TestHSTS: over TLS every answer of the site, a refusal too, holds a browser to TLS for this name; what
+// a backend says of its own name is not passed on, and over plain HTTP nothing is said.
+func TestHSTS(t *testing.T) {
+	s, transport := startTLS(t)
+	defer s.stop()
+	defer transport.CloseIdleConnections()
+	const name = "Strict-Transport-Security"
+	answers := func(s *stack) map[string][]string {
+		s.upstream.set(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/json")
+			w.Header().Set(name, "max-age=1; includeSubDomains")
+			_, _ = io.WriteString(w, `{"model":"m","message":{"content":"a"},"done":true}`)
+		})
+		return map[string][]string{
+			"200":    s.post(t, "/api/chat", `{"model":"m"}`).header[name],
+			"401":    s.send(t, "POST", "/api/chat", `{}`, "Authorization", "").header[name],
+			"404":    s.send(t, "GET", "/nowhere", "").header[name],
+			"health": s.send(t, "GET", "/healthz", "").header[name],
+		}
+	}
+	for of, values := range answers(s) {
+		equal(t, "max-age=31536000", strings.Join(values, "|"), of)
+	}
+	for of, values := range answers(sharedStack(t)) {
+		equal(t, "", strings.Join(values, "|"), of+" without TLS")
+	}
+}
+
 // TestBackendToken: a backend gets its own credential, and never the client's.
 func TestBackendToken(t *testing.T) {
 	s := sharedStack(t)

@@ -124,7 +124,7 @@ def judged(control: Path) -> list[Finding]:
 
 
 def test_the_site_has_tls(start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A certificate that no client trusts fails; a site without HSTS is a warning with the directive."""
+    """A certificate that no client trusts fails, one that ends soon is a warning; HSTS is sent."""
     port = free_port()
     control = start(f"https://localhost:{port}", ("persist_config off", f"{TLS}\n\t"))
     until(lambda: _has_certificate(port, folder))
@@ -133,8 +133,9 @@ def test_the_site_has_tls(start: Start, folder: Path, monkeypatch: pytest.Monkey
     assert "CERTIFICATE_VERIFY_FAILED" in untrusted[0].sentence
     monkeypatch.setenv("SSL_CERT_FILE", str(folder / "caddy/pki/authorities/local/root.crt"))
     # Caddy's own authority makes certificates for half a day.
-    found = judged(control)
-    assert [(Level.WARN, "site")] == wrong(found)
+    (found,) = judged(control)
+    assert (Level.WARN, "ends") == (found.level, found.sentence.split()[4])
+    assert "max-age=31536000" == site.gather("localhost", port).hsts
 
 
 def _has_certificate(port: int, folder: Path) -> bool:
