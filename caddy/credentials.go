@@ -22,31 +22,29 @@ const (
 // are removed before a request reaches a backend.
 var credentialHeaders = []string{"Authorization", "X-Api-Key", "Api-Key"}
 
-// findKey returns the well-formed key that a request carries, "" if there is none; ok is
-// false if it carries more than one line of a kind, or two that disagree: who picks one of
-// them may pick another than the next reader.
-func findKey(h http.Header) (key string, ok bool) {
-	// Two headers with the same key are one credential: some SDKs send both.
-	found := false
+// takeKey returns the well-formed key that a request carries, "" if there is none, and leaves it
+// as the request's only credential, in one header: authz need not find it again, and can't find
+// another. What is no key is none: clients send empty values and those of other services beside
+// ours. ok is false if there are two keys: who picks one of them may pick the wrong one.
+func takeKey(h http.Header) (key string, ok bool) {
+	ok = true
 	for _, name := range credentialHeaders {
-		lines := h[name]
-		if len(lines) > 1 {
-			return "", false
+		for _, value := range h[name] {
+			if name == "Authorization" {
+				value = authorizationKey(value)
+			}
+			if isKey(value) {
+				ok = ok && (key == "" || key == value)
+				key = value
+			}
 		}
-		if len(lines) == 0 {
-			continue
-		}
-		value := lines[0]
-		if name == "Authorization" {
-			value = authorizationKey(value)
-		}
-		if found && value != key {
-			return "", false
-		}
-		key, found = value, true
+		delete(h, name)
 	}
-	if !isKey(key) {
-		return "", true
+	if !ok {
+		return "", false
+	}
+	if key != "" {
+		h.Set("Authorization", "Bearer "+key)
 	}
 	return key, true
 }

@@ -2,16 +2,16 @@ package gateway
 
 import (
 	"encoding/base64"
+	"fmt"
 	"net/http"
 	"testing"
 )
 
-// TestFindKey: every carrier works, a malformed key is none, and two that could be seen
-// apart are a problem.
-func TestFindKey(t *testing.T) {
+// TestTakeKey: every carrier works, what is no key is none, two keys are a problem, and what goes
+// on is one header with the key.
+func TestTakeKey(t *testing.T) {
 	key := testKey()
-	other := "nz_3bVSxmbb" + key[lookupBytes:keyBytes-checkBytes]
-	other += keyCheck(other)
+	other := keyOf("nz_3bVSxmbb")
 	basic := func(text string) string { return "Basic " + base64.StdEncoding.EncodeToString([]byte(text)) }
 	for _, c := range []struct {
 		name   string
@@ -38,14 +38,23 @@ func TestFindKey(t *testing.T) {
 		{"wrong check", http.Header{"X-Api-Key": {key[:48] + "?"}}, "", true},
 		{"changed", http.Header{"X-Api-Key": {key[:20] + "Z" + key[21:]}}, "", true},
 		{"not base62", http.Header{"X-Api-Key": {"nz_3bVSxmb\xff" + key[11:]}}, "", true},
-		{"two lines", http.Header{"Authorization": {"Bearer " + key, "Bearer " + key}}, "", false},
+		{"two lines", http.Header{"Authorization": {"Bearer " + key, "Bearer " + key}}, key, true},
 		{"two keys", http.Header{"Authorization": {"Bearer " + key}, "X-Api-Key": {other}}, "", false},
-		{"key and junk", http.Header{"Authorization": {"Bearer x"}, "X-Api-Key": {key}}, "", false},
+		{"two keys in two lines", http.Header{"X-Api-Key": {other, key}}, "", false},
+		{"three keys, two the same", http.Header{"X-Api-Key": {key, other, key}}, "", false},
+		{"key and junk", http.Header{"Authorization": {"Bearer x"}, "X-Api-Key": {key}}, key, true},
+		{"key and nothing", http.Header{"Authorization": {"Bearer " + key}, "X-Api-Key": {""}}, key, true},
+		{"another service's", http.Header{"Authorization": {"Bearer " + key}, "X-Api-Key": {"sk-ant-1"}}, key, true},
 		{"twice the same", http.Header{"Authorization": {"Bearer " + key}, "X-Api-Key": {key}}, key, true},
 	} {
-		got, ok := findKey(c.header)
+		got, ok := takeKey(c.header)
 		equal(t, c.want, got, c.name)
 		equal(t, c.ok, ok, c.name)
+		left := http.Header{}
+		if c.want != "" {
+			left.Set("Authorization", "Bearer "+c.want)
+		}
+		equal(t, fmt.Sprint(left), fmt.Sprint(c.header), c.name)
 	}
 }
 

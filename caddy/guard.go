@@ -152,7 +152,7 @@ func sendTo(r *http.Request, where, text string) {
 // authz knows the key: a client without a key costs no memory.
 func (g *Guard) inspect(w *guardWriter, r *http.Request) (found problem, err error) {
 	x := w.x
-	key, ok := findKey(r.Header)
+	key, ok := takeKey(r.Header)
 	if !ok {
 		return problemCredential, nil
 	}

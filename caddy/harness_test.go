@@ -47,8 +47,10 @@ const (
 )
 
 // testKey is a well-formed key.
-func testKey() string {
-	body := "nz_3bVSxmba" + "0123456789abcdefghijklmnopqrstuv"
+func testKey() string { return keyOf("nz_3bVSxmba") }
+
+func keyOf(lookup string) string {
+	body := lookup + "0123456789abcdefghijklmnopqrstuv"
 	return body + keyCheck(body)
 }
 

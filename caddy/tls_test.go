@@ -124,7 +124,7 @@ func unread2(t *testing.T, s *stack) {
 
 func refusals2(t *testing.T, s *stack) {
 	t.Helper()
-	a := s.send(t, "POST", "/api/chat", `{}`, "Authorization", "Bearer "+testKey(), "Authorization", "Bearer "+testKey())
+	a := s.send(t, "POST", "/api/chat", `{}`, "Authorization", "Bearer "+testKey(), "X-Api-Key", keyOf("nz_3bVSxmbb"))
 	equal(t, 400, a.status, "two keys")
 	request, err := http.NewRequestWithContext(t.Context(), "GET", s.url+"/api/tags", nil)
 	must(t, err)

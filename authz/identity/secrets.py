@@ -7,8 +7,6 @@ a pepper that never is in the database; the Argon2id hash stands behind it.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import hmac
 import os
@@ -35,7 +33,6 @@ LOOKUP_LENGTH: Final = len(PREFIX) + 8
 LENGTH: Final = LOOKUP_LENGTH + 32 + 6
 
 _FORM = re.compile(r"nz_[0-9A-Za-z]{46}", re.ASCII)
-_CARRIERS = frozenset({b"authorization", b"x-api-key", b"api-key"})
 
 # OWASP's minimum for Argon2id: the secret has 190 bits, so the hash is the second line, not the first.
 hasher = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1, type=Type.ID)
@@ -132,36 +129,12 @@ def is_proven(hash_: str, secret: str) -> bool:
 
 
 def presented(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """Return the one secret that a request carries, in one carrier or in several, or None.
-
-    The guard has already refused two lines of one carrier, and two carriers that disagree.
-    """
-    lines = [(name, _carried(name, value)) for name, value in headers if name in _CARRIERS]
-    sent = {secret for _, secret in lines}
-    if len(sent) != 1 or len(dict(lines)) < len(lines):
+    """Return the secret that the guard has left as a request's one credential, or None."""
+    lines = [value for name, value in headers if name == b"authorization"]
+    if len(lines) != 1:
         return None
-    secret = sent.pop()
-    return secret if secret is not None and is_well_formed(secret) else None
-
-
-def _carried(name: bytes, value: bytes) -> str | None:
-    text = value.decode("latin-1").strip()
-    if name != b"authorization":
-        return text
-    scheme, _, rest = text.partition(" ")
-    if scheme.lower() == "bearer":
-        return rest
-    if scheme.lower() == "basic":
-        return _password(rest)
-    return None
-
-
-def _password(encoded: str) -> str | None:
-    try:
-        decoded = base64.b64decode(encoded, validate=True).decode("latin-1")
-    except binascii.Error:
-        return None
-    return decoded.partition(":")[2]
+    secret = lines[0].decode("latin-1").removeprefix("Bearer ")
+    return secret if is_well_formed(secret) else None
 
 
 def _check(body: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
 import os
 from pathlib import Path
@@ -62,32 +61,12 @@ def test_hash_proves_the_secret_only() -> None:
     assert not secrets.is_proven("no hash at all", minted.secret)
 
 
-def _basic(text: str) -> bytes:
-    return b"Basic " + base64.b64encode(text.encode())
-
-
 SECRET = _minted().secret.encode()
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        (b"authorization", b"Bearer " + SECRET),
-        (b"authorization", b"bEaReR " + SECRET),
-        (b"x-api-key", SECRET),
-        (b"api-key", SECRET),
-        (b"authorization", _basic(f"anyone:{SECRET.decode()}")),
-        (b"authorization", _basic(f":{SECRET.decode()}")),
-    ],
-)
-def test_carriers(header: tuple[bytes, bytes]) -> None:
-    """Bearer, X-Api-Key, Api-Key and Basic (as password) carry a secret."""
-    assert SECRET.decode() == secrets.presented([(b"host", b"x"), header])
-
-
-def test_carriers_that_agree() -> None:
-    """Clients that send one secret in two carriers are understood."""
-    headers = [(b"x-api-key", SECRET), (b"authorization", b"Bearer " + SECRET)]
+def test_a_secret_is_presented_in_one_form() -> None:
+    """The guard leaves one credential in one header, whatever the client sent it in."""
+    headers = [(b"host", b"x"), (b"authorization", b"Bearer " + SECRET)]
     assert SECRET.decode() == secrets.presented(headers)
 
 
@@ -98,18 +77,13 @@ def test_carriers_that_agree() -> None:
         [(b"authorization", b"")],
         [(b"authorization", b"Bearer")],
         [(b"authorization", b"Bearer ")],
-        [(b"authorization", SECRET)],
         [(b"authorization", b"Bearer  " + SECRET)],
-        [(b"authorization", b"Bearer\t" + SECRET)],
         [(b"authorization", b"Bearer " + SECRET[:-1])],
         [(b"authorization", b"Bearer " + SECRET + b"x")],
         [(b"authorization", b"Bearer " + SECRET.lower())],
         [(b"authorization", b"Bearer nz_\xff\xfe")],
-        [(b"authorization", b"Bearer ' OR '1'='1")],
-        [(b"authorization", b"Basic !!!")],
         [(b"authorization", b"Digest " + SECRET)],
-        [(b"cookie", b"key=" + SECRET)],
-        [(b"x-api-key", SECRET), (b"authorization", b"Bearer x")],
+        [(b"x-api-key", SECRET)],
         [(b"authorization", b"Bearer " + SECRET), (b"authorization", b"Bearer " + SECRET)],
     ],
 )
