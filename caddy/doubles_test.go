@@ -135,7 +135,7 @@ func grantAll(w http.ResponseWriter, r *http.Request, a ask) {
 	case a.Lookup == nil && r.URL.Path != "/readyz":
 		deny(w, a, http.StatusUnauthorized, "key_missing")
 	case r.URL.Path == "/verify" && findRoute(a.Method, a.Path).class == unknown:
-		deny(w, a, http.StatusForbidden, "path_unknown")
+		deny(w, a, http.StatusNotFound, "path_unknown")
 	default:
 		giveGrant(w, r, newGrant(a))
 	}

@@ -31,7 +31,8 @@ const (
 //
 // It answers itself only where authz can't: while the journal can't be written (503), when
 // there is no memory for a body (503), when a body breaks off (400) or stalls (408), and
-// when authz or a backend fails (502, 503, 504). These answers are JSON in the dialect of
+// when authz or a backend fails (502, 503, 504); and it sends who asks for a known path with
+// doubled or trailing slashes to that path (307), whoever that is. These answers are JSON in the dialect of
 // the path and name nothing that is inside; those above 499 have a Retry-After, or an
 // X-Should-Retry: false where a retry would end in the same way.
 // Every answer has an X-Request-Id, which names its record, and a Request-Id in Anthropic's API.
@@ -105,6 +106,11 @@ func (g *Guard) understand(w *guardWriter, r *http.Request, path string, isPrefl
 	if isPreflight {
 		caddyhttp.SetVar(r.Context(), routeVar, "preflight")
 		return nil
+	}
+	if clean, ok := cleanPath(path); ok {
+		x.route = route{dialect: dialectOf(clean)}
+		w.Header().Set("Location", clean)
+		return x.refuse(http.StatusTemporaryRedirect, reasonPathSlashes)
 	}
 	found := noProblem
 	if r.URL.Opaque != "" || !isTarget(path) {

@@ -35,16 +35,16 @@ func TestRefusals(t *testing.T) {
 		{"malformed key", sized("Authorization: Bearer nz_x\r\n", `{}`), 401, ""},
 		{"two keys", sized(key+other, `{}`), 400, problemCredential},
 		{"two keys and no body", chat(key+other+"Content-Length: 500000\r\n", ""), 400, problemCredential},
-		{"unknown path", "GET /favicon.ico HTTP/1.1\r\nHost: a\r\n" + key + "\r\n", 403, ""},
-		{"mutation", "POST /api/pull HTTP/1.1\r\nHost: a\r\n" + key + "Content-Length: 9\r\n\r\n", 403, ""},
+		{"unknown path", "GET /favicon.ico HTTP/1.1\r\nHost: a\r\n" + key + "\r\n", 404, ""},
+		{"mutation", "POST /api/pull HTTP/1.1\r\nHost: a\r\n" + key + "Content-Length: 9\r\n\r\n", 404, ""},
 		{"encoded mutation", "POST /api%2Fpull HTTP/1.1\r\nHost: a\r\n" + key + "\r\n", 400, problemTarget},
 		{"dotted", "GET /api/tags/../pull HTTP/1.1\r\nHost: a\r\n" + key + "\r\n", 400, problemTarget},
-		{"doubled", "POST //api/chat HTTP/1.1\r\nHost: a\r\n" + key + "\r\n", 400, problemTarget},
+		{"doubled", "POST //api/pull HTTP/1.1\r\nHost: a\r\n" + key + "\r\n", 400, problemTarget},
 		{"opaque", "GET x:http://a/healthz HTTP/1.1\r\nHost: a\r\n" + key + "\r\n", 400, problemTarget},
 		{"absolute", "GET http://a/healthz HTTP/1.1\r\nHost: a\r\n" + key + "\r\n", 400, problemTarget},
 		{"star", "POST * HTTP/1.1\r\nHost: a\r\n" + key + "Content-Length: 0\r\n\r\n", 400, problemTarget},
 		{"connect", "CONNECT a:443 HTTP/1.1\r\nHost: a:443\r\n" + key + "\r\n", 400, problemTarget},
-		{"wrong method", "GET /api/chat HTTP/1.1\r\nHost: a\r\n" + key + "\r\n", 403, ""},
+		{"wrong method", "GET /api/chat HTTP/1.1\r\nHost: a\r\n" + key + "\r\n", 404, ""},
 		{"broken", sized(key, `{"model":`), 400, problemNotJSON},
 		{"empty", sized(key, ``), 400, problemNotJSON},
 		{"twice", sized(key, `{"model":"a","model":"b"}`), 400, problemDuplicate},
@@ -68,6 +68,29 @@ func TestRefusals(t *testing.T) {
 		}
 		equal(t, c.problem, found, c.name)
 		equal(t, outcomeDenied, s.record(t, a.id).Outcome, c.name)
+	}
+}
+
+// TestRedirects: a known path with too many slashes is answered with where it is, without a look at
+// key and body; of what is no known path, or differs in more, that is no way around a refusal.
+func TestRedirects(t *testing.T) {
+	s := sharedStack(t)
+	for target, want := range map[string]string{
+		"POST //api/chat": "/api/chat", "POST /api/chat/": "/api/chat", "GET /api///tags//": "/api/tags",
+		"GET /v1//models": "/v1/models", "GET /v1/models/": "/v1/models", "GET //": "/", "GET /healthz/": "/healthz",
+		"POST /v1/messages/?beta=true": "/v1/messages", "DELETE /api/tags/": "/api/tags",
+		"POST //api/pull": "", "POST /api/pull/": "", "POST /api//blobs/x": "", "GET /v1/models/a/": "",
+		"GET //a/api/tags": "", "GET /api/./tags/": "", "GET /API/tags/": "", "GET /api%2Ftags/": "",
+	} {
+		s.upstream.set(t, nil)
+		a := s.raw(t, target+" HTTP/1.1\r\nHost: a\r\nContent-Length: 500000\r\n\r\n")
+		equal(t, want, a.header.Get("Location"), target)
+		equal(t, want != "", a.status == http.StatusTemporaryRedirect, target)
+		equal(t, 0, s.upstream.count(), target+": hits")
+		if record := s.record(t, a.id); want != "" {
+			equal(t, outcomeRefused, record.Outcome, target)
+			equal(t, string(reasonPathSlashes), *record.Reason, target)
+		}
 	}
 }
 

@@ -27,6 +27,7 @@ type reason string
 
 const (
 	reasonJournalUnwritable  reason = "journal_unwritable" // nothing may run unrecorded
+	reasonPathSlashes        reason = "path_slashes"       // too many, and the client knows the path now
 	reasonPoolFull           reason = "pool_full"          // of memory for bodies
 	reasonBodySlow           reason = "body_slow"
 	reasonBodyBroken         reason = "body_broken"
@@ -77,6 +78,7 @@ const (
 // messages are the sentences that clients read, by reason.
 var messages = map[reason]string{
 	reasonJournalUnwritable:  "the gateway cannot keep its journal and takes no requests; please try again",
+	reasonPathSlashes:        "the path has too many slashes; please ask where the Location header says",
 	reasonPoolFull:           "the bodies of this key or address, or of all, hold too much memory; please send fewer",
 	reasonBodySlow:           "the request body did not arrive in time; please send it again",
 	reasonBodyBroken:         "the request body could not be read; please send it again",

@@ -128,6 +128,28 @@ func plainModelPath(path string) string {
 	return path
 }
 
+// paths is every path that is compared whole.
+var paths = func() map[string]bool {
+	found := map[string]bool{}
+	for name := range routes {
+		_, path, _ := strings.Cut(name, " ")
+		found[path] = !strings.HasPrefix(path, modelsPrefix)
+	}
+	return found
+}()
+
+// cleanPath returns the known path from which one differs by doubled and trailing slashes alone,
+// false if there is none. Ollama redirects such a request, so clients come to rely on it.
+func cleanPath(path string) (string, bool) {
+	if len(path) > maxPathBytes || !strings.HasPrefix(path, "/") ||
+		!strings.HasSuffix(path, "/") && !strings.Contains(path, "//") {
+		return "", false
+	}
+	segments := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
+	clean := "/" + strings.Join(segments, "/")
+	return clean, clean != path && paths[clean]
+}
+
 // isTarget reports whether a request target is in origin form (RFC 9112, 3.2.1) and has a
 // path of one spelling only: no escapes, no empty or dotted segments.
 func isTarget(path string) bool {

@@ -105,7 +105,8 @@ class Wording:
     openai_code: str | None
     anthropic_type: str
     headers: dict[str, str] = field(factory=dict)
-    anthropic_status: int | None = None
+    statuses: dict[Dialect, int] = field(factory=dict)
+    """Of the dialects whose clients expect another one."""
     is_passing: bool = False
     """A retry may succeed; every other answer says that none does."""
 
@@ -128,6 +129,10 @@ def _forbidden(sentence: str, code: str) -> Wording:
     return Wording(403, sentence, "invalid_request_error", code, "permission_error")
 
 
+def _not_found(sentence: str, code: str, statuses: dict[Dialect, int] | None = None) -> Wording:
+    return Wording(404, sentence, "invalid_request_error", code, "not_found_error", statuses=statuses or {})
+
+
 def _unavailable(sentence: str = RETRY_SENTENCE) -> Wording:
     return Wording(503, sentence, "server_error", "service_unavailable", "overloaded_error", is_passing=True)
 
@@ -138,7 +143,7 @@ def _limit(sentence: str, openai_type: str) -> Wording:
 
 def _quota(sentence: str) -> Wording:
     code = "insufficient_quota"
-    return Wording(429, sentence, code, code, "billing_error", anthropic_status=402)
+    return Wording(429, sentence, code, code, "billing_error", statuses={Dialect.ANTHROPIC: 402})
 
 
 WORDINGS: Final = {
@@ -148,8 +153,8 @@ WORDINGS: Final = {
     Reason.PATH_MUTATION: _forbidden(
         "Models and accounts can't be changed through this gateway: ask its operator.", "path_not_allowed"
     ),
-    Reason.PATH_UNKNOWN: _forbidden(
-        "This gateway does not serve that path: use a documented inference route.", "path_not_allowed"
+    Reason.PATH_UNKNOWN: _not_found(
+        "This gateway does not serve that path: use a documented inference route.", "path_unknown"
     ),
     Reason.METHOD_NOT_ALLOWED: _bad(
         "That method is not allowed here: use one that the Allow header names.", "method_not_allowed", 405
@@ -187,8 +192,9 @@ WORDINGS: Final = {
         "Encoded bodies are not taken: send plain JSON without Content-Encoding.", "body_encoding", 415
     ),
     Reason.MODEL_MISSING: _bad("The field 'model' is missing: name the model to use.", "model_missing"),
-    Reason.MODEL_NOT_ALLOWED: _forbidden(
-        "This key may not use that model: ask for a key that may.", "model_not_allowed"
+    # Coding agents read a 403 as a wrong key, and OpenAI itself answers so for a model that is not one's own.
+    Reason.MODEL_NOT_ALLOWED: _not_found(
+        "This key may not use that model: ask for a key that may.", "model_not_found", {Dialect.OLLAMA: 403}
     ),
     Reason.CIDR: _forbidden(
         "This key may not be used from this address: ask its owner.", "address_not_allowed"
@@ -256,9 +262,7 @@ def word(refusal: Refusal, *, dialect: Dialect, request_id: UUID) -> Answer:
     body = _body(wording, dialect, wording.sentence.format(**words), str(request_id))
     retry = RETRY_SOON if wording.is_passing else NEVER_RETRY
     headers = {"content-type": "application/json"} | retry | wording.headers | refusal.headers
-    is_anthropic = dialect is Dialect.ANTHROPIC
-    status = wording.anthropic_status if is_anthropic and wording.anthropic_status else wording.status
-    return Answer(status, headers, body)
+    return Answer(wording.statuses.get(dialect, wording.status), headers, body)
 
 
 def _body(wording: Wording, dialect: Dialect, sentence: str, request_id: str) -> bytes:

@@ -123,8 +123,8 @@ async def test_replay_returns_the_same_grant(guard: Guard) -> None:
     [
         ("/api/chat", {"problem": "target"}, 400, "target_invalid"),
         ("/api/pull", {}, 403, "path_mutation"),
-        ("/api%2Fpull", {}, 403, "path_unknown"),
-        ("/api/none", {}, 403, "path_unknown"),
+        ("/api%2Fpull", {}, 404, "path_unknown"),
+        ("/api/none", {}, 404, "path_unknown"),
         ("/api/chat", {"method": "GET"}, 405, "method_not_allowed"),
         ("/api/chat", {"problem": "credential"}, 400, "credential_conflict"),
         ("/api/chat", {"key": ""}, 401, "key_missing"),
@@ -142,7 +142,7 @@ async def test_replay_returns_the_same_grant(guard: Guard) -> None:
         ("/api/chat", {"model": "none"}, 404, "model_unknown"),
         ("/api/chat", {"node": str(uuid.UUID(int=7))}, 503, "node_unknown"),
         ("/api/tags", {}, 405, "method_not_allowed"),
-        ("/healthz", {"method": "GET"}, 403, "path_unknown"),
+        ("/healthz", {"method": "GET"}, 404, "path_unknown"),
     ],
 )
 async def test_refusals(

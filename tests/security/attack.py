@@ -19,7 +19,7 @@ from tests.security.cases import cases, faults, leaks
 from tests.security.observed import Witness
 from tests.security.spellings import METHODS, MUTATIONS, SPELLINGS
 
-REFUSED: Final = {400, 403, 404, 405, 431}
+REFUSED: Final = {307, 400, 403, 404, 405, 431}
 
 
 def spelled(gateway: Gateway, spelling: str) -> Iterator[str]:

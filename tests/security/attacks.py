@@ -22,7 +22,7 @@ PATHS: Final = {
 STATUSES: Final = {
     "target_invalid": 400,
     "path_mutation": 403,
-    "path_unknown": 403,
+    "path_unknown": 404,
     "method_not_allowed": 405,
     "credential_conflict": 400,
     "key_missing": 401,
@@ -35,7 +35,7 @@ STATUSES: Final = {
     "body_too_large": 413,
     "body_encoding": 415,
     "model_missing": 400,
-    "model_not_allowed": 403,
+    "model_not_allowed": 404,
     "model_unknown": 404,
 }
 KEY: Final = "Authorization: Bearer <key>"
@@ -185,7 +185,7 @@ UNSENT: Final = (
     Attack("wrong method", "method_not_allowed", (KEY, "Content-Length: 9"), "PUT <path>", None),
     Attack("unknown path", "path_unknown", (KEY, "Content-Length: 9"), "POST <path>/x", None),
     Attack("mutation", "path_mutation", (KEY, "Content-Length: 9"), "POST /api/pull", None),
-    Attack("strange target", "target_invalid", (KEY, "Content-Length: 9"), "POST //api/chat", None),
+    Attack("strange target", "target_invalid", (KEY, "Content-Length: 9"), "POST //api/pull", None),
     Attack("too large", "body_too_large", (KEY, f"Content-Length: {MAX_BODY_BYTES + 1}"), body=None),
     Attack("gzip", "body_encoding", (KEY, "Content-Encoding: gzip", "Content-Length: 9"), body=None),
     Attack("expecting [F12]", "key_missing", ("Expect: 100-continue", "Content-Length: 9"), body=None),
@@ -228,7 +228,6 @@ TARGETS: Final = (
     *(
         _target(line, "path_unknown", line)
         for line in (
-            "GET /healthz/",
             "GET /verify",
             "GET /schema",
             "GET /metrics",
@@ -236,9 +235,7 @@ TARGETS: Final = (
             "GET /config/",
             "POST /load",
             "GET /api/status",
-            "POST /api/chat/",
             "POST /API/CHAT",
-            "GET /v1/models/",
             f"GET /v1/models/{'m' * 161}",
             "POST /v1/nope",
             "POST /v1/audio/transcriptions",

@@ -51,7 +51,8 @@ def rows(trials: dict[str, Trial], witness: Witness) -> dict[str, Row]:
 def test_attack_gets_one_clear_sentence(trials: dict[str, Trial], name: str) -> None:
     """A refusal has the status and the sentence of its reason, in the dialect of its path."""
     (attack, dialect), reply = ATTACKS[name], trials[name].reply
-    assert STATUSES[attack.reason] == reply.status
+    is_ollama = dialect is Dialect.OLLAMA and attack.reason == "model_not_allowed"
+    assert (403 if is_ollama else STATUSES[attack.reason]) == reply.status
     assert UUID(reply.request_id).version == 7
     assert "application/json" == reply.headers["content-type"]
     if not attack.line.startswith("HEAD "):

@@ -67,7 +67,7 @@ def test_status_shows_the_backends(running: Stack) -> None:
     url = f"http://127.0.0.1:{running.port}"
     assert {"demo": True} == httpx.get(f"{url}/readyz").json()["backends"]
     headers = {"Authorization": f"Bearer {running.key}"}
-    assert 403 == httpx.get(f"{url}/backends", headers=headers).status_code
+    assert 404 == httpx.get(f"{url}/backends", headers=headers).status_code
 
 
 def test_state_folder_is_private(running: Stack) -> None:
