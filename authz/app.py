@@ -27,6 +27,8 @@ from prometheus_client import CollectorRegistry
 from authz import log as logging
 from authz import messages, prometheus, readiness, supervise
 from authz import settings as settings_
+from authz.alerts.poster import Poster
+from authz.alerts.webhook import Webhook
 from authz.backends.inventory import Inventory
 from authz.backends.rendered import Rendered
 from authz.backends.vocabularies import Vocabularies
@@ -78,6 +80,7 @@ def create() -> Litestar:
     try:
         settings = settings_.load(os.environ)
         Peppers.read(settings.pepper_file)
+        Webhook.of(settings)
     except SettingsError as error:
         sys.stderr.write(complaint(error))
         sys.exit(2)
@@ -150,6 +153,7 @@ class Gate:
             aliases=aliases.run,
             forecasts=forecasts.run,
             handles=identities.handles.run,
+            alerts=Poster.of(settings, store, inventory).run,
             rendered=partial(self._rendered.follow, inventory.use, since=since),
         )
         try:
@@ -158,9 +162,7 @@ class Gate:
             await rebuilder.notice_all()
             yield
         finally:
-            for task in polling:
-                task.cancel()
-            await asyncio.gather(*polling, return_exceptions=True)
+            await supervise.end(polling)
             await identities.close()
             await rebuilder.close()
             await asyncio.gather(limiter.close(), bulk.close())
@@ -271,12 +273,8 @@ def _answered(ask: Ask, read: Read) -> Answer:
 def _refused(ask: Ask, refusal: Refusal) -> Answer:
     """Return the client's answer, with a Denial for the guard."""
     identity = refusal.identity
-    denial = messages.Denial(
-        id=ask.id,
-        tenant=identity.tenant if identity else None,
-        key=identity.key if identity else None,
-        reason=refusal.reason,
-    )
+    tenant, key = (identity.tenant, identity.key) if identity else (None, None)
+    denial = messages.Denial(id=ask.id, tenant=tenant, key=key, reason=refusal.reason)
     answer = refusals.word(refusal, dialect=routes.dialect_of(ask.path), request_id=ask.id)
     return evolve(answer, headers=answer.headers | {DENIAL: messages.write(denial).decode()})
 

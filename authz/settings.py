@@ -6,7 +6,6 @@ Where Postgres and Redis are is taken from DATABASE_URL and REDIS_URL, else from
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping  # noqa: TC003 (attrs resolves the types of Settings)
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +15,8 @@ import cattrs
 import msgspec
 from attrs import Attribute, Factory, field, fields, frozen, resolve_types
 
-from authz import forms
-from authz.backends import backend
+from authz import forms, secret_file
+from authz.backends import address, backend
 from authz.backends.backend import Backend  # noqa: TC001 (the same)
 from authz.errors import SettingsError
 from authz.types import GREATEST_COUNT
@@ -164,6 +163,19 @@ class Settings:
         least=0,
         most=LONGEST_LEDGER_DAYS,
     )
+    alert_url: str = _setting(
+        "GATEWAY_ALERT_URL",
+        "Where authz posts what needs a person, as JSON whose `text` Slack and Mattermost show; for ntfy end "
+        "it in ?template=yes&message={{.text}}. Empty: `neuronetz-gateway alerts list` alone has it.",
+        "",
+        form=address.receiver,
+        is_secret=True,
+    )
+    alert_token_file: Path | None = _setting(
+        "GATEWAY_ALERT_TOKEN_FILE",
+        "File with the Bearer token that GATEWAY_ALERT_URL asks for, if any.",
+        None,
+    )
 
 
 resolve_types(Settings)
@@ -235,20 +247,7 @@ def _read(setting: Attribute[Any], environ: Mapping[str, str]) -> Any:
 
 def _with_password(url: str, path: Path) -> str:
     """Put the password of a file into the URL."""
-    try:
-        password, mode = path.read_text(encoding="utf-8").rstrip("\r\n"), path.stat().st_mode
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
-        raise SettingsError(
-            f"DATABASE_PASSWORD_FILE={str(path)!r} can't be read by user {os.geteuid()} ({reason}): "
-            "name a file of this user with the password alone."
-        ) from error
-    if mode & 0o007:
-        raise SettingsError(
-            f"DATABASE_PASSWORD_FILE={str(path)!r} can be read by others: run `chmod o= {path}`."
-        )
-    if not password:
-        raise SettingsError(f"DATABASE_PASSWORD_FILE={str(path)!r} is empty: write the password into it.")
+    password = secret_file.read("DATABASE_PASSWORD_FILE", path)
     try:
         return forms.with_password(url, password)
     except ValueError as error:

@@ -49,3 +49,10 @@ async def continually(task: str, work: Work) -> NoReturn:
     while True:
         await once(task, work)
         await asyncio.sleep(RESTART_S)
+
+
+async def end(tasks: list[asyncio.Task[NoReturn]]) -> None:
+    """End them, and wait until they have ended."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -42,6 +42,13 @@ COMMANDS: Final = {
 }
 
 GROUPS: Final = {
+    "alerts": (
+        "What needed a person, and whether it was posted.",
+        {
+            "list": "authz.admin.alerts:alerts_list_command",
+            "test": "authz.admin.alerts:alerts_test_command",
+        },
+    ),
     "alias": (
         "Names by which clients ask for models.",
         {

@@ -20,6 +20,7 @@ _METADATA: Final = frozenset(
 )
 """Where clouds answer with the machine's own credentials outside of the link-local networks."""
 _METADATA_HOSTS: Final = ("metadata", "metadata.google.internal", "instance-data")
+_RECEIVER: Final = "write one like https://hooks.example.com/services/ID"
 _EXAMPLE: Final = "write it like http://127.0.0.1:11434, https://host/prefix or unix:///run/ollama.sock"
 
 
@@ -74,6 +75,27 @@ def read(text: str, where: str) -> Address:
     if parts.scheme == "unix":
         return Address("http", "localhost", None, socket=parts.path)
     return Address(parts.scheme, parts.hostname or "", port, prefix=parts.path.rstrip("/"))
+
+
+def receiver(text: str) -> str | None:
+    """Return why a text is no URL that alerts can be posted to: a form, which repeats none of it.
+
+    It may have any path and query, in which a secret may stand, but names a host as a backend's URL does.
+    """
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return f"has no valid host and port: {_RECEIVER}"
+    if not text.isascii() or not text.isprintable() or " " in text:
+        return f"holds characters that no URL has: {_RECEIVER}"
+    if "@" in parts.netloc or "#" in text:
+        return f"has a login or a fragment, put its token into GATEWAY_ALERT_TOKEN_FILE: {_RECEIVER}"
+    if parts.scheme not in _PORTS or not _is_host(parts.hostname or "") or port == 0:
+        return f"is no URL of a receiver: {_RECEIVER}"
+    if is_link_local(parts.hostname or ""):
+        return f"names a link-local or metadata address: {_RECEIVER}"
+    return None
 
 
 def is_link_local(host: str) -> bool:

@@ -84,7 +84,7 @@ async def fetch(asking: httpx.AsyncClient, path: str, *, model: str | None = Non
     except (TimeoutError, httpx.TimeoutException) as error:
         raise Unanswered(f"does not answer within {TIMEOUT_S:.0f} s") from error
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-        raise Unanswered(f"does not answer ({_words(error)})") from error
+        raise Unanswered(f"does not answer ({words(error)})") from error
 
 
 async def probe(backend: Backend) -> Probed:
@@ -107,8 +107,9 @@ def _refused(answer: httpx.Response, path: str) -> str:
     return f"answers {answer.status_code} to {answer.request.method} {path}"
 
 
-def _words(error: Exception) -> str:
-    words = " ".join(str(error).split()) or type(error).__name__
-    if "CERTIFICATE_VERIFY_FAILED" in words:
+def words(error: Exception) -> str:
+    """Return why a request failed, in words for an operator."""
+    found = " ".join(str(error).split()) or type(error).__name__
+    if "CERTIFICATE_VERIFY_FAILED" in found:
         return "its certificate is not trusted: name its authority in SSL_CERT_FILE"
-    return words
+    return found

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import frozen
 
 from authz import forms
+from authz.alerts.webhook import Webhook
 from authz.backends import backend, env_file
 from authz.configuration import variables
 from authz.configuration.variables import VARIABLES, Variable
@@ -77,6 +78,7 @@ def _load(chosen: Mapping[str, str], state: Path | None) -> tuple[Settings, list
     try:
         if "GATEWAY_PEPPER_FILE" in chosen or read.pepper_file.exists():
             Peppers.read(read.pepper_file)
+        Webhook.of(read)
     except SettingsError as error:
         return read, [str(error)]
     return read, []

@@ -199,6 +199,10 @@ SECTIONS: Final[Mapping[str, tuple[Variable, ...]]] = {
         _caddys("GATEWAY_METRICS_PORT", "Port of the metrics.", "9180", form=forms.port),
         _ours("metrics", METERING, COMMANDS),
     ),
+    "Alerts": (
+        _ours("alert_url", AUTHZ, COMMANDS),
+        _ours("alert_token_file", AUTHZ, COMMANDS),
+    ),
     "Containers": (
         _composes("GATEWAY_VERSION", "Tag of the gateway's own images.", "latest"),
         _composes(

@@ -17,6 +17,8 @@ GRANTS = {
         "model_ratios": "SELECT",
         "learned_figures": "SELECT",
         "aliases": "SELECT",
+        "alerts": "DELETE, INSERT, SELECT, UPDATE(attempts due_at posted_at recovered_at)",
+        "alert_leases": "INSERT, SELECT, UPDATE(holder until)",
         "ledger": "SELECT(request_id tenant_id)",
     },
     "gateway_metering": {
@@ -36,6 +38,8 @@ GRANTS = {
         "boot_progress": "DELETE, INSERT, SELECT, UPDATE",
         "learned_figures": "INSERT, SELECT, UPDATE",
         "dead_letters": "INSERT, SELECT, UPDATE(is_replay_wanted replayed_at)",
+        "alerts": "INSERT, SELECT, UPDATE(attempts due_at recovered_at)",
+        "alert_leases": "INSERT, SELECT, UPDATE(holder until)",
     },
     "gateway_admin": {
         "tenants": (
@@ -58,6 +62,7 @@ GRANTS = {
         "learned_figures": "DELETE, SELECT",
         "admin_audit": "INSERT, SELECT",
         "aliases": "DELETE, INSERT, SELECT, UPDATE(model)",
+        "alerts": "SELECT",
     },
     # The role of the release before, which the next release takes these rights from.
     "gateway_service": {

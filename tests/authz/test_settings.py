@@ -194,7 +194,7 @@ def test_a_password_may_stand_in_a_file(tmp_path_factory: pytest.TempPathFactory
     [
         (None, 0, "postgresql://u@h/d", "can't be read by user"),
         ("p", 0o604, "postgresql://u@h/d", "chmod o= "),
-        ("\n", 0o600, "postgresql://u@h/d", "is empty: write the password"),
+        ("\n", 0o600, "postgresql://u@h/d", "is empty: write the secret"),
         ("p", 0o600, "postgresql://h/d", "names no user whose password it could be"),
     ],
 )

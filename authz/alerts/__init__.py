@@ -1,0 +1,1 @@
+"""Alerts: the few events that need a person, each posted once to GATEWAY_ALERT_URL."""
