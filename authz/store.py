@@ -58,6 +58,7 @@ HANDLES: Final = 1_000
 AUTHZ_ROLE: Final = "gateway_authz"
 METERING_ROLE: Final = "gateway_metering"
 ADMIN_ROLE: Final = "gateway_admin"
+AUDITOR_ROLE: Final = "gateway_auditor"
 """What each program may do in Postgres; sql/migrations grants it, and no role rewrites what was billed."""
 
 _queries = sql.load("authz")

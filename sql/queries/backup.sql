@@ -35,7 +35,8 @@ DO $$
 DECLARE
     own_role text := current_setting('role');
     roles text[] := ARRAY[
-        'gateway_service', 'gateway_authz', 'gateway_metering', 'gateway_admin', 'gateway_reader'
+        'gateway_service', 'gateway_authz', 'gateway_metering', 'gateway_admin', 'gateway_reader',
+        'gateway_auditor'
     ];
     name text;
 BEGIN

@@ -59,6 +59,7 @@ LEFT JOIN pg_roles AS r ON r.oid = a.grantee
 WHERE a.grantee <> a.relowner AND (
     a.grantee = 0
     OR (a.relname ~ '^(ledger$|ledger_[0-9]|admin_audit$)' AND a.privilege_type NOT IN ('SELECT', 'INSERT'))
+    OR (a.relname ~ '^(chain|database_identity)' AND a.privilege_type <> 'SELECT')
 )
 ORDER BY 1, 2;
 

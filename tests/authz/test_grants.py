@@ -64,6 +64,15 @@ GRANTS = {
         "aliases": "DELETE, INSERT, SELECT, UPDATE(model)",
         "alerts": "SELECT",
     },
+    "gateway_auditor": {
+        "database_identity": "SELECT",
+        "chains": "SELECT",
+        "chain_batches": "SELECT",
+        "chain_days": "SELECT",
+        "ledger": "SELECT",
+        "ledger_retention": "SELECT",
+        "admin_audit": "SELECT",
+    },
     # The role of the release before, which the next release takes these rights from.
     "gateway_service": {
         "gateway_service.ledger": "INSERT, SELECT",
@@ -93,7 +102,7 @@ GRANTS = {
 
 FUNCTIONS = {
     "gateway_authz": {"disable_key", "outbid_versions"},
-    "gateway_metering": {"ensure_ledger_partition", "oldest_ledger_day"},
+    "gateway_metering": {"close_chain_days", "ensure_ledger_partition", "oldest_ledger_day"},
     "gateway_admin": {"credit_request", "credit_tenant"},
     "gateway_service": {"drop_ledger_partition", "ensure_ledger_partition"},
 }

@@ -207,6 +207,9 @@ def test_the_roles_need_no_superuser(fresh: Path) -> None:
     with pytest.raises(CommandError, match=r"must first run: CREATE ROLE gateway_authz .* TO poor"):
         migrate(_url(fresh, "poor"))
     asyncio.run(_administer(fresh, f"GRANT {', '.join(ROLES)}, gateway_reader TO poor"))
+    with pytest.raises(CommandError, match=r"must first run: CREATE ROLE gateway_auditor .* TO poor"):
+        migrate(_url(fresh, "poor"))
+    asyncio.run(_administer(fresh, "GRANT gateway_auditor TO poor"))
     migrate(_url(fresh, "poor"))
 
 

@@ -35,6 +35,7 @@ from metering.surroundings import Surroundings
 from metering.upkeep import Upkeep
 from tests.chaos.plan import dice
 from tests.metering.test_refusals import STRANGER
+from tests.metering.verifying import verified
 from tests.metering.writing import KEY, LOOKUP, NODE, TENANT, JournalFile
 
 ROUNDS = 10
@@ -205,8 +206,9 @@ async def test_all_at_once(
     limiter: Limiter,
     capsys: pytest.CaptureFixture[str],
     seed: int,
+    database: str,
 ) -> None:
-    """Every statement ends, and each request is billed once, less what was credited."""
+    """Every statement ends, and each request is billed once, less what was credited, and chained."""
     jobs = [gateway.credit, gateway.administer, gateway.reconcile, gateway.drop]
     jobs += [job for node in gateway.nodes for job in (node.settle, node.upkeep)]
 
@@ -238,3 +240,4 @@ async def test_all_at_once(
         await owner_of_tables.fetchval("SELECT count(*) FROM unpublished"),
         await owner_of_tables.fetchval("SELECT sum(lost)::int FROM journal_sequences"),
     )
+    assert [] == (await verified(database)).faults

@@ -14,6 +14,7 @@ from authz.schema import _dbmate, dbmate_url, migrate
 from tests.metering.conftest import Begin, Service
 from tests.metering.release_before import FILES, ROLE, ReleaseBefore, queries
 from tests.metering.test_refusals import STRANGER
+from tests.metering.verifying import verified
 from tests.metering.writing import KEY, TENANT, JournalFile
 
 ITS_LAST = "20261125000002"
@@ -37,8 +38,10 @@ async def test_every_query_of_the_release_before_runs(before: ReleaseBefore, nam
         await before.connection.execute(text if text.startswith("SET ") else f"EXPLAIN (GENERIC_PLAN) {text}")
 
 
-async def test_releases_take_turns(begin: Begin, before: ReleaseBefore, journal: JournalFile) -> None:
-    """Upgraded, taken back, upgraded again: every line is billed once, whichever of them reads it."""
+async def test_releases_take_turns(
+    begin: Begin, before: ReleaseBefore, journal: JournalFile, database: str
+) -> None:
+    """Upgraded, taken back, upgraded again: every line is billed once, whichever reads it, and chained."""
     running = [journal.new_id() for _ in range(3)]
     for request_id in running:
         journal.append(journal.opened(request_id))
@@ -61,6 +64,7 @@ async def test_releases_take_turns(begin: Begin, before: ReleaseBefore, journal:
         outcome: sum(row["outcome"] == outcome for row in rows) for outcome in ("completed", "orphaned")
     }
     await assert_books_agree(service)
+    assert [] == (await verified(database)).faults
     assert (0, 0) == (await service.count("unpublished"), await service.count("open_requests"))
     assert 0 == await service.ledger.fetchval("SELECT sum(lost)::int FROM journal_sequences")
 

@@ -1,0 +1,1 @@
+"""Tamper evidence: the hash chains of the ledger and the audit, checked by what is not in the database."""

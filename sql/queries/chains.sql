@@ -1,0 +1,132 @@
+-- name: write_texts()!
+-- chains, on connect: rows are written as texts as they were when they were chained.
+SELECT set_config('timezone', 'UTC', false), set_config('extra_float_digits', '1', false),
+    set_config('work_mem', '64MB', false), set_config('max_parallel_workers_per_gather', '0', false);
+
+-- name: identity()$
+-- chains: which database this is.
+SELECT id FROM database_identity;
+
+-- name: chains()
+-- chains: by their names.
+SELECT id, name FROM chains ORDER BY name;
+
+-- name: heads()
+-- chains: the last link of each chain that has any.
+SELECT c.name AS chain, h.number, h.hash
+FROM chains AS c
+CROSS JOIN LATERAL (
+    SELECT number, hash FROM chain_batches WHERE chain = c.id ORDER BY number DESC LIMIT 1
+) AS h
+ORDER BY c.name;
+
+-- name: links(chain, after, count)
+-- chains: a page of a chain's links.
+SELECT number, at, version, ids, leaves, hash
+FROM chain_batches
+WHERE chain = :chain AND number > :after
+ORDER BY number
+LIMIT :count;
+
+-- name: days()
+-- chains: the days that are under a root.
+SELECT c.name AS chain, d.day, d.first, d.last, d.root, d.hash
+FROM chain_days AS d JOIN chains AS c ON c.id = d.chain
+ORDER BY d.day, c.name;
+
+-- name: oldest_day()$
+-- chains: what is of a day before this one is dropped.
+SELECT oldest_day FROM ledger_retention;
+
+-- name: row_days()
+-- chains: the days, in UTC, of the ids of all rows, chained or not; as days since 1970.
+SELECT to_date(substring(c.relname FROM '\d{8}$'), 'YYYYMMDD') - date '1970-01-01' AS day
+FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'ledger'::regclass AND c.relname ~ '^ledger_\d{8}$'
+UNION
+SELECT (('x' || encode(substring(b.ids FROM e.at FOR 6), 'hex'))::bit(48)::bigint / 86400000)::int
+FROM chain_batches AS b
+JOIN chains AS c ON c.id = b.chain AND c.name <> 'audit'
+CROSS JOIN LATERAL (VALUES (1), (octet_length(b.ids) - 17)) AS e (at)
+ORDER BY 1;
+
+-- name: ledger_faults(first, until, since, before)
+-- chains: rows of the ledger, of one day, that differ from what was chained about the time of that day.
+WITH chained AS (
+    SELECT c.name AS chain, b.number, substring(b.ids FROM i * 18 + 1 FOR 18) AS id,
+        substring(b.leaves FROM i * 32 + 1 FOR 32) AS leaf
+    FROM chains AS c
+    JOIN chain_batches AS k ON k.chain = c.id
+    CROSS JOIN LATERAL ( -- as a whole, or each of its rows would be read from the disk
+        SELECT k.number, k.ids || ''::bytea AS ids, k.leaves || ''::bytea AS leaves OFFSET 0
+    ) AS b
+    CROSS JOIN LATERAL generate_series(0, octet_length(b.ids) / 18 - 1) AS i
+    WHERE c.name <> 'audit'
+        AND (k.at >= :since::timestamptz AND k.at < :before::timestamptz OR c.name = 'before')
+        AND substring(k.ids FROM 1 FOR 16) < uuid_send(:until::uuid)
+        AND substring(k.ids FROM octet_length(k.ids) - 17 FOR 16) >= uuid_send(:first::uuid)
+)
+SELECT coalesce(l.id, e.id) AS id, l.leaf, e.chain, e.number
+FROM (
+    SELECT uuid_send(r.request_id) || int2send(r.entry) AS id,
+        sha256('\x00'::bytea || convert_to(json_strip_nulls(row_to_json(r))::text, 'UTF8')) AS leaf
+    FROM ledger AS r
+    WHERE r.request_id >= :first::uuid AND r.request_id < :until::uuid
+) AS l
+FULL JOIN (
+    SELECT chain, number, id, leaf
+    FROM chained
+    WHERE substring(id FROM 1 FOR 16) >= uuid_send(:first::uuid)
+        AND substring(id FROM 1 FOR 16) < uuid_send(:until::uuid)
+) AS e ON e.id = l.id
+WHERE l.leaf IS DISTINCT FROM e.leaf
+ORDER BY 1;
+
+-- name: late_rows(early_ms, late_ms)
+-- chains: rows that were chained long after, or before, the day of their ids, such as corrections; with the
+-- hash of the row as it is now.
+SELECT e.chain, e.number, e.id, e.leaf AS chained, (
+        SELECT sha256('\x00'::bytea || convert_to(json_strip_nulls(row_to_json(r))::text, 'UTF8'))
+        FROM ledger AS r
+        WHERE r.request_id = encode(substring(e.id FROM 1 FOR 16), 'hex')::uuid
+            AND r.entry = ('x' || encode(substring(e.id FROM 17 FOR 2), 'hex'))::bit(16)::int
+    ) AS leaf
+FROM (
+    SELECT c.name AS chain, b.number, b.at, substring(b.ids FROM i * 18 + 1 FOR 18) AS id,
+        substring(b.leaves FROM i * 32 + 1 FOR 32) AS leaf
+    FROM chains AS c
+    JOIN chain_batches AS k ON k.chain = c.id
+    CROSS JOIN LATERAL (
+        SELECT k.number, k.at, k.ids || ''::bytea AS ids, k.leaves || ''::bytea AS leaves OFFSET 0
+    ) AS b
+    CROSS JOIN LATERAL generate_series(0, octet_length(b.ids) / 18 - 1) AS i
+    WHERE c.name NOT IN ('audit', 'before')
+) AS e
+CROSS JOIN LATERAL (
+    SELECT ('x' || encode(substring(e.id FROM 1 FOR 6), 'hex'))::bit(48)::bigint / 86400000 * 86400000 AS ms
+) AS d
+WHERE e.at < to_timestamp((d.ms - :early_ms::bigint) / 1000.0)
+    OR e.at >= to_timestamp((d.ms + :late_ms::bigint) / 1000.0)
+ORDER BY e.id;
+
+-- name: audit_faults()
+-- chains: rows of the audit that differ from what was chained.
+SELECT coalesce(l.id, e.id) AS id, l.leaf, e.chain, e.number
+FROM (
+    SELECT int8send(a.id) AS id,
+        sha256('\x00'::bytea || convert_to(json_strip_nulls(row_to_json(r))::text, 'UTF8')) AS leaf
+    FROM admin_audit AS a
+    CROSS JOIN LATERAL (
+        SELECT a.id, a.at, a.actor, a.action, a.tenant_id, a.key_id, a.old::text AS old, a.new::text AS new
+    ) AS r
+) AS l
+FULL JOIN (
+    SELECT c.name AS chain, b.number, substring(b.ids FROM i * 8 + 1 FOR 8) AS id,
+        substring(b.leaves FROM i * 32 + 1 FOR 32) AS leaf
+    FROM chains AS c
+    JOIN chain_batches AS b ON b.chain = c.id
+    CROSS JOIN LATERAL generate_series(0, octet_length(b.ids) / 8 - 1) AS i
+    WHERE c.name = 'audit'
+) AS e ON e.id = l.id
+WHERE l.leaf IS DISTINCT FROM e.leaf
+ORDER BY 1;
