@@ -26,7 +26,7 @@ _DOMAIN: Final = re.compile(
 _ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s\"{}]+", re.ASCII)
 _GREATEST_PORT: Final = 65_535
 _POSTGRES: Final = frozenset({"postgresql", "postgres"})
-_REDIS: Final = frozenset({"redis", "rediss", "unix", "sentinel"})
+_REDIS: Final = frozenset({"redis", "rediss", "redis+cluster", "rediss+cluster", "unix", "sentinel"})
 
 
 def database_url(text: str) -> str | None:
@@ -46,7 +46,10 @@ def redis_url(text: str) -> str | None:
     """Return why a text is no URL of a Redis."""
     parts = _parts(text)
     if parts is not None and parts.scheme not in _REDIS:
-        return "is no URL of a Redis: write it like redis://HOST:6379/0, or sentinel://HOST:PORT/MASTER"
+        return (
+            "is no URL of a Redis: write it like redis://HOST:6379/0, sentinel://HOST:PORT/MASTER or "
+            "redis+cluster://HOST:PORT,HOST:PORT"
+        )
     if parts is None or not _is_whole(parts):
         return (
             "can't be read, perhaps a sign of its password ends it: write the sign percent-encoded, @ as %40"

@@ -93,10 +93,10 @@ class Rebuilder:
         if lost is None:
             return None
         safe_at = lost.marked_at + timedelta(seconds=MARK_AGE_S)
-        if (too_early := safe_at - await self._limiter.now()) >= timedelta():
+        if (too_early := safe_at - await self._limiter.now(tenant)) >= timedelta():
             return RETRY_S + too_early.total_seconds()
         async with self._readings:
-            read_at = await self._limiter.now()  # before the snapshot: a reading is no younger than this
+            read_at = await self._limiter.now(tenant)  # before the snapshot: no reading is younger
             is_whole = await self._restore(tenant, lost, safe_at=safe_at, read_at=read_at)
         if not is_whole:
             return RETRY_S

@@ -82,7 +82,9 @@ class Settings:
     redis_url: str = _setting(
         "REDIS_URL",
         "Redis 6.2 or newer, or Valkey, set to noeviction: redis://HOST:6379/0, "
-        "sentinel://HOST:PORT,HOST:PORT/MASTER; empty for the one of `up`.",
+        "sentinel://HOST:PORT,HOST:PORT/MASTER, or some nodes of a cluster, which know the others: "
+        "redis+cluster://USER:PASSWORD@HOST:PORT,HOST:PORT; rediss:// and rediss+cluster:// use TLS; "
+        "empty for the one of `up`.",
         "",
         form=forms.redis_url,
         is_secret=True,

@@ -20,12 +20,14 @@ log = structlog.get_logger()
 
 
 async def publish(store: Store, limiter: Limiter) -> int:
-    """Raise every version that Redis may not know yet; returns how many there were."""
-    versions = await store.unpublished_versions()
-    for tenant, key, version in versions:
-        await limiter.raise_versions(tenant, {key: version})
-        await store.mark_published(tenant, key, version)
-    return len(versions)
+    """Raise every version that Redis may not know yet; returns how many were raised."""
+    raised = 0
+    for tenant, key, version in await store.unpublished_versions():
+        async with limiter.beside_others():
+            await limiter.raise_versions(tenant, {key: version})
+            await store.mark_published(tenant, key, version)
+            raised += 1
+    return raised
 
 
 async def agree(store: Store, limiter: Limiter, identity: Identity) -> bool:

@@ -143,12 +143,19 @@ async def sweep(ledger: LedgerStore, limiter: Limiter, *, node: UUID, at: dateti
     everyone = await ledger.tenants()
     for start in range(0, len(everyone), TENANTS_AT_ONCE):
         tenants = everyone[start : start + TENANTS_AT_ONCE]
-        overdue = await asyncio.gather(*(limiter.overdue(tenant, known_until) for tenant in tenants))
+        overdue = await asyncio.gather(*(_overdue(limiter, tenant, known_until) for tenant in tenants))
         for tenant, requests in zip(tenants, overdue, strict=True):
             if requests:
                 count += len(requests)
                 await _settle(ledger, tenant, requests, node=node, at=at)
     return count
+
+
+async def _overdue(limiter: Limiter, tenant: UUID, before: datetime) -> Sequence[OpenRequest]:
+    found: list[OpenRequest] = []
+    async with limiter.beside_others():
+        found += await limiter.overdue(tenant, before)
+    return found
 
 
 async def _settle(

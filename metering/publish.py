@@ -33,13 +33,17 @@ class Publisher:
     _reach: Callable[[str], None]
 
     async def publish(self, publications: Iterable[Publication]) -> None:
-        """Publish what was just committed; raises LimiterUnavailable, and nothing is lost by that."""
+        """Publish what was just committed; raises LimiterUnavailable, and nothing is lost by that.
+
+        Where one master of a cluster is away, what is its tenants' stays in the outbox.
+        """
         rows: list[OutboxRow] = []
         # Redis first, the outbox second: a process that dies in between publishes the same once more.
         for publication in publications:
-            await self._limiter.settle(publication.tenant, publication.closed, publication.totals)
-            self._reach("settled")
-            rows += publication.outbox
+            async with self._limiter.beside_others():
+                await self._limiter.settle(publication.tenant, publication.closed, publication.totals)
+                self._reach("settled")
+                rows += publication.outbox
         if rows:
             await self._ledger.published(rows)
             self._reach("published")

@@ -54,7 +54,8 @@ class Reconciler:
         until = self._ticks() + SPENT_S
         while tenants := await self._books.tenants_after(self._after, TENANTS_AT_ONCE):
             for tenant in tenants:
-                await self._look_at(tenant, today)
+                async with self._limiter.beside_others():
+                    await self._look_at(tenant, today)
                 self._after = tenant
                 if self._ticks() >= until:
                     return

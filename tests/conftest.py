@@ -11,14 +11,15 @@ import asyncpg
 import hypothesis
 import pytest
 from attrs import evolve
-from redis.asyncio import Redis
 
 from authz.limiter.limiter import Limiter
 from authz.schema import migrate
 from authz.stack import embedded
 from authz.stack.embedded import Server
 from authz.store import AUTHZ_ROLE, Store
+from tests import redis_cluster
 from tests.clock import wall
+from tests.redis_cluster import Nodes
 
 # How long an example takes says more about the machine than about the product.
 hypothesis.settings.register_profile("gateway", deadline=None)
@@ -63,11 +64,23 @@ async def database(stores: Path) -> AsyncIterator[str]:
         await maintenance.close()
 
 
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Nodes]:
+    """A Redis Cluster, if any test wants one."""
+    with (
+        tempfile.TemporaryDirectory(prefix="nz", ignore_cleanup_errors=True) as folder,
+        redis_cluster.running(Path(folder)) as nodes,
+    ):
+        yield nodes
+
+
 @pytest.fixture
-async def redis_url(stores: Path) -> str:
-    """The URL of an empty Redis."""
+async def redis_url(request: pytest.FixtureRequest, stores: Path) -> str:
+    """The URL of an empty Redis; of a cluster where `on_both` says so."""
     url = f"unix://{stores}/run/redis.sock?db=0"
-    async with Redis.from_url(url) as client:
+    if getattr(request, "param", "") == redis_cluster.CLUSTER:
+        url = request.getfixturevalue("cluster").url
+    async with redis_cluster.client(url) as client:
         await client.flushall()
     return url
 

@@ -1,7 +1,7 @@
 """Commands of a whole process, in order, over one redis-py connection.
 
 A pool costs several times the CPU of a request; one connection that sends whatever is due in each
-turn of the event loop does not. AUTH, TLS, unix sockets and the handshake stay redis-py's job.
+turn of the event loop does not. The handshake stays redis-py's job.
 """
 
 from __future__ import annotations
@@ -11,21 +11,28 @@ import contextlib
 import math
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote, urlsplit
 
 import hiredis
-from attrs import frozen
-from redis.asyncio import ConnectionPool
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
-from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+from attrs import define, frozen
+from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
 
-from authz.errors import LimiterUnavailable, SettingsError
+from authz.errors import LimiterUnavailable
+from authz.limiter.address import CONNECT_WITHIN_S
 
 if TYPE_CHECKING:
     from asyncio import Future
     from collections.abc import Awaitable, Callable, Sequence
+    from uuid import UUID
 
     from redis.asyncio.connection import AbstractConnection
 
@@ -36,24 +43,15 @@ Argument = str | bytes | int | float
 RETRY_AFTER_S: Final = 0.25
 """The pause between two attempts to reach a dead Redis; until its end every call fails at once."""
 
-CONNECT_WITHIN_S: Final = 3.0
 ANSWER_WITHIN_S: Final = 0.7
 """A connection without any answer for this long, while one is due, is given up within twice this."""
 
 TURN_S: Final = 0.5
 """A living connection's Redis is looked at so often: four times within the age of a Grant."""
 
-OURS: Final[dict[str, object]] = {
-    "protocol": 2,
-    "decode_responses": False,
-    "driver_info": None,
-    "retry": Retry(NoBackoff(), 0),
-    "socket_timeout": None,
-    "socket_connect_timeout": CONNECT_WITHIN_S,
-}
-"""The options that no REDIS_URL may change: answers as bytes and lists, no retry, our own timeouts."""
-
 UNREACHABLE: Final = "Redis did not answer: check that it runs."
+NO_CLUSTER: Final = "Redis is no node of a cluster: write REDIS_URL as redis://HOST:PORT."
+IN_CLUSTER: Final = "Redis is a node of a cluster: write REDIS_URL as redis+cluster://HOST:PORT,HOST:PORT."
 
 _pack: Final[Any] = hiredis.pack_command  # its stub allows for one argument only
 
@@ -66,11 +64,26 @@ class Script:
     sha: str
 
 
+@define
+class Server:
+    """The Redis that links lead to; only a master of a cluster has a name."""
+
+    name: str = ""
+    is_clustered: bool = False
+    tag: str = ""
+    """The end of a key's name that makes it one of this master's."""
+    replicas: int = 0
+
+    def __str__(self) -> str:
+        return f"Redis {self.name}".rstrip()
+
+
 class Link:
     """One living connection: answers come in the order of the commands."""
 
-    def __init__(self, connection: AbstractConnection) -> None:
+    def __init__(self, connection: AbstractConnection, server: Server) -> None:
         self._connection = connection
+        self.server = server
         self._due: list[bytes] = []
         self._is_due = asyncio.Event()
         self._waiting: deque[Future[Any]] = deque()
@@ -169,18 +182,19 @@ async def answer(future: Future[Any]) -> Any:
 def _refused(error: ResponseError) -> LimiterUnavailable:
     if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in str(error):
         return LimiterUnavailable("Redis is full: raise its maxmemory, it takes no writes.")
+    if isinstance(error, AskError | TryAgainError):  # a MovedError is an AskError
+        return LimiterUnavailable("Redis Cluster moves these keys to another master: try again in a second.")
+    if isinstance(error, ClusterDownError):
+        return LimiterUnavailable("Redis Cluster lacks a master: start it, or give it a replica.")
     return LimiterUnavailable(f"Redis refused a command: {error}")
-
-
-SENTINEL_PORT: Final = 26379
-SENTINEL_WITHIN_S: Final = 1.0
 
 
 class Pipeline:
     """Keeps one link up; without one every call fails at once instead of waiting for it."""
 
-    def __init__(self, url: str, *, on_connect: Look, on_turn: Look) -> None:
-        self._pool = _pool(url)
+    def __init__(self, pool: Any, *, on_connect: Look, on_turn: Look, server: Server | None = None) -> None:
+        self._pool = pool
+        self.server = server or Server()
         self._on_connect = on_connect
         self._on_turn = on_turn
         self._link: Link | None = None
@@ -205,6 +219,18 @@ class Pipeline:
             for sentinel in self._pool.sentinel_manager.sentinels:
                 await sentinel.aclose()
 
+    def of(self, _: UUID) -> Link:
+        """Return the link to the Redis of a tenant: that of all."""
+        return self.link
+
+    def links(self) -> list[Link]:
+        """Return every living link. Raises LimiterUnavailable, with the reason, without one."""
+        return [self.link]
+
+    def ready(self) -> None:
+        """Raise LimiterUnavailable, with the reason, if not every tenant's Redis can be asked."""
+        self.links()
+
     @property
     def link(self) -> Link:
         """The living link; raises LimiterUnavailable, with the reason, while there is none."""
@@ -220,7 +246,7 @@ class Pipeline:
                 self._reason = str(error)
             except (RedisError, OSError) as error:  # a TimeoutError is an OSError
                 kind = type(error).__name__
-                self._reason = f"Redis can't be reached ({kind}): check REDIS_URL and that it runs."
+                self._reason = f"{self.server} can't be reached ({kind}): check REDIS_URL and that it runs."
             finally:
                 self._tried.set()
             await asyncio.sleep(RETRY_AFTER_S)
@@ -228,10 +254,10 @@ class Pipeline:
     async def _live(self) -> None:
         connection = self._pool.make_connection()
         async with contextlib.AsyncExitStack() as stack:
-            stack.push_async_callback(_disconnect, connection)
+            stack.push_async_callback(disconnect, connection)
             async with asyncio.timeout(CONNECT_WITHIN_S):
                 await connection.connect()
-                link = Link(connection)
+                link = Link(connection, self.server)
                 running = asyncio.create_task(link.run())
                 stack.push_async_callback(_end, running)
                 await self._on_connect(link)
@@ -246,39 +272,12 @@ class Pipeline:
         self._link = None
 
 
-def _pool(url: str) -> Any:
-    """Make the pool of a Redis, untyped as redis-py leaves it. Raises SettingsError for an invalid URL."""
-    try:
-        pool: Any = _sentinel_pool(url) if url.startswith("sentinel://") else ConnectionPool.from_url(url)
-        pool.connection_kwargs |= OURS
-        pool.make_connection()
-    except (TypeError, ValueError) as error:
-        raise SettingsError(f"REDIS_URL can't be used: {error}") from error
-    return pool
-
-
-def _sentinel_pool(url: str) -> Any:
-    """Make the pool of the Sentinels' master: sentinel://[USER:PASSWORD@]HOST:PORT,.../MASTER."""
-    parts = urlsplit(url)
-    credentials, _, hosts = parts.netloc.rpartition("@")
-    username, _, password = credentials.partition(":")
-    sentinels = [urlsplit(f"//{host}") for host in hosts.split(",")]
-    addresses = [(sentinel.hostname, sentinel.port or SENTINEL_PORT) for sentinel in sentinels]
-    master = parts.path.strip("/")
-    if not master or not all(host for host, _ in addresses):
-        raise ValueError("write sentinel://HOST:PORT,HOST:PORT/MASTER")
-    make_sentinel: Any = Sentinel
-    make_pool: Any = SentinelConnectionPool
-    watch = make_sentinel(addresses, sentinel_kwargs={"socket_timeout": SENTINEL_WITHIN_S})
-    login = {"username": unquote(username) or None, "password": unquote(password) or None}
-    return make_pool(master, watch, **login)
-
-
 async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def _disconnect(connection: AbstractConnection) -> None:
+async def disconnect(connection: AbstractConnection) -> None:
+    """Close a connection of redis-py's, whatever state it is in."""
     with contextlib.suppress(RedisError, OSError):
         await connection.disconnect(nowait=True)

@@ -16,6 +16,7 @@ nz:{T}:reads:K   string when key K has all of its reads again; forgotten then
 nz:metering:N    string lag in ms of node N's metering, expires 60 s after it last vouched
 nz:probe         string written to see whether Redis takes writes; forgotten at once
 
+The last two are on each master of a cluster, with a tag behind their name whose slot is the master's.
 R is a run of Redis: what was running in an earlier one is unread without being looked for.
 A scope is `t` for the tenant or a key's id; a window is `d:2026-11-25`, `m:2026-11` or `t`; so
 `u:t:m:2026-11` is what the tenant has used in November. Times are µs; a bucket is the time from n on
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from authz.types import Windows
 
 TENANT_SCOPE = "t"
-PROBE = "nz:probe"
 
 
 def tenant(tenant_id: UUID) -> str:
@@ -99,9 +99,14 @@ def of_settlement(tenant_id: UUID, run: str) -> tuple[str, ...]:
     )
 
 
-def metering(node: UUID | str) -> str:
-    """Name the string by which a node's metering vouches."""
-    return f"nz:metering:{node}"
+def metering(node: UUID | str, tag: str = "") -> str:
+    """Name the string by which a node's metering vouches, on the master with this tag."""
+    return f"nz:metering:{node}{tag}"
+
+
+def probe(tag: str = "") -> str:
+    """Name the string that is written to see whether a master takes writes."""
+    return f"nz:probe{tag}"
 
 
 @lru_cache(maxsize=4096)

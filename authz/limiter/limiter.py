@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections import defaultdict
+from contextlib import suppress
 from datetime import date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
@@ -17,7 +18,8 @@ from attrs import evolve
 from authz.errors import LimiterUnavailable
 from authz.limiter import keyspace, recovery, scripts, wire
 from authz.limiter.admission import Batch, Lost, decision
-from authz.limiter.connection import Pipeline, answer
+from authz.limiter.connection import answer
+from authz.limiter.masters import Masters
 from authz.limiter.wire import SECOND_US
 from authz.types import Period
 
@@ -43,7 +45,6 @@ MARK_AGE_S: Final = 2
 OVERDUE_S: Final = 2 + 60
 """The tap's deadline starts up to 2 s after Redis's; the rest is for metering to say so."""
 
-VOUCH_S: Final = 60
 READS_PER_MINUTE: Final = 120
 """Of a key, apart from its limits: a list of models costs a backend nothing, and this process little."""
 
@@ -55,43 +56,16 @@ KEPT_MONTHS: Final = timedelta(days=40)
 """Windows this far back are forgotten: time zones and late records stay well within."""
 
 
-class Limiter:
+class Limiter(Masters):
     """Redis, as the rest of the program sees it. Every method raises LimiterUnavailable."""
 
     def __init__(self, url: str) -> None:
-        self.clock_us = 0
-        """The time that the scripts use; 0 is Redis's own clock, anything else is for tests."""
-        self._pipeline = Pipeline(url, on_connect=scripts.prepare, on_turn=scripts.trust)
+        super().__init__(url)
         self._pruned: dict[UUID, date] = {}
-
-    @classmethod
-    async def connect(cls, url: str) -> Limiter:
-        """Connect and wait for it; raises LimiterUnavailable with the reason."""
-        limiter = cls(url)
-        await limiter.start()
-        try:
-            limiter.ready()
-        except LimiterUnavailable:
-            await limiter.close()
-            raise
-        return limiter
-
-    async def start(self) -> None:
-        """Connect in the background for as long as this lives; returns after the first attempt."""
-        self._pipeline.start()
-        await self._pipeline.tried()
-
-    async def close(self) -> None:
-        """Close the connection."""
-        await self._pipeline.close()
-
-    def ready(self) -> str:
-        """Return the run of the connected Redis. Raises LimiterUnavailable, with the reason, without one."""
-        return self._pipeline.link.run_id
 
     async def admit(self, admission: Admission) -> Decision:
         """Admit a request under every limit of its tenant and key, or return the limit that is reached."""
-        link = self._pipeline.link
+        link = self._redis.of(admission.tenant)
         answer_ = await link.evaluate(
             scripts.ADMIT,
             keyspace.of_admission(admission.tenant, admission.key, link.run_id),
@@ -106,17 +80,20 @@ class Limiter:
 
     async def free(self, done: Sequence[tuple[UUID, UUID, UUID]]) -> None:
         """Free the slots of requests (id, tenant, key) that have ended; what they hold stays held."""
-        freed: defaultdict[str, list[str]] = defaultdict(list)
-        link = self._pipeline.link
+        freed: defaultdict[tuple[UUID, UUID | None], list[str]] = defaultdict(list)
         for request_id, tenant, key in done:
-            freed[keyspace.slots(tenant, link.run_id)].append(str(request_id))
-            freed[keyspace.slots(tenant, link.run_id, key)].append(str(request_id))
-        for slots, ids in freed.items():  # sent ahead of the next admit; the answer is not needed
-            link.send("ZREM", slots, *ids).add_done_callback(_ignore)
+            freed[tenant, None].append(str(request_id))
+            freed[tenant, key].append(str(request_id))
+        for (tenant, of_key), ids in freed.items():
+            with suppress(LimiterUnavailable):  # settlement frees them, too
+                link = self._redis.of(tenant)
+                slots = keyspace.slots(tenant, link.run_id, of_key)
+                # Sent ahead of the next admit; the answer is not needed.
+                link.send("ZREM", slots, *ids).add_done_callback(_ignore)
 
     async def versions(self, tenant: UUID, key: UUID) -> tuple[int, int] | None:
         """Return the versions of a tenant and a key; None after a loss."""
-        link = self._pipeline.link
+        link = self._redis.of(tenant)
         fields = ("epoch", keyspace.version(None), keyspace.version(key))
         epoch, of_tenant, of_key = await answer(link.send("HMGET", keyspace.tenant(tenant), *fields))
         if epoch != link.run_id.encode() or of_tenant is None or of_key is None:
@@ -126,13 +103,14 @@ class Limiter:
     async def read(self, tenant: UUID, key: UUID) -> int:
         """Take one of the reads that a key has in a minute; return how long to wait for it, in µs."""
         keys = (keyspace.reads(tenant, key),)
-        return int(await self._pipeline.link.evaluate(scripts.READ, keys, self.clock_us, READS_PER_MINUTE))
+        link = self._redis.of(tenant)
+        return int(await link.evaluate(scripts.READ, keys, self.clock_us, READS_PER_MINUTE))
 
     async def standing(
         self, tenant: UUID, keys: Sequence[UUID], windows: Windows
     ) -> tuple[Standing, ...] | None:
         """Return the use of the tenant, then of each key, in these windows; None after a loss."""
-        link, now_us = self._pipeline.link, wire.us(await self.now())
+        link, now_us = self._redis.of(tenant), wire.us(await self.now(tenant))
         sent = []
         for scope in (None, *keys):
             fields = ("epoch", *keyspace.standing(scope, windows))
@@ -153,7 +131,7 @@ class Limiter:
 
     async def totals(self, tenant: UUID, of: Sequence[Total]) -> tuple[Total, ...] | None:
         """Return Redis's totals of these windows; version -1 where there is none, None after a loss."""
-        link = self._pipeline.link
+        link = self._redis.of(tenant)
         fields = [f"{kind}:{name}" for name in wire.names(tenant, of) for kind in "uw"]
         epoch, *found = await answer(link.send("HMGET", keyspace.tenant(tenant), "epoch", *fields))
         if epoch != link.run_id.encode():
@@ -163,7 +141,7 @@ class Limiter:
 
     async def overdue(self, tenant: UUID, before: datetime) -> tuple[OpenRequest, ...]:
         """Return the unsettled reservations with a deadline more than 60 s before this moment."""
-        link = self._pipeline.link
+        link = self._redis.of(tenant)
         found = await answer(
             link.send(
                 "ZRANGEBYSCORE",
@@ -196,7 +174,7 @@ class Limiter:
             self._pruned[tenant] = await self.prune(tenant, newest)
 
     async def _settle(self, tenant: UUID, closed: Sequence[Closed], totals: Sequence[Total]) -> None:
-        link = self._pipeline.link
+        link = self._redis.of(tenant)
         of_keys = (keyspace.slots(tenant, link.run_id, request.key) for request in closed)
         keys = (*keyspace.of_settlement(tenant, link.run_id), *of_keys)
         arguments: list[Argument] = [TOMBSTONE_S * SECOND_US, len(closed)]
@@ -207,9 +185,9 @@ class Limiter:
 
     async def prune(self, tenant: UUID, newest: date) -> date:
         """Forget windows long before the newest day; returns it, or Redis's own day if that is earlier."""
-        today = min(newest, (await self.now()).date())
+        today = min(newest, (await self.now(tenant)).date())
         horizon = (today - KEPT).isoformat(), (today - KEPT_MONTHS).isoformat()[:7]
-        link, keys, cursor = self._pipeline.link, (keyspace.tenant(tenant),), b"0"
+        link, keys, cursor = self._redis.of(tenant), (keyspace.tenant(tenant),), b"0"
         while True:
             cursor = await link.evaluate(
                 scripts.PRUNE, keys, self.clock_us, *horizon, cursor, recovery.SCANNED
@@ -219,7 +197,7 @@ class Limiter:
 
     async def notice(self, tenant: UUID) -> Lost | None:
         """Mark the loss of a tenant's hash, or find the mark that is there; None if nothing is lost."""
-        link, keys = self._pipeline.link, (keyspace.tenant(tenant), keyspace.past(tenant))
+        link, keys = self._redis.of(tenant), (keyspace.tenant(tenant), keyspace.past(tenant))
         await scripts.trust(link)  # the run may have changed just now
         mark = await link.evaluate(scripts.NOTICE, keys, self.clock_us, link.run_id, secrets.token_hex(8))
         return Lost(mark[0].decode(), wire.moment(mark[1])) if mark else None
@@ -236,7 +214,7 @@ class Limiter:
         return await self._rebuild(reading, Batch(), is_last=True)
 
     async def _rebuild(self, reading: Reading, batch: Batch, *, is_last: bool) -> bool:
-        link, end_after_us = self._pipeline.link, OVERDUE_S * SECOND_US
+        link, end_after_us = self._redis.of(reading.tenant), OVERDUE_S * SECOND_US
         keys, arguments = recovery.question(reading, batch, run=link.run_id, end_after_us=end_after_us)
         age_us = READING_AGE_S * SECOND_US
         about = (link.run_id, reading.mark, wire.us(reading.read_at), age_us, int(is_last))
@@ -244,7 +222,7 @@ class Limiter:
 
     async def forget_past(self, tenant: UUID) -> None:
         """Remove what is left of earlier runs, a little at a time; nothing reads it."""
-        link = self._pipeline.link
+        link = self._redis.of(tenant)
         for run in await answer(link.send("SMEMBERS", keyspace.past(tenant))):
             if run.decode() != link.run_id:
                 await recovery.forget(link, tenant, run.decode())
@@ -256,32 +234,12 @@ class Limiter:
         for key, version in versions.items():
             arguments += (keyspace.version(key), version)
         keys = (keyspace.tenant(tenant),)
-        await self._pipeline.link.evaluate(scripts.RAISE, keys, self.clock_us, *arguments)
+        await self._redis.of(tenant).evaluate(scripts.RAISE, keys, self.clock_us, *arguments)
 
     async def create(self, tenant: UUID, version: int) -> None:
         """Publish a tenant that is about to be committed; does nothing where there is an epoch."""
-        link, keys = self._pipeline.link, (keyspace.tenant(tenant),)
+        link, keys = self._redis.of(tenant), (keyspace.tenant(tenant),)
         await link.evaluate(scripts.CREATE, keys, self.clock_us, link.run_id, version)
-
-    async def vouch(self, node: UUID, *, lag_ms: int) -> None:
-        """Say that a node's metering lives, and how far it is behind; forgotten after 60 s."""
-        await answer(self._pipeline.link.send("SET", keyspace.metering(node), lag_ms, "EX", VOUCH_S))
-
-    async def lag_ms(self, node: UUID) -> int | None:
-        """Return how far a node's metering is behind; None if it has not vouched for 60 s."""
-        lag = await answer(self._pipeline.link.send("GET", keyspace.metering(node)))
-        return None if lag is None else int(lag)
-
-    async def probe(self) -> None:
-        """Write something that is forgotten at once: a Redis that is full or a replica refuses it."""
-        await answer(self._pipeline.link.send("SET", keyspace.PROBE, 1, "PX", 1))
-
-    async def now(self) -> datetime:
-        """Return Redis's clock."""
-        if self.clock_us:
-            return wire.moment(self.clock_us)
-        seconds, microseconds = await answer(self._pipeline.link.send("TIME"))
-        return wire.moment(int(seconds) * SECOND_US + int(microseconds))
 
 
 def _ignore(done: Future[Any]) -> None:

@@ -12,7 +12,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
 from authz.errors import LimiterUnavailable
-from authz.limiter.connection import Script, answer
+from authz.limiter.connection import IN_CLUSTER, NO_CLUSTER, Script, answer
 
 if TYPE_CHECKING:
     from authz.limiter.connection import Link
@@ -48,9 +48,10 @@ async def trust(link: Link) -> None:
     Raises LimiterUnavailable, with the reason, if this Redis can't be trusted with limits.
     """
     info = _fields((await answer(link.send("INFO"))).decode())
-    reason = _distrust(info)
+    reason = _distrust(info, is_clustered=link.server.is_clustered)
     if reason is not None:
         raise LimiterUnavailable(reason)
+    link.server.replicas = int(info.get("connected_slaves", 0))
     link.run_id = _run(info)
 
 
@@ -63,11 +64,13 @@ def _run(info: dict[str, str]) -> str:
     return hashlib.sha256(both.encode()).hexdigest()[:16]
 
 
-def _distrust(info: dict[str, str]) -> str | None:
+def _distrust(info: dict[str, str], *, is_clustered: bool) -> str | None:
     version = info.get("redis_version", "")
     numbers = re.match(r"(\d+)\.(\d+)", version)
     if numbers is None or (int(numbers[1]), int(numbers[2])) < OLDEST:
         return f"Redis {version} is too old: run Redis 6.2, Valkey 7.2 or newer."
+    if (info.get("cluster_enabled") == "1") is not is_clustered:
+        return NO_CLUSTER if is_clustered else IN_CLUSTER
     if info.get("role") != "master":
         return "Redis is a replica and takes no writes: point REDIS_URL at its master."
     policy = info.get("maxmemory_policy")

@@ -201,7 +201,7 @@ class Desk:
 
     async def field(self, name: str) -> int:
         """A number of the tenant's, 0 if it is not there."""
-        run = self.limiter.ready()
+        run = self.limiter.run(self.tenant)
         key = keyspace.held(self.tenant, run) if name.startswith("h:") else keyspace.tenant(self.tenant)
         return int(float(await self.redis.hget(key, name) or 0))
 

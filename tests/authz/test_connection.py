@@ -62,7 +62,7 @@ async def is_disconnected(limiter: Limiter) -> bool:
 
 def link_of(limiter: Limiter) -> Link:
     """The living connection."""
-    return limiter._pipeline.link
+    return limiter._redis.of(uuid4())
 
 
 async def pid_of(url: str) -> int:
@@ -185,12 +185,12 @@ async def test_reconnects_to_a_new_run(server: embedded.Server, own: Limiter) ->
     async with Redis.from_url(server.url) as redis:
         desk = Desk(own, redis)
         await desk.open()
-        first = own.ready()
+        first = own.run(desk.tenant)
         server.kill()
         await until(lambda: is_disconnected(own))
         server.start()
         await until(lambda: is_back(own))
-        assert first != own.ready()
+        assert first != own.run(desk.tenant)
         assert "lost" == getattr(await desk.admit(), "reason", None)
 
 
@@ -218,12 +218,12 @@ async def test_master_that_was_replaced_is_another_run(server: embedded.Server, 
     async with Redis.from_url(server.url) as redis:
         desk = Desk(own, redis)
         await desk.open()
-        first = own.ready()
+        first = own.run(desk.tenant)
         await redis.replicaof("127.0.0.1", "9")
         await redis.replicaof("NO", "ONE")
 
         async def is_another_run() -> bool:
-            return await is_back(own) and first != own.ready()
+            return await is_back(own) and first != own.run(desk.tenant)
 
         await until(is_another_run)
         assert "lost" == getattr(await desk.admit(), "reason", None)

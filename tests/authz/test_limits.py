@@ -7,13 +7,15 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from attrs import evolve
-from redis.asyncio import Redis
 
 from authz.limiter import wire
 from authz.limiter.admission import Admitted, LimitReached, NotDecided
 from authz.limiter.limiter import Limiter
 from authz.types import Limits
 from tests.authz.limiting import Desk, refusal
+from tests.redis_cluster import client, on_both
+
+pytestmark = on_both
 
 SECOND = timedelta(seconds=1)
 
@@ -21,7 +23,7 @@ SECOND = timedelta(seconds=1)
 @pytest.fixture
 async def desk(limiter: Limiter, redis_url: str) -> AsyncIterator[Desk]:
     """A tenant with two keys."""
-    async with Redis.from_url(redis_url) as redis:
+    async with client(redis_url) as redis:
         yield Desk(limiter, redis)
 
 

@@ -7,13 +7,15 @@ from datetime import timedelta
 
 import pytest
 from attrs import evolve
-from redis.asyncio import Redis
 
 from authz.limiter import keyspace
 from authz.limiter.admission import Admitted, NotDecided
 from authz.limiter.limiter import Limiter
 from authz.types import Limits
 from tests.authz.limiting import Desk
+from tests.redis_cluster import client, on_both
+
+pytestmark = on_both
 
 SECOND = timedelta(seconds=1)
 
@@ -21,13 +23,13 @@ SECOND = timedelta(seconds=1)
 @pytest.fixture
 async def desk(limiter: Limiter, redis_url: str) -> AsyncIterator[Desk]:
     """A tenant with two keys."""
-    async with Redis.from_url(redis_url) as redis:
+    async with client(redis_url) as redis:
         yield Desk(limiter, redis)
 
 
 async def age(desk: Desk) -> None:
     """Redis comes back with what it held in an earlier run."""
-    run = desk.limiter.ready()
+    run = desk.limiter.run(desk.tenant)
     for key in await desk.redis.keys(f"nz:{{{desk.tenant}}}:{run}:*"):
         await desk.redis.rename(key, key.replace(run.encode(), b"earlier"))
     await desk.redis.hset(keyspace.tenant(desk.tenant), "epoch", "earlier")
@@ -41,7 +43,7 @@ async def test_rebuild_replaces_what_was_held(desk: Desk) -> None:
     lost = await desk.limiter.notice(desk.tenant)
     assert lost is not None
     assert await desk.read(lost, ran=[running]).write(desk.limiter)
-    run = desk.limiter.ready()
+    run = desk.limiter.run(desk.tenant)
     names = (
         keyspace.opened(desk.tenant, run),
         *(keyspace.slots(desk.tenant, run, k) for k in (None, desk.key)),
@@ -57,12 +59,12 @@ async def test_nothing_is_admitted_behind_a_mark(desk: Desk) -> None:
     """L6: a process that still takes Redis for the earlier run admits nothing once the loss is noticed."""
     await desk.open()
     await age(desk)
-    current = desk.limiter.ready()
-    desk.limiter._pipeline.link.run_id = "earlier"
+    current = desk.limiter.run(desk.tenant)
+    desk.limiter._redis.of(desk.tenant).run_id = "earlier"
     assert isinstance(await desk.admit(), Admitted)
-    desk.limiter._pipeline.link.run_id = current
+    desk.limiter._redis.of(desk.tenant).run_id = current
     assert await desk.limiter.notice(desk.tenant) is not None
-    desk.limiter._pipeline.link.run_id = "earlier"
+    desk.limiter._redis.of(desk.tenant).run_id = "earlier"
     assert NotDecided("lost", desk.now) == await desk.admit()
 
 
@@ -76,7 +78,7 @@ async def test_nothing_of_an_earlier_run_is_left(desk: Desk) -> None:
     await desk.redis.zadd(keyspace.slots(desk.tenant, "interrupted"), {"a": 1})
     await desk.rebuild()
     await desk.limiter.forget_past(desk.tenant)
-    run = desk.limiter.ready()
+    run = desk.limiter.run(desk.tenant)
     keys = [key.decode() for key in await desk.redis.keys()]
     assert [key for key in keys if run not in key] == [keyspace.tenant(desk.tenant)]
     assert 60 == await desk.field("h:t:t")
@@ -94,7 +96,7 @@ async def test_batch_restores_nothing_that_closed_meanwhile(desk: Desk) -> None:
     assert await desk.limiter.restore(whole.reading, whole.batches[-3])
     await desk.settle({first: 1, second: 2})
     assert await whole.write(desk.limiter)
-    assert await desk.redis.hget(keyspace.held(desk.tenant, desk.limiter.ready()), str(running))
+    assert await desk.redis.hget(keyspace.held(desk.tenant, desk.limiter.run(desk.tenant)), str(running))
     assert (3, 20) == (await desk.field("u:t:t"), await desk.field("h:t:t"))
 
 
@@ -163,7 +165,7 @@ async def test_rebuild_keeps_what_is_newer(desk: Desk) -> None:
     await desk.limiter.raise_versions(desk.tenant, {desk.key: 5})
     assert await reading.write(desk.limiter)
     assert (17, 20) == (await desk.field("u:t:t"), await desk.field("h:t:t"))
-    held = await desk.redis.hkeys(keyspace.held(desk.tenant, desk.limiter.ready()))
+    held = await desk.redis.hkeys(keyspace.held(desk.tenant, desk.limiter.run(desk.tenant)))
     assert [str(running)] == [id_.decode() for id_ in held if not id_.startswith(b"h:")]
     assert (1, 5) == await desk.limiter.versions(desk.tenant, desk.key)
 

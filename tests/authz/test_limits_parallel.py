@@ -9,13 +9,15 @@ from uuid import UUID
 
 import pytest
 from attrs import evolve
-from redis.asyncio import Redis
 
 from authz.limiter import keyspace
 from authz.limiter.admission import Admitted, LimitReached
 from authz.limiter.limiter import Limiter
 from authz.types import Limits
 from tests.authz.limiting import Desk
+from tests.redis_cluster import client, on_both
+
+pytestmark = on_both
 
 MINUTE_US = 60_000_000
 
@@ -24,7 +26,7 @@ MINUTE_US = 60_000_000
 async def desk(limiter: Limiter, redis_url: str) -> AsyncIterator[Desk]:
     """A tenant whose requests come through two processes, by Redis's own clock."""
     other = await Limiter.connect(redis_url)
-    async with Redis.from_url(redis_url) as redis:
+    async with client(redis_url) as redis:
         found = Desk(limiter, redis, others=(other,), now=datetime.now(UTC))
         limiter.clock_us = other.clock_us = 0
         yield found
@@ -121,7 +123,7 @@ async def test_cancelled_admission_leaks_nothing(desk: Desk) -> None:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await desk.limiter.now()
-    assert 3 == await desk.redis.zcard(keyspace.slots(desk.tenant, desk.limiter.ready()))
+    assert 3 == await desk.redis.zcard(keyspace.slots(desk.tenant, desk.limiter.run(desk.tenant)))
     for row in await desk.limiter.overdue(desk.tenant, desk.now + timedelta(days=1)):
         desk.admitted[row.request_id] = row
     await desk.settle(dict.fromkeys(desk.admitted, 0))

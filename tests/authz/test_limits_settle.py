@@ -7,7 +7,6 @@ from datetime import date, timedelta
 
 import pytest
 from attrs import evolve
-from redis.asyncio import Redis
 
 from authz.errors import LimiterUnavailable
 from authz.limiter import keyspace
@@ -16,6 +15,9 @@ from authz.limiter.admission import Admitted, NotDecided
 from authz.limiter.limiter import Limiter
 from authz.types import Limits, Period, Total, Windows
 from tests.authz.limiting import Desk, refusal
+from tests.redis_cluster import client, on_both
+
+pytestmark = on_both
 
 SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
 
@@ -23,7 +25,7 @@ SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
 @pytest.fixture
 async def desk(limiter: Limiter, redis_url: str) -> AsyncIterator[Desk]:
     """A tenant with two keys."""
-    async with Redis.from_url(redis_url) as redis:
+    async with client(redis_url) as redis:
         yield Desk(limiter, redis)
 
 
@@ -79,7 +81,7 @@ async def test_overdue_reservations_are_found(desk: Desk) -> None:
     assert (desk.admitted[running],) == found
     await desk.settle({running: 0})
     assert () == await desk.limiter.overdue(desk.tenant, desk.now + DAY)
-    assert 0 == await desk.redis.zcard(keyspace.opened(desk.tenant, desk.limiter.ready()))
+    assert 0 == await desk.redis.zcard(keyspace.opened(desk.tenant, desk.limiter.run(desk.tenant)))
     assert 0 == await desk.field("h:t:t")
 
 
@@ -120,7 +122,7 @@ async def test_totals_rise_before_anything_else(desk: Desk, monkeypatch: pytest.
     monkeypatch.setattr(limits, "SETTLED_AT_ONCE", 1)
     await desk.open()
     used = {await desk.reserve(): 20, await desk.reserve(): 20}
-    held = keyspace.held(desk.tenant, desk.limiter.ready())
+    held = keyspace.held(desk.tenant, desk.limiter.run(desk.tenant))
     await desk.redis.hset(held, str(list(used)[1]), "not a reservation")
     with pytest.raises(LimiterUnavailable, match="Redis refused a command"):
         await desk.settle(used)
@@ -198,4 +200,5 @@ async def test_metering_is_forgotten_when_silent(limiter: Limiter, redis_url: st
     assert await limiter.lag_ms(node) is None
     await limiter.vouch(node, lag_ms=12)
     assert 12 == await limiter.lag_ms(node)
-    assert 50 < await desk.redis.ttl(f"nz:metering:{node}") <= 60
+    for link in limiter.links():
+        assert 50 < await desk.redis.ttl(keyspace.metering(node, link.server.tag)) <= 60

@@ -23,6 +23,9 @@ from authz.types import Identity, Limits
 from authz.versions import publish
 from tests.authz.asking import uuid7
 from tests.authz.limiting import NOON
+from tests.redis_cluster import client, on_both
+
+pytestmark = on_both
 
 NODES = (uuid4(), uuid4())
 BOOT = uuid7()
@@ -105,7 +108,7 @@ async def loss(
 ) -> AsyncIterator[Loss]:
     """A tenant with a key, still whole."""
     rebuilder = Rebuilder(store, session.limiter)
-    async with Redis.from_url(redis_url) as redis:
+    async with client(redis_url) as redis:
         found = Loss(session, store, owner_of_tables, owner, rebuilder, redis)
         found.pass_time(0)
         yield found

@@ -23,7 +23,7 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import uvloop
-from attrs import define, frozen
+from attrs import define, field, frozen
 from litestar import Litestar
 from litestar.handlers import asgi
 from redis.asyncio import Redis
@@ -33,7 +33,7 @@ from authz.accounts.keys import CreatedKey, create_key
 from authz.accounts.session import Session
 from authz.accounts.tenants import create_tenant
 from authz.app import Gate
-from authz.limiter.connection import Script
+from authz.limiter.connection import Script, Server
 from authz.limiter.limiter import Limiter
 from authz.schema import migrate
 from authz.settings import Settings
@@ -63,10 +63,15 @@ class Pool:
     client: Any
     run_id: str
 
-    @property
-    def link(self) -> Pool:
+    server: Server = field(factory=Server)
+
+    def of(self, _: UUID) -> Pool:
         """Itself."""
         return self
+
+    def links(self) -> list[Pool]:
+        """Itself."""
+        return [self]
 
     def send(self, *command: Any) -> Coroutine[Any, Any, Any]:
         """One command over a connection of the pool."""
@@ -210,9 +215,9 @@ async def handler(settings: Settings, *, pooled: bool) -> AsyncIterator[Handler]
     async with app.lifespan(), redis:
         if pooled:
             own = gate.verifier.limiter
-            run_id = own.ready()
+            run_id = own.run(tenant)
             await own.close()
-            own._pipeline = Pool(redis, run_id)  # type: ignore[assignment]
+            own._redis = Pool(redis, run_id)  # type: ignore[assignment]
         await limiter.vouch(NODE, lag_ms=0)
         yield Handler(app, limiter, redis, key, tenant, key_id)
     await limiter.close()

@@ -85,7 +85,7 @@ class World:
         used = await self.ledger.fetchval(
             "SELECT used FROM budget_windows WHERE scope_id = $1 AND period = 'total'", KEY
         )
-        cached = await self.limiter._pipeline.link.send("HGET", keyspace.tenant(TENANT), f"u:{KEY}:t")
+        cached = await self.limiter._redis.of(TENANT).send("HGET", keyspace.tenant(TENANT), f"u:{KEY}:t")
         assert (len(self.ids) * TOKENS, len(self.ids) * TOKENS) == (used, int(cached))
 
 
