@@ -24,6 +24,7 @@ _DOMAIN: Final = re.compile(
     rf"(?=.{{4,253}}\Z)(?:{_LABEL}\.)+[A-Za-z](?:[A-Za-z0-9-]*[A-Za-z0-9])?", re.ASCII
 )
 _ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s\"{}]+", re.ASCII)
+_ACME_DIRECTORY: Final = re.compile(r"https://[^/\s\"{}]+(?:/[^\s\"{}]*)?", re.ASCII)
 _GREATEST_PORT: Final = 65_535
 _POSTGRES: Final = frozenset({"postgresql", "postgres"})
 _REDIS: Final = frozenset({"redis", "rediss", "redis+cluster", "rediss+cluster", "unix", "sentinel"})
@@ -100,6 +101,11 @@ def switch(text: str) -> str | None:
     return None if text in {"on", "off"} else "is neither: write on or off"
 
 
+def boolean(text: str) -> str | None:
+    """Return why a text is no boolean of a Compose file."""
+    return None if text in {"true", "false"} else "is neither: write true or false"
+
+
 def networks(text: str) -> str | None:
     """Return why a text is no list of addresses and networks."""
     for each in text.replace(",", " ").split():
@@ -118,6 +124,12 @@ def domain(text: str) -> str | None:
 def origin(text: str) -> str | None:
     """Return why a text is no origin of web pages."""
     return None if _ORIGIN.fullmatch(text) else "is no origin: write it like https://chat.example.com, or *"
+
+
+def acme_directory(text: str) -> str | None:
+    """Return why a text is no directory of ACME, which is never plain HTTP (RFC 8555, 6.1)."""
+    is_one = _ACME_DIRECTORY.fullmatch(text) is not None
+    return None if is_one else "is no URL of a directory: write it like https://ca.example.com/acme/directory"
 
 
 def any_text(text: str) -> str | None:

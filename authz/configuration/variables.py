@@ -68,9 +68,9 @@ def _caddys(
     return Variable(name=name, help=help_, readers=(CADDY,), default=default, form=form, unit=unit)
 
 
-def _composes(name: str, help_: str, default: str) -> Variable:
-    """Return a variable that only compose.yaml reads."""
-    return Variable(name=name, help=help_, readers=(COMPOSE,), default=default)
+def _composes(name: str, help_: str, default: str, *, form: Form = forms.any_text) -> Variable:
+    """Return a variable that only the Compose files read."""
+    return Variable(name=name, help=help_, readers=(COMPOSE,), default=default, form=form)
 
 
 _DEFAULTS: Final = Settings()
@@ -91,6 +91,13 @@ SECTIONS: Final[Mapping[str, tuple[Variable, ...]]] = {
             "http://:8080",
         ),
         _caddys("GATEWAY_BIND", "Addresses of this machine that Caddy listens on.", "127.0.0.1"),
+        _caddys(
+            "GATEWAY_ACME_DIRECTORY",
+            "Where certificates come from by ACME, for an authority of your own; SSL_CERT_FILE says what it "
+            "is trusted by.",
+            "https://acme-v02.api.letsencrypt.org/directory",
+            form=forms.acme_directory,
+        ),
         _caddys(
             "GATEWAY_TRUSTED_PROXIES",
             "Addresses or networks of proxies in front: what they say in X-Forwarded-For is the client's "
@@ -123,12 +130,6 @@ SECTIONS: Final[Mapping[str, tuple[Variable, ...]]] = {
     "Stores and secrets": (
         _ours("database_url", AUTHZ, METERING, COMMANDS),
         _ours("password_file", AUTHZ, METERING, COMMANDS),
-        Variable(
-            name="POSTGRES_PASSWORD",
-            help="Password of the database in containers.",
-            readers=(COMPOSE,),
-            is_secret=True,
-        ),
         _ours("redis_url", AUTHZ, METERING, COMMANDS),
         _ours("pepper_file", AUTHZ, COMMANDS),
     ),
@@ -204,9 +205,19 @@ SECTIONS: Final[Mapping[str, tuple[Variable, ...]]] = {
         _ours("alert_token_file", AUTHZ, COMMANDS),
     ),
     "Containers": (
-        _composes("GATEWAY_VERSION", "Tag of the gateway's own images.", "latest"),
+        _composes("GATEWAY_VERSION", "Tag of the gateway's own images.", "0.1.0"),
         _composes(
-            "GATEWAY_IPV6", "Whether clients' IPv6 addresses reach the gateway: true or false.", "true"
+            "GATEWAY_IPV6",
+            "Whether clients' IPv6 addresses reach the gateway: true or false.",
+            "true",
+            form=forms.boolean,
+        ),
+        _composes(
+            "GATEWAY_PROXY_EXTERNAL",
+            "Whether the network `proxy`, on which Ollamas of other containers are reached, was made by "
+            "others: true or false.",
+            "false",
+            form=forms.boolean,
         ),
         _composes("POSTGRES_IMAGE", "Image of PostgreSQL.", "postgres:18.6"),
         _composes("REDIS_IMAGE", "Image of Redis.", "redis:8.0.6"),

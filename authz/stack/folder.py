@@ -203,10 +203,13 @@ def make_run_folder(state: Path) -> Path:
 
 
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """Readers see the old content or the new one, never a part."""
+    """Readers see the old content or the new one, never a part; root writes for the owner of the folder."""
     attempt = path.with_name(f"{path.name}.new")
     attempt.unlink(missing_ok=True)
     with os.fdopen(os.open(attempt, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        if os.geteuid() == 0:
+            folder = path.parent.stat()
+            os.fchown(file.fileno(), folder.st_uid, folder.st_gid)
         file.write(content)
         file.flush()
         os.fsync(file.fileno())

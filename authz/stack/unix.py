@@ -1,14 +1,16 @@
-"""HTTP on a unix socket, without httpx, whose import takes longer than all the rest of `status`."""
+"""HTTP on a unix socket, without httpx, whose import takes longer than all the rest of `status`.
+
+`python -m authz.stack.unix SOCKET TARGET` exits with 0 if that is answered: the health check of a container.
+"""
 
 from __future__ import annotations
 
 import socket
+import sys
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
+from typing import Final
 
 _TIMEOUT_S: Final = 3.0
 
@@ -35,3 +37,7 @@ def get(path: Path, target: str) -> bytes | None:
         return None
     finally:
         connection.close()
+
+
+if __name__ == "__main__":
+    sys.exit(get(Path(sys.argv[1]), sys.argv[2]) is None)

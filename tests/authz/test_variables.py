@@ -84,6 +84,12 @@ def test_an_example_sets_what_it_is_given() -> None:
         (forms.time, ["10s", "1h30m", "500ms", "2d", "0", "1.5h"], ["10", "s", "-1s", "ten", "1 s"]),
         (forms.size, ["32MiB", "64 kb", "1000", "1.5GiB"], ["much", "-1", "MiB", "1 XB"]),
         (forms.port, ["1", "65535"], ["0", "65536", "-1", "http", "²"]),
+        (forms.boolean, ["true", "false"], ["on", "True", "1"]),
+        (
+            forms.acme_directory,
+            ["https://ca.example.com/acme/directory", "https://pebble:14000/dir", "https://ca"],
+            ["http://ca.example.com/directory", "ca.example.com", "https://", "https://a b"],
+        ),
         (forms.switch, ["on", "off"], ["true", "ON", "1"]),
         (forms.networks, ["10.0.0.0/24 192.0.2.7", "fc00::/7,::1"], ["proxy", "10.0.0.0/33", "10.0.0"]),
         (
@@ -129,7 +135,7 @@ def test_problems_of_all_readers_come_together(tmp_path: Path) -> None:
         "GATEWAY_DEADLINE_S": "soon",
         "GATEWAY_MAX_BODY": "much",
         "GATEWAY_DOMAIN": "https://gw.example.com",
-        "POSTGRES_PASSWORD": "SECRET\n",
+        "GO_IMAGE": "golang\n",
     }
     with pytest.raises(SettingsError) as refused:
         load(wrong, state=tmp_path, needs_stores=False)
@@ -137,7 +143,7 @@ def test_problems_of_all_readers_come_together(tmp_path: Path) -> None:
         "GATEWAY_DEADLINE_S=soon is no number in its bounds",
         "GATEWAY_DOMAIN='https",
         "GATEWAY_MAX_BODY='much' is no size",
-        "POSTGRES_PASSWORD holds a control character",
+        "GO_IMAGE='golang\\n' holds a control character",
     ] == [text.partition(":")[0] for text in str(refused.value).splitlines()]
 
 
@@ -155,7 +161,7 @@ def test_settings_show_where_each_value_comes_from(
 ) -> None:
     """Each value has its source; what `just` passes on from .env is of .env; secrets are hidden."""
     (alone / ".env").write_text(
-        "GATEWAY_POLL_S=7\nGATEWAY_QUEUE_MS=9\nOLLAMA_URL=http://h:1\nPOSTGRES_PASSWORD=SECRET\n"
+        "GATEWAY_POLL_S=7\nGATEWAY_QUEUE_MS=9\nOLLAMA_URL=http://h:1\nREDIS_URL=redis://:SECRET@r:1\n"
     )
     monkeypatch.setenv("GATEWAY_QUEUE_MS", "10")
     monkeypatch.setenv("GATEWAY_POLL_S", "7")
@@ -175,8 +181,8 @@ def test_settings_show_where_each_value_comes_from(
         "GATEWAY_TABLES": (str(alone / "elsewhere/tables"), "default", ""),
         "DATABASE_URL": ("postgresql://gateway:***@db/x?sslmode=require", "environment", ""),
         "OLLAMA_BACKENDS": ('[{"name":"a","url":"http://h:1","token":"***"}]', "environment", ""),
-        "POSTGRES_PASSWORD": ("***", ".env", ""),
-        "REDIS_URL": ("", "default", ""),
+        "REDIS_URL": ("redis://:***@r:1", ".env", ""),
+        "SSL_CERT_FILE": ("", "default", ""),
     }
     assert expected == {
         name: (rows[name]["value"], rows[name]["source"], rows[name]["unit"]) for name in expected
