@@ -207,12 +207,17 @@ def load(environ: Mapping[str, str], *, state: Path | None = None, needs_stores:
         if "database_url" in known and "password_file" in known:
             known["database_url"] = _with_password(known["database_url"], known["password_file"])
     with _noting(problems):
-        if needs_stores and not (environ.get("DATABASE_URL") and environ.get("REDIS_URL")):
+        if needs_stores and not names_stores(environ):
             stores = _stores(known["state"])
             known = {"database_url": stores.database_url, "redis_url": stores.redis_url} | known
     if problems:
         raise SettingsError("\n".join(problems))
     return Settings(**known)
+
+
+def names_stores(environ: Mapping[str, str]) -> bool:
+    """Return whether an environment says where both stores are, so that no state folder is asked."""
+    return bool(environ.get("DATABASE_URL") and environ.get("REDIS_URL"))
 
 
 @contextmanager

@@ -1,5 +1,9 @@
-"""The stack on one machine: `status`, `logs` and `down` need nothing but its state folder."""
+"""The stack on one machine: `status`, `logs` and `down` need nothing but its state folder.
 
+`status` also describes a gateway in containers or under systemd, by its sockets.
+"""
+
+import os
 import sys
 import time
 from contextlib import suppress
@@ -10,6 +14,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
+from authz import settings
 from authz.admin import output
 from authz.admin.options import Flag, State
 from authz.errors import CommandError
@@ -18,9 +23,9 @@ from authz.stack import facts
 from authz.stack.backend_states import BackendState
 from authz.stack.bill import Bill
 from authz.stack.facts import Facts
-from authz.stack.folder import existing_folder
+from authz.stack.folder import StateFolder, existing_folder
 from authz.stack.journal import Journal
-from authz.stack.overview import RUNNING, STOPPED, describe
+from authz.stack.overview import RUNNING, STOPPED, Children, Status, describe, describe_services
 from authz.stack.program import last_lines
 
 _STOP_TIMEOUT_S: Final = 60.0
@@ -36,19 +41,14 @@ def status(*, state: State = DEFAULT_STATE, json: Flag = False) -> int:
         state: The folder in which all of the stack lies.
         json: Print one JSON object for programs.
     """
-    folder = existing_folder(state)
-    known = facts.load_facts(folder)
-    if known is None:
-        message = f"No stack has run in {state}: start one with `neuronetz-gateway up`."
-        raise CommandError(message)
-    found = describe(folder, known)
+    known, found = _found(state)
     code = 0 if found.ready else 1
     if json:
         output.show_value(found)
         return code
-    output.say(f"{known.url} is {'ready' if found.ready else 'not ready'}")
+    output.say(f"{found.url or 'The gateway'} is {'ready' if found.ready else 'not ready'}")
     tables = (
-        _table(known),
+        _table(known) if known else _service_table(found.states),
         _bill_table(found.bill),
         _journal_table(found.journal),
         _backend_table(found.backends),
@@ -74,7 +74,7 @@ def logs(
         lines: How many lines of each.
         follow: Go on with what they write from now on, until Ctrl-C.
     """
-    folder = existing_folder(state)
+    folder = existing_folder(state, instead="`docker compose logs` or `journalctl` shows those of services")
     files = {path.stem: path for path in sorted(folder.logs.glob("*.log"))}
     if unknown := [name for name in names if name not in files]:
         message = f"There is no log {unknown[0]}: choose from {', '.join(files)}."
@@ -118,6 +118,28 @@ def _write_new(chosen: dict[str, Path], ends: dict[str, int]) -> None:
         for line in new.decode(errors="replace").splitlines():
             sys.stdout.write(f"{name} | {line}\n")
     sys.stdout.flush()
+
+
+def _found(state: Path) -> tuple[Facts | None, Status]:
+    """Ask the stack that `up` has started in a folder, else the one whose stores the environment names."""
+    if not StateFolder(state.absolute()).version.exists() and settings.names_stores(os.environ):
+        return None, describe_services(settings.load(os.environ, state=state))
+    folder = existing_folder(state)
+    known = facts.load_facts(folder)
+    if known is None:
+        message = f"No stack has run in {state}: start one with `neuronetz-gateway up`."
+        raise CommandError(message)
+    return known, describe(folder, known)
+
+
+def _service_table(states: Children[str]) -> Table:
+    """Draw what answers; whoever runs it knows the processes."""
+    table = Table("process", "state", box=None, pad_edge=False)
+    named = {"caddy": states.caddy, "metering": states.metering}
+    named |= {f"authz-{index}": state for index, state in enumerate(states.authz)}
+    for name, state in named.items():
+        table.add_row(name, f"[green]{RUNNING}[/]" if state == RUNNING else f"[red]{STOPPED}[/]")
+    return table
 
 
 def _table(known: Facts) -> Table:

@@ -93,8 +93,8 @@ SECTIONS: Final[Mapping[str, tuple[Variable, ...]]] = {
         _caddys("GATEWAY_BIND", "Addresses of this machine that Caddy listens on.", "127.0.0.1"),
         _caddys(
             "GATEWAY_ACME_DIRECTORY",
-            "Where certificates come from by ACME, for an authority of your own; SSL_CERT_FILE says what it "
-            "is trusted by.",
+            "Where certificates come from by ACME, for an authority of your own, which SSL_CERT_FILE "
+            "must name.",
             "https://acme-v02.api.letsencrypt.org/directory",
             form=forms.acme_directory,
         ),
@@ -150,7 +150,8 @@ SECTIONS: Final[Mapping[str, tuple[Variable, ...]]] = {
         _ours("poll_s", AUTHZ),
         Variable(
             name="SSL_CERT_FILE",
-            help="Certificates of authorities that backends are trusted by.",
+            help="Certificates of authorities that backends are trusted by, in place of the machine's; in "
+            "containers lay it into caddy/backends.d and write /etc/caddy/backends.d/FILE.",
             readers=(AUTHZ, CADDY, COMMANDS),
         ),
         _ours("snippets", AUTHZ, CADDY, COMMANDS),

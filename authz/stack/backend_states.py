@@ -12,6 +12,7 @@ from authz.backends.rendered import Stamp
 from authz.stack import unix
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from authz.stack.folder import StateFolder
@@ -38,14 +39,14 @@ class _Work(msgspec.Struct):
     failures: int
 
 
-def ask(folder: StateFolder) -> tuple[BackendState, ...] | None:
-    """Ask the authz and the Caddy of a stack; None if no authz answers."""
-    answers = (_described(socket) for socket in folder.authz_sockets())
+def ask(deciders: Iterable[Path], control: Path) -> tuple[BackendState, ...] | None:
+    """Ask the authz on these sockets, and Caddy; None if no authz answers."""
+    answers = (_described(socket) for socket in deciders)
     described = next((answer for answer in answers if answer is not None), None)
     if described is None:
         return None
     seen = described.backends
-    body = unix.get(folder.control, "/backends")
+    body = unix.get(control, "/backends")
     if body is None:
         return tuple(BackendState(**asdict(each)) for each in seen)
     work = {each.name: each for each in msgspec.json.decode(body, type=list[_Work])}

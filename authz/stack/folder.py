@@ -112,13 +112,17 @@ class StateFolder:
         return self.run / f"authz-{index}.sock"
 
 
-def existing_folder(path: Path) -> StateFolder:
-    """Return a folder that `up` has made before; refuse one of another version."""
+def existing_folder(path: Path, *, instead: str = "") -> StateFolder:
+    """Return a folder that `up` has made before; refuse one of another version.
+
+    `instead` is what to do where something else than `up` runs the gateway.
+    """
     folder = StateFolder(path.absolute())
     try:
         found = folder.version.read_text().strip()
     except (FileNotFoundError, NotADirectoryError) as error:
-        message = f"There is no stack in {path}: run `neuronetz-gateway up --state {quote(str(path))}` first."
+        message = f"There is no stack in {path}: run `neuronetz-gateway up --state {quote(str(path))}` first"
+        message = f"{message}; {instead}." if instead else f"{message}."
         raise CommandError(message) from error
     except OSError as error:
         raise _unusable(path, error) from error

@@ -1,4 +1,4 @@
-"""Describe a stack for `up --json` and `status --json`."""
+"""Describe a stack for `up --json` and `status --json`, one of `up` or one that others run."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from urllib.parse import urlsplit
 from attrs import asdict, field, frozen
 
 from authz.backends.tables import Tables
-from authz.stack import backend_states, bill, journal
+from authz.stack import backend_states, bill, journal, unix
 from authz.stack.facts import is_alive
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from authz.backends.tables import Untabled
+    from authz.settings import Settings
     from authz.stack.backend_states import BackendState
     from authz.stack.bill import Bill
     from authz.stack.facts import Facts
@@ -57,9 +58,12 @@ class Children(Generic[T]):
 
 @frozen(kw_only=True)
 class Overview:
-    """A stack for programs; `key` only in the output of the `up` that made it."""
+    """A stack for programs; `key` only in the output of the `up` that made it.
 
-    url: str
+    Whoever else runs one knows its URL and processes.
+    """
+
+    url: str | None
     key: str | None = field(repr=False)
     tenant: str | None
     state: str
@@ -108,8 +112,33 @@ def describe(folder: StateFolder, facts: Facts) -> Status:
         states=Children.of(states),
         bill=billed,
         journal=journal.ask(folder.control),
-        backends=backend_states.ask(folder),
+        backends=backend_states.ask(folder.authz_sockets(), folder.control),
         untabled=Tables(folder.tables).untabled(),
+    )
+
+
+def describe_services(settings: Settings) -> Status:
+    """Summarise what containers or systemd run, by the sockets that these settings name."""
+    run = settings.control.parent
+    deciders = sorted(run.glob("authz-*.sock"))
+    billed = bill.ask(settings.metrics)
+    written = journal.ask(settings.control)
+    parts = {"caddy": written is not None, "metering": billed is not None}
+    parts |= {path.stem: unix.get(path, "/metrics") is not None for path in deciders}
+    return Status(
+        url=None,
+        key=None,
+        tenant=None,
+        state=str(settings.state),
+        control=str(settings.control),
+        log=str(settings.journal),
+        pids=Children.of({}),
+        ready=written is not None and any(unix.get(path, "/readyz") is not None for path in deciders),
+        states=Children.of({name: RUNNING if answers else STOPPED for name, answers in parts.items()}),
+        bill=billed,
+        journal=written,
+        backends=backend_states.ask(deciders, settings.control),
+        untabled=Tables(settings.tables).untabled(),
     )
 
 

@@ -44,6 +44,14 @@ def test_a_secret_that_others_can_read(folder: Path) -> None:
     assert Level.WARN is level(folder / "missing", Kind.PRIVATE)
 
 
+def test_a_secret_of_the_services_user(folder: Path) -> None:
+    """Root may look: a secret is rightly owned by the user of the sockets, and by no third one."""
+    pepper = files.Entry(path=folder / "p", kind=Kind.PRIVATE, mode=0o400, owner=65532, is_reachable=True)
+    control = files.Entry(path=folder / "c", kind=Kind.SOCKET, mode=0o600, owner=65532, is_reachable=True)
+    assert [Level.OK] == [found.level for found in files.judge([pepper, control])]
+    assert [Level.WARN] == [found.level for found in files.judge([pepper])]
+
+
 def test_a_journal_that_others_can_read(folder: Path) -> None:
     """It names clients and what they asked for; who can write it writes bills."""
     journal = folder / "journal"

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import select
 import signal
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
@@ -49,6 +52,36 @@ def test_status_says_the_same_as_up(running: Stack) -> None:
         "redis": "running",
         "demo": "running",
     }
+
+
+def test_status_of_a_gateway_that_others_run(running: Stack, tmp_path: Path) -> None:
+    """Without a state folder, as in containers, `status` asks the sockets that the settings name."""
+    stores = json.loads((running.state / "stores.json").read_bytes())
+    deployed = {
+        "DATABASE_URL": stores["database_url"],
+        "REDIS_URL": stores["redis_url"],
+        "GATEWAY_CONTROL": str(running.state / "run" / "control.sock"),
+        "GATEWAY_METRICS_SOCKET": str(running.state / "run" / "metering.sock"),
+        "GATEWAY_TABLES": str(running.state / "tables"),
+    }
+    elsewhere = Stack(tmp_path)
+    done = elsewhere.run("status", "--json", **deployed)
+    report, own = json.loads(done.stdout), running.status()
+    assert 0 == done.returncode
+    assert list(own) == list(report)
+    assert (None, None, True) == (report["url"], report["tenant"], report["ready"])
+    assert report["states"] == own["states"] | dict.fromkeys(("postgres", "redis", "demo"))
+    assert [each["name"] for each in own["backends"]] == [each["name"] for each in report["backends"]]
+    assert own["journal"]["path"] == report["journal"]["path"]
+    assert own["bill"].keys() == report["bill"].keys()
+
+    table = elsewhere.run("status", **deployed).stdout
+    assert table.startswith("The gateway is ready\n")
+    assert 4 == len(re.findall(r"^(?:caddy|metering|authz-[01]) +running *$", table, re.MULTILINE))
+
+    away = elsewhere.run("status", **deployed | {"GATEWAY_CONTROL": str(tmp_path / "none")})
+    assert (1, True) == (away.returncode, away.stdout.startswith("The gateway is not ready\n"))
+    assert "`docker compose logs`" in elsewhere.run("logs", **deployed).stderr
 
 
 def test_status_has_nothing_to_complain_of(running: Stack) -> None:

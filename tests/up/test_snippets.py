@@ -64,6 +64,16 @@ def test_folder_holds_what_the_list_names(folder: StateFolder) -> None:
     assert 0o600 == stat.S_IMODE((folder.backends / "backends.json").stat().st_mode)
 
 
+def test_root_writes_for_the_folders_owner(folder: StateFolder) -> None:
+    """Caddy can read what root renders in a folder of Caddy's user, as `cli` does in containers."""
+    if os.geteuid() == 0:
+        os.chown(folder.backends, 65_532, 65_533)
+    owner = folder.backends.stat()
+    render(folder, OPEN, GPU)
+    found = {(path.stat().st_uid, path.stat().st_gid) for path in folder.backends.iterdir()}
+    assert {(owner.st_uid, owner.st_gid)} == found
+
+
 async def test_caddy_understands_every_kind(folder: StateFolder) -> None:
     """https, header, prefix, IPv6 and unix socket, beside an operator's directives in braces."""
     change = snippets.plan_change(folder.backends, KINDS)

@@ -81,9 +81,10 @@ def disk_of(folder: Path) -> Disk | None:
 
 
 def judge(entries: Iterable[Entry]) -> list[Finding]:
-    """Judge modes and owners; root and the owner of the sockets' folder may own what is ours."""
+    """Judge modes and owners; root, we and the owners of the sockets may own what is ours."""
     entries = tuple(entries)
-    found = [finding for entry in entries if (finding := _judged(entry)) is not None]
+    owners = {0, os.geteuid(), *(entry.owner for entry in entries if entry.kind is Kind.SOCKET)}
+    found = [finding for entry in entries if (finding := _judged(entry, owners)) is not None]
     return summed(CHECK, found, f"No other user can read or use the {len(entries)} that matter.")
 
 
@@ -101,13 +102,13 @@ _RULES: Final = (
 """Of a file that others reach: what they may not do, the first that counts."""
 
 
-def _judged(entry: Entry) -> Finding | None:
+def _judged(entry: Entry, owners: set[int]) -> Finding | None:
     path = entry.path
     if not entry.mode:
         return warn(
             CHECK, f"The {entry.kind} {path} is not here: check GATEWAY_STATE and the paths' settings."
         )
-    if entry.kind is Kind.PRIVATE and entry.owner not in {0, os.geteuid()}:
+    if entry.kind is Kind.PRIVATE and entry.owner not in owners:
         return warn(CHECK, f"{path} belongs to user {entry.owner}: give it to the user of the services.")
     for kind, bits, judged, sentence in _RULES:
         if entry.kind is kind and entry.is_reachable and entry.mode & bits:
