@@ -186,7 +186,7 @@ class Gate:
             return
         began = time.perf_counter()
         asking = partial(self.verifier.verify, ask, scope["headers"], partial(_disconnected, receive))
-        decision = await self._bounded(asking)
+        decision = await self._bounded(ask, asking)
         self._observe(decision, time.perf_counter() - began)
         if isinstance(decision, Refusal):
             await _send(send, _refused(ask, decision))
@@ -195,7 +195,7 @@ class Gate:
 
     async def _known(self, ask: Ask, scope: Scope) -> Answer:
         """Answer 204 for a key that may send requests; only a refusal is a decision, and counted."""
-        found = await self._bounded(partial(self.verifier.known, ask, scope["headers"]))
+        found = await self._bounded(ask, partial(self.verifier.known, ask, scope["headers"]))
         if isinstance(found, Refusal):
             self._metrics.denied[found.reason].inc()
             return _refused(ask, found)
@@ -207,19 +207,20 @@ class Gate:
         if ask is None:
             return _response(Answer(400, {}, b""))
         began = time.perf_counter()
-        decision = await self._bounded(partial(self.verifier.read, ask, request.scope["headers"]))
+        decision = await self._bounded(ask, partial(self.verifier.read, ask, request.scope["headers"]))
         self._observe(decision, time.perf_counter() - began)
         return _response(
             _refused(ask, decision) if isinstance(decision, Refusal) else _answered(ask, decision)
         )
 
-    async def _bounded(self, decide: Callable[[], Awaitable[T | Refusal]]) -> T | Refusal:
+    async def _bounded(self, ask: Ask, decide: Callable[[], Awaitable[T | Refusal]]) -> T | Refusal:
         """Decide, or refuse at once what would come too late behind all that is being decided."""
         if self._deciding >= self._settings.decisions:
             return Refusal(refusals.Reason.OVERLOADED)
         self._deciding += 1
         try:
-            return await decide()
+            with structlog.contextvars.bound_contextvars(request=ask.id, trace_id=ask.trace_id):
+                return await decide()
         finally:
             self._deciding -= 1
 

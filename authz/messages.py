@@ -51,6 +51,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     id: UUID
     node: UUID
     boot: UUID
+    trace_id: str | None = None
+    """The 32 hex digits of the traceparent, if client or Caddy trace the request."""
     ip: str
     method: str
     path: str

@@ -99,12 +99,12 @@ func TestGoldenRecord(t *testing.T) {
 
 func goldenExchange(t *testing.T) *exchange {
 	t.Helper()
-	model, isStream := "llama3.2", true
+	model, isStream, trace := "llama3.2", true, "4bf92f3577b34da6a3ce929d0e0e4736"
 	g, err := parseGrant(golden(t, "grant"), "019ab5c0-1c00-7000-8000-000000000001")
 	must(t, err)
 	x := &exchange{
-		phase: phaseBackend,
-		id:    g.ID, start: process.clock.now().Add(-1210 * time.Millisecond), method: "POST",
+		phase: phaseBackend, trace: &trace,
+		id: g.ID, start: process.clock.now().Add(-1210 * time.Millisecond), method: "POST",
 		path: "/v1/chat/completions", ip: "203.0.113.9", key: "nz_3bVSxmba", grant: g,
 		tenant: &g.Tenant, keyID: &g.Key, outcome: outcomeCompleted, status: 200, upstreamStatus: 200,
 		request: request{model: &model, stream: &isStream, prompt: prompt{

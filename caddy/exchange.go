@@ -46,9 +46,10 @@ type exchange struct {
 	method string
 	path   string // without the query, as sent
 	host   string
-	ip     string // as Caddy's trusted_proxies determine it
-	length *int64 // nil if chunked
-	key    string // the secret itself: never logged, never passed on
+	ip     string  // as Caddy's trusted_proxies determine it
+	length *int64  // nil if chunked
+	trace  *string // the trace that it belongs to, 32 hex digits; nil without one
+	key    string  // the secret itself: never logged, never passed on
 	route  route
 
 	// What the guard understood of it.
@@ -152,7 +153,7 @@ func (x *exchange) askedModel() *string {
 func (x *exchange) makeAsk(found problem) string {
 	x.mint()
 	x.ask = ask{
-		V: version, ID: x.id, Node: process.node, Boot: process.boot, IP: x.ip,
+		V: version, ID: x.id, Node: process.node, Boot: process.boot, TraceID: x.trace, IP: x.ip,
 		Method: x.method, Path: x.path, Lookup: x.lookup(), Length: x.length,
 		Model: x.request.model, Stream: x.request.stream, MaxOutput: x.request.maxOutput,
 		PromptBytes: x.request.prompt.bytes, Bounds: x.request.prompt.bounds, Images: x.request.prompt.images,
@@ -221,7 +222,8 @@ func (x *exchange) openLine(now time.Time) openLine {
 	g, q := x.grant, x.request
 	return openLine{
 		V: version, ID: x.id, Node: process.node, Boot: process.boot, Seq: process.seq.Add(1),
-		Tenant: g.Tenant, Key: g.Key, IP: x.ip, Path: concealed(x.path), Model: x.model(), ModelAsked: x.alias(),
+		TraceID: x.trace,
+		Tenant:  g.Tenant, Key: g.Key, IP: x.ip, Path: concealed(x.path), Model: x.model(), ModelAsked: x.alias(),
 		Backend: x.backend(), Stream: q.stream, Reserved: g.Reserved, Ceiling: g.Ceiling, Windows: g.Windows,
 		Queued: x.attempts.isQueued, PromptBytes: int64(q.prompt.bytes), Images: int64(q.prompt.images),
 		Deadline: now.Unix() + g.DeadlineS,

@@ -81,6 +81,7 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	}
 	isPreflight := isPreflight(r) // by headers that are removed next
 	stripHeaders(r.Header)
+	x.trace = takeTrace(r.Header)
 	err := g.understand(gw, r, path, isPreflight)
 	if err == nil {
 		err = next.ServeHTTP(gw, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))

@@ -38,6 +38,7 @@ type entry struct {
 	ID             string  `json:"id"`
 	Boot           string  `json:"boot"`
 	Seq            uint64  `json:"seq"`
+	TraceID        *string `json:"trace_id"`
 	IP             string  `json:"ip"`
 	Lookup         *string `json:"lookup"`
 	Tenant         *string `json:"tenant"`

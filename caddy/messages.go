@@ -37,6 +37,7 @@ type ask struct {
 	ID          string  `json:"id"` // its time is that of the Ask
 	Node        string  `json:"node"`
 	Boot        string  `json:"boot"`
+	TraceID     *string `json:"trace_id"` // null unless client or Caddy trace it
 	IP          string  `json:"ip"`
 	Method      string  `json:"method"`
 	Path        string  `json:"path"`
@@ -137,6 +138,7 @@ type openLine struct {
 	Node        string   `json:"node"`
 	Boot        string   `json:"boot"`
 	Seq         uint64   `json:"seq"`
+	TraceID     *string  `json:"trace_id"`
 	Tenant      string   `json:"tenant"`
 	Key         string   `json:"key"`
 	IP          string   `json:"ip"`

@@ -47,6 +47,7 @@ func (x *record) encode(e zapcore.ObjectEncoder) error {
 	e.AddString("node", process.node)
 	e.AddString("boot", process.boot)
 	e.AddUint64("seq", x.seq)
+	addOptional(e, "trace_id", x.trace)
 	e.AddString("ip", x.ip)
 	addOptional(e, "lookup", x.lookup())
 	addOptional(e, "tenant", x.tenant)

@@ -77,7 +77,7 @@ func keyRequest(x *exchange, r *http.Request, w http.ResponseWriter) *http.Reque
 	asked = caddyhttp.PrepareRequest(asked.WithContext(r.Context()), caddy.NewReplacer(), w, server)
 	unread := problemUnread
 	sendTo(asked, "read", marshalASCII(ask{
-		V: version, ID: x.id, Node: process.node, Boot: process.boot, IP: x.ip, Method: x.method,
+		V: version, ID: x.id, Node: process.node, Boot: process.boot, TraceID: x.trace, IP: x.ip, Method: x.method,
 		Path: x.path, Lookup: x.lookup(), Length: x.length, Problem: &unread, Done: []doneRequest{},
 	}))
 	return asked

@@ -97,6 +97,7 @@ def _recorded(ended: Ended) -> LedgerRow:
         bound=record.bound,
         bound_table=storable(record.table),
         model_asked=storable(record.model_asked),
+        trace_id=storable(record.trace_id),
     )
 
 
@@ -158,6 +159,7 @@ def open_row(line: Open) -> OpenRow:
         images=line.images,
         queued=line.queued,
         model_asked=storable(line.model_asked),
+        trace_id=storable(line.trace_id),
     )
 
 

@@ -74,6 +74,7 @@ class LedgerStore(Connection):
             images=[row.images for row in begun],
             queued=[row.queued for row in begun],
             models_asked=[row.model_asked for row in begun],
+            trace_ids=[row.trace_id for row in begun],
         )
 
     async def settled(self, ids: Iterable[UUID]) -> set[UUID]:
@@ -258,6 +259,7 @@ def _open_row(row: asyncpg.Record) -> OpenRow:
         row["queued"],
         row["started_at"],
         row["model_asked"],
+        row["trace_id"],
     )
 
 

@@ -75,6 +75,7 @@ class Open(Head, frozen=True, gc=False, kw_only=True):
     reserved: Tokens
     windows: Windows
     deadline: Seconds
+    trace_id: str | None = None
     ip: str | None = None
     path: str | None = None
     model: str | None = None
@@ -100,6 +101,8 @@ class Record(Head, frozen=True, gc=False, kw_only=True):
 
     id: UUID
     outcome: str
+    trace_id: str | None = None
+    """The trace that client or Caddy put it into; lines of the release before lack it."""
     ip: str | None = None
     lookup: str | None = None
     tenant: UUID | None = None

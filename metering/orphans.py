@@ -104,6 +104,7 @@ def priced(orphan: Orphan, ratios: Ratios, *, at: datetime) -> LedgerRow:
         path=row.path,
         model=row.model,
         model_asked=row.model_asked,
+        trace_id=row.trace_id,
         backend=row.backend or "",
         stream=row.stream,
         reserved=Tokens(row.reserved_input, row.reserved_output),

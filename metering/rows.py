@@ -134,6 +134,7 @@ class OpenRow:
     """When a queued one was first listed as running."""
     model_asked: str | None = None
     """What the client called the model, where that is an alias."""
+    trace_id: str | None = None
 
 
 @frozen
@@ -213,6 +214,7 @@ class LedgerRow(NamedTuple):
     bound: int | None = None
     bound_table: str | None = None
     model_asked: str | None = None
+    trace_id: str | None = None
 
     @property
     def partition(self) -> date:

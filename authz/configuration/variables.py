@@ -205,6 +205,20 @@ SECTIONS: Final[Mapping[str, tuple[Variable, ...]]] = {
         _ours("alert_url", AUTHZ, COMMANDS),
         _ours("alert_token_file", AUTHZ, COMMANDS),
     ),
+    "Traces": (
+        _caddys(
+            "GATEWAY_TRACING",
+            "A span of each request for OpenTelemetry: on or off. A client's traceparent goes on to Ollama "
+            "and into the ledger either way.",
+            "off",
+            form=forms.switch,
+        ),
+        Variable(
+            name="OTEL_EXPORTER_OTLP_ENDPOINT",
+            help="Collector of the spans: http://HOST:4318. OpenTelemetry's other OTEL_ variables work, too.",
+            readers=(CADDY,),
+        ),
+    ),
     "Containers": (
         _composes("GATEWAY_VERSION", "Tag of the gateway's own images.", "0.1.0"),
         _composes(

@@ -128,7 +128,7 @@ def _caddy_config() -> tuple[str, ...]:
 
 
 def _is_for_caddy(name: str) -> bool:
-    return name in _PASSED_TO_CADDY or name.startswith("GATEWAY_")
+    return name in _PASSED_TO_CADDY or name.startswith(("GATEWAY_", "OTEL_"))
 
 
 def _python(folder: StateFolder, name: str, module: tuple[str, ...], environ: Mapping[str, str]) -> Program:

@@ -18,7 +18,7 @@ FROM (
         at, coalesce(lookup, ip, 'unknown'), 'request_' || outcome, tenant_id, key_id, NULL,
         json_strip_nulls(json_build_object(
             'reason', reason, 'status', status, 'method', method, 'path', path, 'model', model,
-            'ip', ip, 'request', request_id
+            'ip', ip, 'request', request_id, 'trace', trace_id
         ))::text
     FROM ledger
     WHERE request_id >= uuid7_floor(:since) AND outcome IN ('denied', 'refused', 'authz_failed')

@@ -21,6 +21,8 @@ from authz.settings import Settings
 ROOT: Final = Path(__file__).parents[2]
 BY_NAME: Final = {variable.name: variable for variable in VARIABLES}
 PLACE: Final = re.compile(r"\{\$([A-Z0-9_]+)(?::([^}]*))?\}")
+LIBRARIES: Final = {"SSL_CERT_FILE", "OTEL_EXPORTER_OTLP_ENDPOINT"}
+"""Read by the libraries that Caddy is made of."""
 BESIDE_THE_CADDYFILE: Final = {"GATEWAY_BACKENDS": "backends.d"}
 """`import` takes a path relative to the file that it stands in, all else one relative to the folder."""
 
@@ -35,7 +37,7 @@ def test_the_caddyfile_reads_what_the_table_says() -> None:
     """Each variable of the Caddyfile is in the table as Caddy's, with that very default, and no other is."""
     read = PLACE.findall((ROOT / "caddy" / "Caddyfile").read_text())
     assert read
-    named = {v.name for v in VARIABLES if CADDY in v.readers and v.name != "SSL_CERT_FILE"}
+    named = {v.name for v in VARIABLES if CADDY in v.readers and v.name not in LIBRARIES}
     assert named == {name for name, _ in read}
     for name, default in read:
         expected = BESIDE_THE_CADDYFILE.get(name, BY_NAME[name].default)

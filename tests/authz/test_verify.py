@@ -13,6 +13,8 @@ import httpx
 import msgspec
 import pytest
 from redis.asyncio import Redis
+from structlog.contextvars import merge_contextvars
+from structlog.testing import capture_logs
 
 from authz.accounts.keys import CreatedKey, create_key, set_key_state
 from authz.accounts.limits import set_key_limits
@@ -87,20 +89,19 @@ async def test_answer_without_a_cap_gets_a_share_of_the_budget(
 
 
 async def test_a_fault_of_ours_is_a_refusal(settings: Settings, key: CreatedKey) -> None:
-    """G2: an unexpected failure ends as 503 with a Denial, logged and counted, and not as a bare 500."""
+    """G2: an unexpected failure ends as 503 with a Denial, logged with its trace and counted."""
     broken: Any = lambda: "no time"  # noqa: E731
     app: Any = build(settings, sources_s=broken)
     async with (
         app.lifespan(),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://authz") as client,
     ):
-        answer = await Guard(client, key.key).ask()
+        with capture_logs([merge_contextvars]) as logged:
+            answer = await Guard(client, key.key).ask(trace_id="ab" * 16)
         counted = (await client.get("/metrics")).text
-    assert (503, "decision_failed", "1") == (
-        answer.status_code,
-        reason(answer),
-        answer.headers["retry-after"],
-    )
+    assert ["ab" * 16] == [line["trace_id"] for line in logged if line["event"] == "authz.decision_failed"]
+    said = (answer.status_code, reason(answer), answer.headers["retry-after"])
+    assert (503, "decision_failed", "1") == said
     assert 'gateway_decisions_total{outcome="denied",reason="decision_failed"} 1.0' in counted
 
 

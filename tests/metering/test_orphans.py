@@ -12,7 +12,7 @@ from authz.limiter.admission import Admission, Admitted
 from authz.limiter.limiter import Limiter
 from authz.types import TOTAL_START, Limits, Windows
 from tests.metering.conftest import Begin, Service
-from tests.metering.writing import KEY, LOOKUP, START, TENANT, JournalFile
+from tests.metering.writing import KEY, LOOKUP, START, TENANT, TRACE, JournalFile
 
 UNSEEN = 16 + 20  # a prompt of 40 bytes, and a second of a model that nothing is known of
 DEADLINE_S = 1800
@@ -67,7 +67,7 @@ async def test_a_later_boot_charges_what_was_left_open(begin: Begin, journal: Jo
     assert UNSEEN == await service.used_in_redis(f"{KEY}:t")
     assert (0, 0) == (await service.count("open_requests"), await service.count("unpublished"))
     (row,) = await service.rows()
-    assert ("llama3.2", "gpt-4o") == (row["model"], row["model_asked"])
+    assert ("llama3.2", "gpt-4o", TRACE) == (row["model"], row["model_asked"], row["trace_id"])
 
 
 @pytest.mark.usefixtures("at_noon")

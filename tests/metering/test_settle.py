@@ -11,10 +11,11 @@ from metering.lines import Record
 from metering.rows import LedgerRow
 from metering.tail import CHUNK_BYTES
 from tests.metering.conftest import Begin
-from tests.metering.writing import DAY_MS, KEY, NODE, TENANT, JournalFile
+from tests.metering.writing import DAY_MS, KEY, NODE, TENANT, TRACE, JournalFile
 
 AS_WRITTEN: Final[dict[str, object]] = {
     "seq": 1,
+    "trace_id": TRACE,
     "ip": "203.0.113.9",
     "lookup": "nz_3bVSxmba",
     "tenant_id": TENANT,
@@ -273,3 +274,14 @@ async def test_a_version_a_command_could_not_publish_is_published(begin: Begin, 
     await service.ledger.execute("INSERT INTO tenants (id, name, version) VALUES ($1, 'acme', 7)", TENANT)
     await service.beat()
     assert 7 == await service.ledger.fetchval("SELECT published_version FROM tenants")
+
+
+async def test_lines_of_the_release_before_have_no_trace(begin: Begin, journal: JournalFile) -> None:
+    """A journal that is older than a column is settled all the same: null is what was not said."""
+    old = journal.ended(journal.new_id()).replace(f'"trace_id":"{TRACE}",'.encode(), b"")
+    assert b"trace" not in old
+    journal.append(old)
+    service = await begin()
+    await service.drain()
+    (row,) = await service.rows()
+    assert (None, 20) == (row["trace_id"], row["output_tokens"])

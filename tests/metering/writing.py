@@ -14,6 +14,7 @@ TENANT = UUID("5f64c1de-6a27-4a35-8f43-5f7b6f3a2c11")
 KEY = UUID("b2b1f9a0-52a5-4c2a-9f0f-1c8ad6a3b8a1")
 NODE = UUID("7c9e6679-7425-40de-944b-e07fc1f90ae7")
 LOOKUP = "nz_3bVSxmba"
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 DAY_MS = 1_795_600_000_000  # 2026-11-25
 START = datetime.fromtimestamp(DAY_MS / 1000, UTC)
 
@@ -84,6 +85,7 @@ class JournalFile:
                 "id": str(request_id),
                 "tenant": str(self.tenant),
                 "key": str(self.key),
+                "trace_id": TRACE,
                 "ip": "203.0.113.9",
                 "path": "/api/chat",
                 "model": "llama3.2",
@@ -106,6 +108,7 @@ class JournalFile:
             "handled request",
             {
                 "id": str(request_id),
+                "trace_id": TRACE,
                 "ip": "203.0.113.9",
                 "lookup": LOOKUP,
                 "tenant": str(self.tenant),
