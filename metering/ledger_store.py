@@ -180,6 +180,10 @@ class LedgerStore(Connection):
         """List the days that the ledger has."""
         return [row["day"] for row in await self._rows("partitions")]
 
+    async def close_chain_days(self) -> None:
+        """Put the links of days that are over under roots."""
+        await self._one("close_chain_days")
+
     async def oldest_day(self) -> date:
         """Return the oldest day that may still be billed."""
         day: date = await self._one("oldest_day")

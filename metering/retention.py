@@ -103,6 +103,8 @@ class Retention(Connection):
             while await self._one(query, before=before, count=FORGOTTEN_AT_ONCE) == FORGOTTEN_AT_ONCE:
                 pass
         await self._one("forget_sequences", before=before)
+        for row in await self._rows("forgettable_links", before=before):
+            await self._do("forget_links", **row)
 
 
 async def prepare_days(ledger: LedgerStore, today: date) -> None:

@@ -112,8 +112,9 @@ class Upkeep:
         await keep_journal(journal, self._node, self._around.journal, self._finished())
 
     async def _keep_ledger(self) -> None:
-        """Make the days to come, drop those beyond the policy."""
+        """Make the days to come, put past ones under roots, drop those beyond the policy."""
         await prepare_days(self._ledger, self._around.clock().date())
+        await self._ledger.close_chain_days()
         moments = (self._around.clock(), await self._limiter.now())
         async with Retention.opened(self._around.database_url) as retention:
             await retention.keep(self._around.ledger_days, moments)

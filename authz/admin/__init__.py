@@ -38,7 +38,7 @@ COMMANDS: Final = {
     "set-limits": "authz.admin.limits:set_limits_command",
     "show-limits": "authz.admin.limits:show_limits_command",
     "usage": "authz.admin.usage:app",
-    "audit": "authz.admin.audit:audit_command",
+    "audit": "authz.admin.audit:app",
 }
 
 GROUPS: Final = {

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from attrs import frozen
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
 import sql
 from authz.accounts.keys import find_key
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     from authz.accounts.session import Session
 
 _queries = sql.load("admin")
+
+app = App(name="audit", help="Show what was changed and refused, or prove that the books are whole.")
+app.command("authz.admin.checkpoint:keygen_command", name="keygen")
+app.command("authz.admin.checkpoint:checkpoint_command", name="checkpoint")
+app.command("authz.admin.verify:verify_command", name="verify")
+app.command("authz.admin.verify:prove_command", name="prove")
 
 
 @frozen
@@ -68,6 +74,7 @@ def _in_words(value: Any) -> str:
     return " ".join(f"{name}={part}" for name, part in value.items() if part is not None)
 
 
+@app.default
 async def audit_command(
     *,
     since: Annotated[str, Parameter(help="From when on: a date, a time, or a span like 7d.")] = "24h",

@@ -11,7 +11,7 @@ import asyncpg
 from attrs import define, frozen
 
 import sql
-from authz.chains.links import Day, Link, named
+from authz.chains.links import Day, Link, Mark, named
 from authz.errors import StoreUnavailable
 from authz.store import AUDITOR_ROLE, LACKING, OLDER, UNREACHABLE, prepare
 
@@ -51,6 +51,17 @@ class RowFault:
         return _EPOCH + timedelta(milliseconds=int.from_bytes(self.id[:6]))
 
 
+@frozen
+class Place:
+    """A row of the ledger as a text, its chain's name and number, and its link; all None if none has it."""
+
+    entry: int
+    text: str
+    chain: str | None
+    number: int | None
+    link: Link | None
+
+
 @define
 class Books:
     """Every method raises StoreUnavailable."""
@@ -80,6 +91,19 @@ class Books:
             if len(page) < LINKS_AT_ONCE:
                 return
             after = page[-1].number
+
+    async def marks(self, number: int, *, after: int, last: int | None = None) -> list[Mark]:
+        """Return places and hashes of the links of a chain, by its number, after one and up to another."""
+        rows = _queries.marks(self._connection, chain=number, after=after, last=last)
+        return [Mark(*row.values()) async for row in rows]
+
+    async def places(self, request: UUID, around: timedelta) -> list[Place]:
+        """Return the rows of a request, and the links that were made about their time and have them."""
+        rows = _queries.places(self._connection, request=request, around=around)
+        return [
+            Place(row["entry"], row["text"], row["chain"], row["chain_number"], _link(row))
+            async for row in rows
+        ]
 
     async def days(self) -> list[Day]:
         """Return the days that are under a root."""
@@ -137,6 +161,12 @@ async def opened(database_url: str) -> AsyncIterator[Books]:
     except UNREACHABLE as error:
         kind = type(error).__name__
         raise StoreUnavailable(f"Postgres can't be asked ({kind}): check DATABASE_URL.") from error
+
+
+def _link(row: asyncpg.Record) -> Link | None:
+    if row["chain"] is None:
+        return None
+    return Link(*(row[name] for name in ("chain", "number", "at", "version", "ids", "leaves", "hash")))
 
 
 def _floor(moment: datetime) -> UUID:

@@ -142,7 +142,7 @@ class Checkpoint:
 
 
 def make(database: UUID, at: datetime, days: Iterable[Day]) -> Checkpoint:
-    """Return the checkpoint of all days of all chains until now."""
+    """Return the checkpoint of all days of all chains until a moment."""
     found = ordered(days)
     heads = {day.chain: (day.last, day.hash) for day in found}
     root = root_of(found) if found else b"\0" * tree.HASH_BYTES

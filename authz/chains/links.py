@@ -57,6 +57,15 @@ class Link:
 
 
 @frozen
+class Mark:
+    """A link of which only its place and its hash are known."""
+
+    number: int
+    at: datetime
+    hash: bytes
+
+
+@frozen
 class Day:
     """The links of a chain on one day, under one root."""
 
@@ -92,18 +101,18 @@ def named(row: bytes) -> str:
     return f"request {request}" if entry == 0 else f"entry {entry} of request {request}"
 
 
-def day_of(link: Link, closed: date | None) -> date:
-    """Return the day under which a link is counted, after the last one that is closed."""
-    day = link.at.astimezone(UTC).date()
+def day_of(at: datetime, closed: date | None) -> date:
+    """Return the day under which a link of a moment is counted, after the last one that is closed."""
+    day = at.astimezone(UTC).date()
     return day if closed is None else max(day, closed + timedelta(days=1))
 
 
-def by_day(chain: str, links: Iterable[Link], closed: date | None) -> list[Day]:
+def by_day(chain: str, marks: Iterable[Mark], closed: date | None) -> list[Day]:
     """Put links under the roots of their days."""
-    days: dict[date, list[Link]] = {}
-    for link in links:
-        days.setdefault(day_of(link, closed), []).append(link)
+    days: dict[date, list[Mark]] = {}
+    for mark in marks:
+        days.setdefault(day_of(mark.at, closed), []).append(mark)
     return [
-        Day(chain, day, of[0].number, of[-1].number, tree.root([link.hash for link in of]), of[-1].hash)
+        Day(chain, day, of[0].number, of[-1].number, tree.root([mark.hash for mark in of]), of[-1].hash)
         for day, of in sorted(days.items())
     ]

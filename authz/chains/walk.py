@@ -99,10 +99,10 @@ class Walk:
     def _day_of(self, link: Link) -> date:
         for day in reversed(self.closed):
             if link.number > day.last:
-                return day_of(link, day.day)
+                return day_of(link.at, day.day)
             if link.number >= day.first:
                 return day.day
-        return day_of(link, None)
+        return day_of(link.at, None)
 
     def _present(self) -> Day:
         day = self._day or date.min

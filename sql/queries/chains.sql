@@ -11,15 +11,6 @@ SELECT id FROM database_identity;
 -- chains: by their names.
 SELECT id, name FROM chains ORDER BY name;
 
--- name: heads()
--- chains: the last link of each chain that has any.
-SELECT c.name AS chain, h.number, h.hash
-FROM chains AS c
-CROSS JOIN LATERAL (
-    SELECT number, hash FROM chain_batches WHERE chain = c.id ORDER BY number DESC LIMIT 1
-) AS h
-ORDER BY c.name;
-
 -- name: links(chain, after, count)
 -- chains: a page of a chain's links.
 SELECT number, at, version, ids, leaves, hash
@@ -27,6 +18,29 @@ FROM chain_batches
 WHERE chain = :chain AND number > :after
 ORDER BY number
 LIMIT :count;
+
+-- name: marks(chain, after, last)
+-- chains: where the links of a chain stand, and their hashes.
+SELECT number, at, hash
+FROM chain_batches
+WHERE chain = :chain AND number > :after AND number <= coalesce(:last::bigint, 9223372036854775807)
+ORDER BY number;
+
+-- name: places(request, around)
+-- chains: the rows of a request as texts, each with the link that has it. Most rows are chained at their own
+-- time; a look at that time alone takes a millisecond.
+SELECT r.entry, json_strip_nulls(row_to_json(r))::text AS text, k.*
+FROM ledger AS r
+LEFT JOIN LATERAL (
+    SELECT c.name AS chain, c.id AS chain_number, b.number, b.at, b.version, b.ids, b.leaves, b.hash
+    FROM chain_batches AS b
+    JOIN chains AS c ON c.id = b.chain AND c.name <> 'audit'
+    WHERE b.at >= r.at - :around::interval AND b.at < r.at + :around::interval
+        AND position(uuid_send(r.request_id) || int2send(r.entry) IN b.ids) % 18 = 1
+    LIMIT 1
+) AS k ON true
+WHERE r.request_id = :request::uuid
+ORDER BY r.entry;
 
 -- name: days()
 -- chains: the days that are under a root.

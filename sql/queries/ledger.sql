@@ -9,6 +9,10 @@ WHERE s.lookup = ANY(:lookups::text[]);
 -- metering.settle: before rows of a day are inserted.
 SELECT ensure_ledger_partition(:day);
 
+-- name: close_chain_days()$
+-- metering.upkeep: puts the links of days that are over under roots, once; returns how many.
+SELECT close_chain_days();
+
 -- name: oldest_day()$
 -- metering.settle: the oldest day that may still be billed.
 SELECT oldest_ledger_day();

@@ -102,3 +102,18 @@ WITH removed AS (
     RETURNING 1
 )
 SELECT count(*) FROM removed;
+
+-- name: forgettable_links(before)
+-- metering.retention: days of chains, oldest first, whose rows are all dropped; a row is chained on the day of
+-- its id or later, but for clocks that differ. The audit's rows stay.
+SELECT d.chain, d.first, d.last
+FROM chain_days AS d
+JOIN chains AS c ON c.id = d.chain AND c.name <> 'audit'
+WHERE d.day < :before::date - 1
+    AND EXISTS (SELECT FROM chain_batches AS b WHERE b.chain = d.chain AND b.number BETWEEN d.first AND d.last)
+ORDER BY d.chain, d.day;
+
+-- name: forget_links(chain, first, last)!
+-- metering.retention: the links of one day at once, so that what is left of a chain has no hole.
+DELETE FROM chain_batches
+WHERE chain = :chain AND number BETWEEN :first AND :last;
