@@ -46,6 +46,7 @@ def begin(**works: Work) -> list[asyncio.Task[NoReturn]]:
 
 async def continually(task: str, work: Work) -> NoReturn:
     """Do some work that should not end, and begin it again a moment after whatever has ended it."""
+    failures[task] += 0  # what has never failed is 0: else its first failures would be no increase
     while True:
         await once(task, work)
         await asyncio.sleep(RESTART_S)

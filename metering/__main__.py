@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import structlog
 import uvloop
 
-from authz import log, settings
+from authz import log, settings, supervise
 from authz.errors import SettingsError, complaint
+from metering import alerts
 from metering.listener import listening
 from metering.service import run
 from metering.surroundings import Surroundings
@@ -53,13 +54,13 @@ async def _serve(around: Surroundings, metrics: Path) -> None:
 @contextlib.asynccontextmanager
 async def _watching(around: Surroundings) -> AsyncIterator[None]:
     """Watch meanwhile; whatever ends that, the bill goes on."""
-    watching = asyncio.create_task(watch(around))
-    watching.add_done_callback(_tell)
+    tasks = [asyncio.create_task(work) for work in (watch(around), alerts.follow(around))]
+    for task in tasks:
+        task.add_done_callback(_tell)
     try:
         yield
     finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        await supervise.end(tasks)
 
 
 def _tell(watching: asyncio.Task[NoReturn]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from math import isnan, nan
+from math import nan
 from shutil import disk_usage
 from typing import TYPE_CHECKING, Final
 
@@ -16,7 +16,7 @@ from metering.budgets import PERCENTS
 from metering.rows import Source
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from prometheus_client import CollectorRegistry
@@ -33,6 +33,8 @@ WINDOWS_REDIS: Final = "windows_redis"
 _RESULTS: Final = ("boot", "open", "settled", "no_row", "rejected")
 """What became of a line; a replay adds no row, nor does a refusal that is only counted."""
 
+DUTIES: Final = ("versions", "sweep", "catch_up", "journal", "ledger", "books", "alerts")
+
 _BUCKETS_S: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 
@@ -45,7 +47,13 @@ class Metrics(Collector):
         self._registry = registry
         self._clock = clock
         self._tail: Tail | None = None
-        self._lost_lines = nan
+        self.tally: Tally | None = None
+        """What Postgres has counted; None while it can't be asked. Likewise the budgets and the drift."""
+        self.budgets_used: tuple[BudgetUse, ...] = ()
+        self.drift: dict[str, int] | None = None
+        self.failing: dict[str, int] = {}
+        """How often each duty that fails has failed since it last succeeded."""
+        self.orphans = 0
         self.known_until: datetime | None = None
         """To what moment everything that ran is billed: the last committed end of the journal."""
         add_process(registry)
@@ -64,6 +72,8 @@ class Metrics(Collector):
         self._duties = Counter(
             "gateway_duty_failures", "Failures of duties beside the loop.", ("duty",), registry=registry
         )
+        for duty in DUTIES:  # what has never failed is 0: else its first failures would be no increase
+            self._duties.labels(duty)
         self._dead_letters = Gauge(
             "gateway_dead_letters", "Lines kept because they were not understood.", registry=registry
         )
@@ -77,7 +87,7 @@ class Metrics(Collector):
         drift = Gauge(
             "gateway_drift_tokens", "Tokens by which books differed.", ("between",), registry=registry
         )
-        self.drift_tokens = {between: drift.labels(between) for between in (LEDGER_WINDOWS, WINDOWS_REDIS)}
+        self._drift_tokens = {between: drift.labels(between) for between in (LEDGER_WINDOWS, WINDOWS_REDIS)}
         budgets = Gauge(
             "gateway_budgets", "Budgets of which so many percent are used.", ("used",), registry=registry
         )
@@ -108,16 +118,23 @@ class Metrics(Collector):
         counts = (len(page.boots), len(page.opens), settled, len(page.ended) - settled, len(page.dead))
         for result, count in zip(_RESULTS, counts, strict=True):
             self._lines[result].inc(count)
-        self._orphans.inc(sum(row.usage_source == Source.PROGRESS for row in rows))
+        orphans = sum(row.usage_source == Source.PROGRESS for row in rows)
+        self.orphans += orphans
+        self._orphans.inc(orphans)
         self._overrun_tokens.inc(sum(row.overrun_tokens for row in rows))
 
     def duty_failed(self, duty: str) -> None:
         """Count a failure of a duty beside the loop."""
         self._duties.labels(duty).inc()
+        self.failing[duty] = self.failing.get(duty, 0) + 1
+
+    def duty_done(self, duty: str) -> None:
+        """Note that a duty has succeeded."""
+        self.failing.pop(duty, None)
 
     def counted(self, tally: Tally) -> None:
         """Take over what Postgres has counted."""
-        self._lost_lines = tally.lost_lines
+        self.tally = tally
         self._dead_letters.set(tally.dead_letters)
         self._open_requests.set(tally.open_requests)
         self._unpublished.set(tally.unpublished)
@@ -125,15 +142,22 @@ class Metrics(Collector):
 
     def counted_budgets(self, used: Iterable[BudgetUse]) -> None:
         """Count the budgets that have reached each part."""
-        reached = [budget.reached for budget in used]
+        self.budgets_used = tuple(budget for budget in used if budget.reached)
+        reached = [budget.reached for budget in self.budgets_used]
         for percent, gauge in self._budgets.items():
             gauge.set(sum(each >= percent for each in reached))
 
+    def drifted(self, tokens: Mapping[str, int]) -> None:
+        """Take over by how many tokens books differed in the last walk through all of them."""
+        self.drift = {between: tokens.get(between, 0) for between in self._drift_tokens}
+        for between, gauge in self._drift_tokens.items():
+            gauge.set(self.drift[between])
+
     def uncounted(self) -> None:
         """Forget what Postgres has counted: a figure that can't be read is neither 0 nor what it was."""
-        self._lost_lines = nan
+        self.tally, self.drift = None, None
         tallied = (self._dead_letters, self._open_requests, self._unpublished, self._learned_models)
-        for unknown in (*tallied, *self.drift_tokens.values(), *self._budgets.values()):
+        for unknown in (*tallied, *self._drift_tokens.values(), *self._budgets.values()):
             unknown.set(nan)
 
     def collect(self) -> Iterator[Metric]:
@@ -142,8 +166,8 @@ class Metrics(Collector):
         As long as they are unknown there is no sample: an increase since an unknown figure would be one, too.
         """
         lost = CounterMetricFamily("gateway_sequence_gaps", "Journal lines that were lost.")
-        if not isnan(self._lost_lines):
-            lost.add_metric((), self._lost_lines)
+        if self.tally is not None:
+            lost.add_metric((), self.tally.lost_lines)
         yield lost
 
     def text(self) -> bytes:

@@ -62,8 +62,7 @@ class Reconciler:
         self._finish()
 
     def _finish(self) -> None:
-        for between, gauge in self._metrics.drift_tokens.items():
-            gauge.set(self._found[between])
+        self._metrics.drifted(self._found)
         self._found, self._after = Counter(), _START
 
     async def _look_at(self, tenant: UUID, today: date) -> None:

@@ -81,6 +81,7 @@ class Upkeep:
             return
         error = await failure_of(run())
         if error is None:
+            self._around.metrics.duty_done(duty)
             turn.failures, turn.due_s = 0, self._around.ticks() + every_s
             return
         turn.failures += 1

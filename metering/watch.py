@@ -63,6 +63,7 @@ async def _look(around: Surroundings, limiter: Limiter) -> NoReturn:
                 await _reconcile(reconciler, around)
                 ended = around.ticks()
                 due = max(began + RECONCILE_EVERY_S, ended + RESTS * (ended - began))
+            around.metrics.duty_done("books")
             await asyncio.sleep(TALLY_EVERY_S)
 
 

@@ -19,8 +19,7 @@ async def test_the_bill_is_read_from_metrics() -> None:
     """Every figure is the metric of its name; what has labels is summed up."""
     metrics = Metrics(CollectorRegistry())
     metrics.counted(Tally(open_requests=1, dead_letters=2, lost_lines=3, unpublished=4, learned_models=7))
-    metrics.drift_tokens[LEDGER_WINDOWS].set(5)
-    metrics.drift_tokens[WINDOWS_REDIS].set(6)
+    metrics.drifted({LEDGER_WINDOWS: 5, WINDOWS_REDIS: 6})
     with tempfile.TemporaryDirectory(prefix="nz") as folder:
         socket = Path(folder) / "metering.sock"
         async with listening(socket, metrics):

@@ -13,8 +13,10 @@ import httpx
 import msgspec
 import pytest
 
+from authz.alerts.alert import KINDS
 from authz.stack.build import SOURCE
 from authz.stack.discovery import free_port
+from tests.authz.receiver import Receiver, receiving
 from tests.up import promql
 from tests.up.conftest import PREFIX
 from tests.up.promql import Series
@@ -69,16 +71,27 @@ def targets() -> list[Target]:
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[str]:
+def receiver() -> Iterator[Receiver]:
+    """Where the stack posts its alerts."""
+    with receiving() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def site(receiver: Receiver) -> Iterator[str]:
     """Where a running stack that has served, refused and settled is asked for its metrics."""
     with tempfile.TemporaryDirectory(prefix=PREFIX) as folder:
         stack, port = Stack(Path(folder) / "s"), free_port()
-        stack.up(GATEWAY_METRICS="on", GATEWAY_METRICS_PORT=str(port))
+        alerts = f"{receiver.url}/hook?key=SECRET"
+        stack.up(GATEWAY_METRICS="on", GATEWAY_METRICS_PORT=str(port), GATEWAY_ALERT_URL=alerts)
         served = stack.chat_status()
         limited = stack.run("set-limits", "--tenant", "demo", "--tokens-per-day", "1")
         assert (200, 0) == (served, limited.returncode)
         until(lambda: 200 != stack.chat_status())
         yield f"http://127.0.0.1:{port}"
+        logs = "".join(path.read_text() for path in (stack.state / "logs").iterdir())
+        assert "alerts.posted" in logs
+        assert "SECRET" not in logs
         stack.run("down")
 
 
@@ -152,3 +165,26 @@ def test_used_up_budget_and_disk_are_measured(site: str) -> None:
     free, size = (dict(samples())[f"gateway_disk_{name}bytes"] for name in ("free_", ""))
     assert 0 < free <= size
     assert not math.isnan(size)
+
+
+@pytest.mark.usefixtures("site")
+def test_a_used_up_budget_is_posted_once(receiver: Receiver) -> None:
+    """A stack with GATEWAY_ALERT_URL posts, by one of its two authz, that a budget is used up."""
+    until(lambda: receiver.got)
+    (body,) = receiver.bodies
+    assert ("budget_used", "raised", "demo", None) == (
+        body["name"],
+        body["state"],
+        body["tenant"],
+        body["key"],
+    )
+    assert body["value"] >= 100
+    assert "/hook?key=SECRET" == receiver.paths[0]
+
+
+def test_each_alert_is_a_rule_of_prometheus() -> None:
+    """What is posted is an alert of Prometheus, too: of the same name, as severe."""
+    severities = {each.alert: each.labels["severity"] for each in rules()}
+    for kind in KINDS:
+        name = "Gateway" + kind.name.title().replace("_", "")
+        assert severities.get(name) == kind.severity, name

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 OLDEST: Final = 150_000
 """PostgreSQL 15, as `server_version_num` writes it."""
 OF_A_DECIDER: Final = 5
-OF_THE_REST: Final = 10
+OF_THE_REST: Final = 11
 """Connections of an authz process, and of metering and the commands together."""
 STALE_BACKUP: Final = timedelta(hours=49)
 """A backup a day may be late, or fail once."""
