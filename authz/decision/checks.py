@@ -46,6 +46,10 @@ COUNTED: Final = {
 }
 """What a policy counts in a body: how a refusal calls it, and its field, by dialect if they differ."""
 
+MUTATION: Final = "Models and accounts can't be changed"
+MUTATIONS: Final = {"/api/pull": "There is no such model for this key, and none can be pulled"}
+"""What is refused of a path; `ollama run` pulls whatever model `/api/show` does not find."""
+
 KEY_STATES: Final = {"disabled": Reason.KEY_DISABLED, "revoked": Reason.KEY_REVOKED}
 """Reasons to refuse a key by its state; `active` is none."""
 
@@ -58,7 +62,9 @@ def route_of(ask: Ask, now: datetime) -> routes.Route | Refusal:
         return Refusal(Reason.TARGET_INVALID)
     route = routes.EXACT.get(ask.path) or routes.find(ask.path)
     if isinstance(route, routes.Unknown):
-        return Refusal(Reason.PATH_MUTATION if route.is_mutation else Reason.PATH_UNKNOWN)
+        if not route.is_mutation:
+            return Refusal(Reason.PATH_UNKNOWN)
+        return Refusal(Reason.PATH_MUTATION, words={"mutation": MUTATIONS.get(ask.path, MUTATION)})
     if ask.method not in route.methods:
         return Refusal(Reason.METHOD_NOT_ALLOWED, headers={"allow": ", ".join(route.methods)})
     return route

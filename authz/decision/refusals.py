@@ -151,7 +151,7 @@ WORDINGS: Final = {
         "This is not a request target the gateway takes: send the documented path, unencoded."
     ),
     Reason.PATH_MUTATION: _forbidden(
-        "Models and accounts can't be changed through this gateway: ask its operator.", "path_not_allowed"
+        "{mutation} through this gateway: ask its operator.", "path_not_allowed"
     ),
     Reason.PATH_UNKNOWN: _not_found(
         "This gateway does not serve that path: use a documented inference route.", "path_unknown"
@@ -211,7 +211,7 @@ WORDINGS: Final = {
         "tokens",
     ),
     Reason.RATE_READS: _limit(
-        "This key has asked {limit} times in a minute which models there are: try again in {seconds} s.",
+        "This key has asked {limit} times in a minute about models: try again in {seconds} s.",
         "requests",
     ),
     Reason.CONCURRENCY: _limit(

@@ -15,7 +15,8 @@ from attrs import field, frozen
 from msgspec.structs import replace
 
 from authz import versions
-from authz.decision import calendar, checks, limit_refusals, read_routes, routes
+from authz.decision import calendar, checks, limit_refusals, routes
+from authz.decision.read_routes import Reads
 from authz.decision.refusals import Answer, Reason, Refusal
 from authz.decision.terms import Terms
 from authz.errors import LimiterUnavailable, StoreUnavailable
@@ -138,7 +139,8 @@ class Verifier:
         refusal = checks.body_problem(ask, identity) or checks.wrong_address(ask, identity)
         if refusal is not None:
             return refusal
-        answer = await read_routes.answer(self.inventory, self.limiter, self.aliases, identity, ask)
+        reads = Reads(self.inventory, self.limiter, self.aliases, self.forecasts)
+        answer = await reads.answer(identity, ask, headers)
         return answer if isinstance(answer, Refusal) else Read(identity, answer)
 
     async def _free(self, ask: Ask) -> None:

@@ -57,8 +57,10 @@ class Guard:
         headers = {"X-Nz-Ask": json.dumps(ask)} | ({"Authorization": f"Bearer {secret}"} if secret else {})
         return await self._client.get("/verify", headers=headers)
 
-    async def read(self, path: str, *, method: str = "GET", **fields: object) -> httpx.Response:
-        """Ask for a read route."""
+    async def read(
+        self, path: str, *, method: str = "GET", headers: dict[str, str] | None = None, **fields: object
+    ) -> httpx.Response:
+        """Ask for a read route; `headers` are those of the client."""
         ask = {
             "v": 1,
             "id": str(uuid7()),
@@ -71,8 +73,8 @@ class Guard:
             "problem": None,
             "done": [],
         } | fields
-        headers = {"X-Nz-Ask": json.dumps(ask), "Authorization": f"Bearer {self.key}"}
-        return await self._client.request(method, path, headers=headers)
+        ours = {"X-Nz-Ask": json.dumps(ask), "Authorization": f"Bearer {self.key}"}
+        return await self._client.request(method, path, headers=(headers or {}) | ours)
 
 
 def reason(answer: httpx.Response) -> str:

@@ -6,7 +6,9 @@ import asyncio
 import json
 import shutil
 import time
+from datetime import datetime
 
+import pytest
 from redis.asyncio import Redis
 
 from authz.accounts.keys import create_key
@@ -17,6 +19,8 @@ from authz.settings import Settings
 from tests.authz.asking import Guard, grant, reason
 from tests.authz.backend_kinds import Answer, Scripted, ollama
 from tests.backend.serving import served
+
+COUNT = "/v1/messages/count_tokens"
 
 
 async def test_reads_are_answered_from_the_inventory(guard: Guard, backend_url: str) -> None:
@@ -38,6 +42,52 @@ async def test_reads_are_answered_from_the_inventory(guard: Guard, backend_url: 
     ]
     head = await guard.read("/api/tags", method="HEAD")
     assert (200, b"") == (head.status_code, head.content)
+
+
+async def test_models_have_the_shape_of_the_sdk_that_asks(guard: Guard) -> None:
+    """Anthropic's SDK, which sends its version, reads models of its own shape, from the same path."""
+    headers = {"anthropic-version": "2023-06-01"}
+    listed = (await guard.read("/v1/models", headers=headers)).json()
+    assert ("demo:latest", "demo-embed:latest") == (listed["first_id"], listed["last_id"])
+    assert not listed["has_more"]
+    first = listed["data"][0]
+    assert ("model", "demo:latest", "demo:latest") == (first["type"], first["id"], first["display_name"])
+    assert datetime.fromisoformat(first["created_at"]).tzinfo is not None
+    assert {**first, "id": "demo", "display_name": "demo"} == (
+        await guard.read("/v1/models/demo", headers=headers)
+    ).json()
+
+
+async def test_an_ollama_without_cloud(guard: Guard) -> None:
+    """What the CLI asks of a cloud is answered as by an Ollama that has none."""
+    assert {"cloud": {"disabled": True, "source": "env"}} == (await guard.read("/api/status")).json()
+    found = await guard.read("/api/experimental/model-recommendations")
+    assert {"recommendations": []} == found.json()
+    assert "path_mutation" == reason(await guard.ask("/api/experimental/web_search"))
+
+
+@pytest.mark.parametrize(
+    ("prompt_bytes", "bounds", "tokens"),
+    [(4000, {"bytes": 4048}, 1000), (4001, {"bytes": 4048}, 1001), (4000, {"bytes": 700}, 700), (0, None, 1)],
+)
+async def test_tokens_of_a_prompt_are_estimated(
+    guard: Guard, prompt_bytes: int, bounds: dict[str, int] | None, tokens: int
+) -> None:
+    """An agent may ask how long its prompt is: about so long, says a header, and never above the bound."""
+    answer = await guard.read(COUNT, method="POST", model="demo", prompt_bytes=prompt_bytes, bounds=bounds)
+    assert {"input_tokens": tokens} == answer.json()
+    assert "input_tokens" == answer.headers["x-gateway-estimate"]
+
+
+async def test_tokens_of_what_a_key_may_not_use_are_not_counted(guard: Guard, session: Session) -> None:
+    """The same refusals as of a request, in Anthropic's shape."""
+    unknown = await guard.read(COUNT, method="POST", model="none")
+    assert (404, "not_found_error") == (unknown.status_code, unknown.json()["error"]["type"])
+    assert "model_missing" == reason(await guard.read(COUNT, method="POST"))
+    guard.key = (
+        await create_key(session, tenant="acme", name="one", scope=Scope(models=("demo-embed",)))
+    ).key
+    assert "model_not_allowed" == reason(await guard.read(COUNT, method="POST", model="demo"))
 
 
 async def test_reads_are_limited_for_each_key(guard: Guard, session: Session) -> None:

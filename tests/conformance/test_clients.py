@@ -249,6 +249,24 @@ def test_anthropic_message(via_anthropic: anthropic.Anthropic) -> None:
     assert (6, 6) == (reply.usage.input_tokens + cached, reply.usage.output_tokens)
 
 
+def test_anthropic_models(via_anthropic: anthropic.Anthropic) -> None:
+    """Models are listed and described in the client's own shape."""
+    listed = {model.id: model for model in via_anthropic.models.list()}
+    described = via_anthropic.models.retrieve(f"{MODEL}:latest")
+    assert described == listed[f"{MODEL}:latest"]
+    assert ("model", f"{MODEL}:latest") == (described.type, described.display_name)
+
+
+def test_anthropic_count_tokens(via_anthropic: anthropic.Anthropic) -> None:
+    """A prompt's tokens are estimated without a generation: at least one, at most one for each byte."""
+    counted = via_anthropic.messages.count_tokens(
+        model=MODEL, system="Be short.", messages=[{"role": "user", "content": PROMPT}]
+    )
+    assert 1 <= counted.input_tokens <= len(PROMPT) + len("Be short.")
+    with pytest.raises(anthropic.NotFoundError):
+        via_anthropic.messages.count_tokens(model="nope", messages=[{"role": "user", "content": PROMPT}])
+
+
 def test_anthropic_bearer(gateway: Gateway) -> None:
     """The client's other way to carry a key works as well."""
     asked: list[anthropic.types.MessageParam] = [{"role": "user", "content": PROMPT}]

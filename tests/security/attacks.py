@@ -234,12 +234,10 @@ TARGETS: Final = (
             "GET /debug/pprof/",
             "GET /config/",
             "POST /load",
-            "GET /api/status",
             "POST /API/CHAT",
             f"GET /v1/models/{'m' * 161}",
             "POST /v1/nope",
             "POST /v1/audio/transcriptions",
-            "POST /v1/messages/count_tokens",
             "GET /test/tally",
             f"GET /{'a' * 20_000}",
         )
