@@ -120,7 +120,8 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     cold: bool = False
     """The backend must load the model first."""
     deadline_s: int
-    log_prompt: bool = False
+    log_prompt_s: int = 0
+    """How long prompt and answer are kept, sealed; 0 keeps none."""
 
 
 class Denial(msgspec.Struct, frozen=True, kw_only=True):

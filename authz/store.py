@@ -278,5 +278,6 @@ def _identity(row: asyncpg.Record) -> Identity:
         cidrs=None if row["cidrs"] is None else tuple(row["cidrs"]),
         expires_at=row["expires_at"],
         max_output=row["max_output"],
+        log_prompts_s=row["log_prompts_s"],
         policy=of_key.over(of_tenant).over(SAFE_POLICY),
     )

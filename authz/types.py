@@ -131,6 +131,8 @@ class Identity:
     cidrs: tuple[str, ...] | None
     expires_at: datetime | None
     max_output: int | None
+    log_prompts_s: int | None
+    """How long prompts and answers are kept, sealed; None keeps none."""
     policy: Policy
     """The key's over the tenant's over the default."""
     has_budget: bool = field(init=False)

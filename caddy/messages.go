@@ -93,7 +93,7 @@ type grant struct {
 	Headers   map[string]string `json:"headers"`    // for the client, on a 2xx
 	Cold      bool              `json:"cold"`       // the backend must load the model first
 	DeadlineS int64             `json:"deadline_s"` // 0 is none
-	LogPrompt bool              `json:"log_prompt"`
+	LogPromptS int64 `json:"log_prompt_s"` // how long prompt and answer are kept; 0 keeps none
 }
 
 // slots returns how many requests may be in flight at a backend; 0 is any number.

@@ -47,6 +47,7 @@ class Key:
     models: list[str] | None
     cidrs: list[str] | None
     max_output: int | None
+    log_prompts_s: int | None
     expires: datetime | None
     created: datetime
 
@@ -86,6 +87,7 @@ async def create_key(
                 cidrs=scope.cidrs,
                 expires_at=scope.expires_at,
                 max_output=scope.max_output,
+                log_prompts_s=scope.log_prompts_s,
                 policy=scope_.policy_column(policy),
                 **scope_.columns(limits),
             )
@@ -119,6 +121,7 @@ async def list_keys(
                 models=row["models"],
                 cidrs=row["cidrs"],
                 max_output=row["max_output"],
+                log_prompts_s=row["log_prompts_s"],
                 expires=row["expires_at"],
                 created=row["created_at"],
             )

@@ -117,6 +117,7 @@ async def set_key_limits(
             cidrs=may.cidrs,
             expires_at=may.expires_at,
             max_output=may.max_output,
+            log_prompts_s=may.log_prompts_s,
             policy=scope_.policy_column(new_policy),
             **scope_.columns(new),
         )
@@ -161,6 +162,7 @@ def _restrictions(record: asyncpg.Record) -> list[Row]:
         ("networks", scope.cidrs),
         ("expires", scope.expires_at),
         ("output of an answer", scope.max_output),
+        ("seconds that prompts are kept", scope.log_prompts_s),
         *scope_.policy_of(record).given.items(),
     )
     return [

@@ -24,6 +24,8 @@ class Scope:
     cidrs: tuple[str, ...] | None = None
     expires_at: datetime | None = None
     max_output: int | None = None
+    log_prompts_s: int | None = None
+    """How long prompts and answers are kept, sealed; None keeps none."""
 
 
 def timezone(text: str) -> str:
@@ -44,7 +46,7 @@ def limits_of(row: asyncpg.Record) -> Limits:
 def scope_of(row: asyncpg.Record) -> Scope:
     """Read the restrictions in a row of keys."""
     models, cidrs = (None if row[name] is None else tuple(row[name]) for name in ("models", "cidrs"))
-    return Scope(models, cidrs, row["expires_at"], row["max_output"])
+    return Scope(models, cidrs, row["expires_at"], row["max_output"], row["log_prompts_s"])
 
 
 def policy_of(row: asyncpg.Record) -> Policy:

@@ -61,7 +61,17 @@ async def list_keys_command(
         output.show_list(keys)
     else:
         empty = f"No such key: create one with `neuronetz-gateway create-key --tenant {tenant} --name NAME`."
-        columns = ("prefix", "name", "state", "models", "cidrs", "max_output", "expires", "created")
+        columns = (
+            "prefix",
+            "name",
+            "state",
+            "models",
+            "cidrs",
+            "max_output",
+            "log_prompts_s",
+            "expires",
+            "created",
+        )
         output.show_table(keys, columns=columns, empty=empty)
     return 0
 

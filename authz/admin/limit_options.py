@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from authz.types import Limits
 
 NONE: Final = "none"
+LEAST_KEPT: Final = timedelta(hours=1)
+LONGEST_KEPT: Final = timedelta(days=366)
 _SPAN: Final = re.compile(r"(\d{1,5})([mhd])", re.ASCII)
 _MAPPED: Final = IPv6Network("::ffff:0:0/96")
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
@@ -77,12 +79,14 @@ class ScopeOptions:
         cidr: The networks it may be used from, comma-separated.
         expires: When it ends: a date, a time, or a span from now like 30d.
         max_output: Most output tokens of one answer.
+        log_prompts: How long prompts and answers are kept, sealed, like 7d; without it none is.
     """
 
     models: str | None = None
     cidr: str | None = None
     expires: str | None = None
     max_output: str | None = None
+    log_prompts: str | None = None
 
     def applied(self, scope: Scope, now: datetime) -> Scope:
         """Return the restrictions, changed as the command line says. Raises UsageError on a bad value."""
@@ -95,6 +99,8 @@ class ScopeOptions:
             changes["expires_at"] = None if self.expires == NONE else _expiry(self.expires, now)
         if self.max_output is not None:
             changes["max_output"] = count(self.max_output, "max-output")
+        if self.log_prompts is not None:
+            changes["log_prompts_s"] = None if self.log_prompts == NONE else _kept(self.log_prompts)
         return evolve(scope, **changes)
 
 
@@ -174,6 +180,17 @@ def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
         return network
     address = network.network_address.ipv4_mapped
     return IPv4Network(f"{address}/{network.prefixlen - _MAPPED.prefixlen}")
+
+
+def _kept(text: str) -> int:
+    span = _SPAN.fullmatch(text)
+    length = timedelta(**{_UNITS[span[2]]: int(span[1])}) if span else timedelta()
+    if not LEAST_KEPT <= length <= LONGEST_KEPT:
+        raise UsageError(
+            f"--log-prompts {text} is out of range: give how long prompts are kept, "
+            "from 1h to 366d, like 7d, or `none` to keep none."
+        )
+    return int(length.total_seconds())
 
 
 def _expiry(text: str, now: datetime) -> datetime:

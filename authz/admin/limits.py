@@ -37,7 +37,8 @@ async def set_limits_command(
     _one_of(tenant, prefix)
     if tenant and scope != ScopeOptions():
         raise UsageError(
-            "--models, --cidr, --expires and --max-output are set on a key: name it with --prefix."
+            "--models, --cidr, --expires, --max-output and --log-prompts are set on a key: "
+            "name it with --prefix."
         )
     if prefix and timezone:
         raise UsageError("--timezone is set on a tenant: name it with --tenant.")

@@ -39,14 +39,14 @@ WHERE id = :tenant;
 -- disable-tenant, enable-tenant.
 UPDATE tenants SET state = :state, version = version + 1 WHERE id = :tenant AND state <> :state;
 
--- name: insert_key(key, tenant, name, models, cidrs, expires_at, max_output, policy, rpm, tpm, concurrency, day, month, total)!
+-- name: insert_key(key, tenant, name, models, cidrs, expires_at, max_output, log_prompts_s, policy, rpm, tpm, concurrency, day, month, total)!
 -- create-key.
 INSERT INTO keys (
-    id, tenant_id, name, models, cidrs, expires_at, max_output, policy,
+    id, tenant_id, name, models, cidrs, expires_at, max_output, log_prompts_s, policy,
     requests_per_minute, tokens_per_minute, concurrency, tokens_per_day, tokens_per_month, tokens_total
 )
 VALUES (
-    :key, :tenant, :name, :models, :cidrs::text[]::cidr[], :expires_at, :max_output, :policy::jsonb,
+    :key, :tenant, :name, :models, :cidrs::text[]::cidr[], :expires_at, :max_output, :log_prompts_s, :policy::jsonb,
     :rpm, :tpm, :concurrency, :day, :month, :total
 );
 
@@ -66,6 +66,7 @@ SELECT EXISTS (SELECT FROM tenants WHERE name = :name);
 -- list-keys: a key once per secret. Without a state: neither revoked keys nor secrets that a rotation has ended.
 SELECT
     s.lookup AS prefix, k.id, k.name, k.state, k.models, k.cidrs::text[] AS cidrs, k.max_output,
+    k.log_prompts_s,
     least(k.expires_at, s.expires_at) AS expires_at, k.created_at
 FROM tenants AS t JOIN keys AS k ON k.tenant_id = t.id JOIN secrets AS s ON s.key_id = k.id
 WHERE t.name = :tenant
@@ -81,7 +82,7 @@ ORDER BY k.created_at, s.created_at;
 -- Every command that takes --prefix.
 SELECT
     k.id, k.name, k.state, k.tenant_id, t.name AS tenant, t.timezone,
-    k.models, k.cidrs::text[] AS cidrs, k.expires_at, k.max_output, k.policy,
+    k.models, k.cidrs::text[] AS cidrs, k.expires_at, k.max_output, k.log_prompts_s, k.policy,
     k.requests_per_minute, k.tokens_per_minute, k.concurrency,
     k.tokens_per_day, k.tokens_per_month, k.tokens_total
 FROM secrets AS s JOIN keys AS k ON k.id = s.key_id JOIN tenants AS t ON t.id = k.tenant_id
@@ -104,21 +105,22 @@ SELECT
     o.name AS scope, o.id AS tenant, NULL::uuid AS key, o.timezone,
     o.requests_per_minute, o.tokens_per_minute, o.concurrency, o.tokens_per_day, o.tokens_per_month, o.tokens_total,
     NULL::text[] AS models, NULL::text[] AS cidrs, NULL::timestamptz AS expires_at, NULL::bigint AS max_output,
+    NULL::bigint AS log_prompts_s,
     o.policy, NULL::timestamptz AS created_at
 FROM owner AS o
 UNION ALL
 SELECT
     n.lookup, k.tenant_id, k.id, '',
     k.requests_per_minute, k.tokens_per_minute, k.concurrency, k.tokens_per_day, k.tokens_per_month, k.tokens_total,
-    k.models, k.cidrs::text[], k.expires_at, k.max_output, k.policy, k.created_at
+    k.models, k.cidrs::text[], k.expires_at, k.max_output, k.log_prompts_s, k.policy, k.created_at
 FROM named AS n JOIN keys AS k ON k.id = n.key_id
 ORDER BY created_at NULLS FIRST, scope;
 
--- name: set_key_limits(key, models, cidrs, expires_at, max_output, policy, rpm, tpm, concurrency, day, month, total)!
+-- name: set_key_limits(key, models, cidrs, expires_at, max_output, log_prompts_s, policy, rpm, tpm, concurrency, day, month, total)!
 -- set-limits --prefix.
 UPDATE keys SET
     models = :models, cidrs = :cidrs::text[]::cidr[], expires_at = :expires_at, max_output = :max_output,
-    policy = :policy::jsonb, requests_per_minute = :rpm, tokens_per_minute = :tpm, concurrency = :concurrency,
+    log_prompts_s = :log_prompts_s, policy = :policy::jsonb, requests_per_minute = :rpm, tokens_per_minute = :tpm, concurrency = :concurrency,
     tokens_per_day = :day, tokens_per_month = :month, tokens_total = :total, version = version + 1
 WHERE id = :key;
 

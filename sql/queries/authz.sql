@@ -7,7 +7,7 @@ SELECT set_config('role', :role, false);
 SELECT
     s.lookup, s.tag, s.pepper_id, s.hash, s.expires_at AS secret_expires_at,
     k.id AS key_id, k.name AS key_name, k.state AS key_state, k.version AS key_version,
-    k.models, k.cidrs::text[] AS cidrs, k.expires_at, k.max_output, k.policy AS key_policy,
+    k.models, k.cidrs::text[] AS cidrs, k.expires_at, k.max_output, k.log_prompts_s, k.policy AS key_policy,
     k.requests_per_minute AS key_requests_per_minute, k.tokens_per_minute AS key_tokens_per_minute,
     k.concurrency AS key_concurrency, k.tokens_per_day AS key_tokens_per_day,
     k.tokens_per_month AS key_tokens_per_month, k.tokens_total AS key_tokens_total,

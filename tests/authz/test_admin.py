@@ -95,12 +95,13 @@ async def test_usage_of_an_unused_key_is_zero(session: Session, key: CreatedKey)
 
 async def test_the_restrictions_of_a_key_are_listed(session: Session, key: CreatedKey) -> None:
     """Whatever restricts a key can be read again: models, networks, output cap and expiry."""
-    scope = Scope(("demo*",), ("127.0.0.0/8",), datetime(2199, 1, 1, tzinfo=UTC), 50)
+    scope = Scope(("demo*",), ("127.0.0.0/8",), datetime(2199, 1, 1, tzinfo=UTC), 50, 604_800)
     await create_key(session, tenant="acme", name="bound", scope=scope)
     first, bound = await list_keys(session, "acme")
     assert (None, None, None, None) == (first.models, first.cidrs, first.expires, first.max_output)
     assert (["demo*"], ["127.0.0.0/8"], 50) == (bound.models, bound.cidrs, bound.max_output)
     assert scope.expires_at == bound.expires
+    assert (None, 604_800) == (first.log_prompts_s, bound.log_prompts_s)
 
 
 async def test_keys_that_have_ended_are_listed_on_request(session: Session, key: CreatedKey) -> None:

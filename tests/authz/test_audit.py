@@ -95,7 +95,9 @@ async def test_an_audit_can_be_of_one(session: Session, book: Book, owner: Ident
 
 async def test_a_change_of_limits_is_whole(session: Session, store: Store, key: CreatedKey) -> None:
     """A limit, a restriction and a time zone are listed before and after; no change is no event."""
-    scope = Scope(models=("demo*",), cidrs=("127.0.0.0/8",), expires_at=LATER, max_output=50)
+    scope = Scope(
+        models=("demo*",), cidrs=("127.0.0.0/8",), expires_at=LATER, max_output=50, log_prompts_s=604_800
+    )
     for _ in range(2):
         await set_key_limits(session, key.prefix, scope=lambda _: scope)
         await set_tenant_limits(session, "acme", limits=lambda old: old, timezone="Europe/Berlin")
@@ -107,6 +109,7 @@ async def test_a_change_of_limits_is_whole(session: Session, store: Store, key: 
     assert (None, ["demo*"]) == (of_key.old["models"], of_key.new["models"])
     assert (None, ["127.0.0.0/8"]) == (of_key.old["cidrs"], of_key.new["cidrs"])
     assert (None, 50) == (of_key.old["max_output"], of_key.new["max_output"])
+    assert (None, 604_800) == (of_key.old["log_prompts_s"], of_key.new["log_prompts_s"])
     assert of_key.old["expires_at"] is None
     assert LATER == datetime.fromisoformat(of_key.new["expires_at"])
     assert ("UTC", "Europe/Berlin") == (of_tenant.old["timezone"], of_tenant.new["timezone"])

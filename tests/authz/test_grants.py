@@ -47,7 +47,7 @@ GRANTS = {
             "timezone tokens_per_day tokens_per_minute tokens_per_month tokens_total version)"
         ),
         "keys": (
-            "INSERT, SELECT, UPDATE(cidrs concurrency expires_at max_output models policy "
+            "INSERT, SELECT, UPDATE(cidrs concurrency expires_at log_prompts_s max_output models policy "
             "published_version requests_per_minute state tokens_per_day tokens_per_minute tokens_per_month "
             "tokens_total version)"
         ),

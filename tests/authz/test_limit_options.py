@@ -94,6 +94,14 @@ def test_unknown_time_zone(text: str) -> None:
         (ScopeOptions(expires="0d"), "lies in the past"),
         (ScopeOptions(expires="soon"), "is no time"),
         (ScopeOptions(max_output="-1"), "is no limit"),
+        (ScopeOptions(log_prompts="0d"), "out of range: give how long prompts are kept"),
+        (ScopeOptions(log_prompts="-7d"), "out of range: give how long prompts are kept"),
+        (ScopeOptions(log_prompts="59m"), "out of range: give how long prompts are kept"),
+        (ScopeOptions(log_prompts="367d"), "out of range: give how long prompts are kept"),
+        (ScopeOptions(log_prompts="99999d"), "out of range: give how long prompts are kept"),
+        (ScopeOptions(log_prompts="7"), "out of range: give how long prompts are kept"),
+        (ScopeOptions(log_prompts="for a week"), "out of range: give how long prompts are kept"),
+        (ScopeOptions(log_prompts=""), "out of range: give how long prompts are kept"),
     ],
 )
 def test_restrictions_are_checked(options: ScopeOptions, match: str) -> None:
@@ -123,13 +131,18 @@ def test_networks_are_normalised(text: str, networks: tuple[str, ...]) -> None:
 def test_restrictions() -> None:
     """Restrictions are read as they are meant, and removed by `none`."""
     options = ScopeOptions(
-        models="llama3.2, qwen3:*", cidr="10.0.0.0/8,2001:db8::/32", expires="30d", max_output="50"
+        models="llama3.2, qwen3:*",
+        cidr="10.0.0.0/8,2001:db8::/32",
+        expires="30d",
+        max_output="50",
+        log_prompts="7d",
     )
     scope = options.applied(Scope(), NOW)
     assert (
-        Scope(("llama3.2", "qwen3:*"), ("10.0.0.0/8", "2001:db8::/32"), NOW + timedelta(days=30), 50) == scope
+        Scope(("llama3.2", "qwen3:*"), ("10.0.0.0/8", "2001:db8::/32"), NOW + timedelta(days=30), 50, 604_800)
+        == scope
     )
-    assert Scope() == ScopeOptions("none", "none", "none", "none").applied(scope, NOW)
+    assert Scope() == ScopeOptions("none", "none", "none", "none", "none").applied(scope, NOW)
 
 
 @pytest.mark.parametrize(

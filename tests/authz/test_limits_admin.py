@@ -79,7 +79,7 @@ async def test_show_limits(guard: Guard, session: Session, key: CreatedKey) -> N
 
 async def test_show_limits_shows_restrictions(session: Session, key: CreatedKey) -> None:
     """Restrictions of a key are shown with its limits; a revoked key is not shown."""
-    scope = Scope(("demo*",), ("127.0.0.0/8",), datetime(2199, 1, 1, tzinfo=UTC), 50)
+    scope = Scope(("demo*",), ("127.0.0.0/8",), datetime(2199, 1, 1, tzinfo=UTC), 50, 604_800)
     bound = await create_key(session, tenant="acme", name="bound", scope=scope)
     ended = await create_key(session, tenant="acme", name="ended", scope=scope)
     await set_key_state(session, ended.prefix, "revoked")
@@ -88,6 +88,7 @@ async def test_show_limits_shows_restrictions(session: Session, key: CreatedKey)
         ("networks", scope.cidrs),
         ("expires", scope.expires_at),
         ("output of an answer", 50),
+        ("seconds that prompts are kept", 604_800),
     ]
     for tenant, prefix in (("acme", None), (None, bound.prefix)):
         rows = await show(session, tenant=tenant, prefix=prefix, now=datetime.now(UTC))

@@ -47,6 +47,7 @@ IDENTITY: Final = Identity(
     models=None,
     cidrs=None,
     max_output=None,
+    log_prompts_s=None,
     policy=SAFE_POLICY,
 )
 
