@@ -110,6 +110,19 @@ class Settings:
     journal: Path = _setting(
         "GATEWAY_JOURNAL", "Caddy's journal, which metering reads.", _inside("journal", "journal.log")
     )
+    prompts: Path = _setting(
+        "GATEWAY_PROMPTS",
+        "Caddy's folder of sealed prompts and answers, which metering takes; of one Caddy alone.",
+        _inside("journal", "prompts"),
+    )
+    prompt_key: Path = _setting(
+        "GATEWAY_PROMPT_KEY",
+        "Public key that prompts of keys with --log-prompts are sealed for; without it none is kept.",
+        _inside("vault.pub"),
+    )
+    prompt_tenant_bytes: int = _setting(
+        "GATEWAY_PROMPT_TENANT_BYTES", "Most sealed text of a tenant; more is not kept.", 2**30, unit="bytes"
+    )
     control: Path = _setting("GATEWAY_CONTROL", "Caddy's control socket.", _inside("run", "control.sock"))
     tables: Path = _setting(
         "GATEWAY_TABLES", "Folder that authz and Caddy share: the models' vocabularies.", _inside("tables")

@@ -128,8 +128,7 @@ func (w *guardWriter) answer(status int, why reason) {
 		h.Set("Retry-After", retryAfter)
 	}
 	w.send(status)
-	_, err := w.ResponseWriter.Write(body)
-	w.note(err)
+	_, _ = w.pass(body)
 }
 
 // errorBody returns an error in the shape that the clients of a dialect parse.

@@ -18,6 +18,7 @@ package gateway
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -25,6 +26,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
+
+	"neuronetz-gateway/caddy/internal/vault"
 )
 
 func init() {
@@ -55,6 +58,8 @@ type App struct {
 	// Tables is the folder of the models' vocabularies, which authz fills: by them the tokens
 	// of a prompt are bounded. Without it each byte counts as a token.
 	Tables string `json:"tables,omitempty"`
+	// Prompts is where prompts and answers of the keys that ask for it are kept, sealed.
+	Prompts Prompts `json:"prompts,omitzero"`
 
 	log *zap.Logger
 }
@@ -76,7 +81,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	process.large.resize(a.LargePoolBytes)
 	process.small.resize(a.SmallPoolBytes)
-	return registerMetrics(ctx.GetMetricsRegistry())
+	return errors.Join(a.Prompts.provision(), registerMetrics(ctx.GetMetricsRegistry()))
 }
 
 // Start takes the journal and writes the boot line, once per process. It fails, and Caddy
@@ -84,6 +89,7 @@ func (a *App) Provision(ctx caddy.Context) error {
 func (a *App) Start() error {
 	process.records.forgive()
 	process.tables.watch(a.Tables, process.clock, a.log)
+	process.vault.Watch(a.Prompts.settings(), a.log)
 	return process.begin()
 }
 
@@ -114,6 +120,7 @@ type state struct {
 	streams      registry
 	queues       queues
 	tables       tables
+	vault        *vault.Vault // what is kept of prompts and answers
 	done         doneQueue
 	retried      atomic.Uint64 // requests that went out once more
 }
@@ -121,7 +128,9 @@ type state struct {
 // process is the state of this process.
 var process = newState(systemClock{}, rand.Reader)
 
-func newState(c clock, random io.Reader) *state { return &state{clock: c, random: random} }
+func newState(c clock, random io.Reader) *state {
+	return &state{clock: c, random: random, vault: vault.New(c.now, c.after, random)}
+}
 
 const (
 	// maxDone is how many ended requests one Ask names; it bounds the header.

@@ -53,9 +53,13 @@ func (w *JournalWriter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 //	gateway {
 //	    pools <large> <small>
 //	    tables <folder>
+//	    prompts <spool> <file of public keys> {
+//	        entry <size>
+//	        spool <size>
+//	    }
 //	}
 //
-// Both sizes are given or none. The folder may be "", which is none.
+// Both sizes of pools are given or none. A folder may be "", which is none.
 func parseApp(d *caddyfile.Dispenser, _ any) (any, error) {
 	app := new(App)
 	d.Next()
@@ -63,6 +67,12 @@ func parseApp(d *caddyfile.Dispenser, _ any) (any, error) {
 		if d.Val() == "tables" {
 			if !d.AllArgs(&app.Tables) {
 				return nil, d.ArgErr()
+			}
+			continue
+		}
+		if d.Val() == "prompts" {
+			if err := app.Prompts.parse(d); err != nil {
+				return nil, err
 			}
 			continue
 		}
@@ -76,6 +86,22 @@ func parseApp(d *caddyfile.Dispenser, _ any) (any, error) {
 		}
 	}
 	return httpcaddyfile.App{Name: "gateway", Value: caddyconfig.JSON(app, nil)}, nil
+}
+
+func (p *Prompts) parse(d *caddyfile.Dispenser) error {
+	if !d.AllArgs(&p.Spool, &p.PublicKeys) {
+		return d.ArgErr()
+	}
+	for nesting := d.Nesting(); d.NextBlock(nesting); {
+		size := map[string]*int64{"entry": &p.EntryBytes, "spool": &p.SpoolBytes}[d.Val()]
+		if size == nil {
+			return d.Errf("unknown option %q of prompts", d.Val())
+		}
+		if err := parseBytes(d, size); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // parseGuard reads the directive. Syntax:

@@ -49,3 +49,16 @@ func readExceeded(path string) int {
 	}
 	return count
 }
+
+// checkBound drops the table of the model that ran, if by it the prompt costs less than reported.
+func (x *exchange) checkBound() {
+	if x.usage == nil {
+		return
+	}
+	for digest, bound := range x.request.prompt.bounds {
+		isRun := digest == x.grant.Digest || x.grant.Digest == "" && digest != boundOfAny
+		if isRun && x.usage.input.known && x.usage.input.n > bound {
+			process.tables.exceeded(digest, x.usage.input.n, bound, x.request.prompt)
+		}
+	}
+}

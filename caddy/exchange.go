@@ -8,6 +8,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
+
+	"neuronetz-gateway/caddy/internal/vault"
 )
 
 const (
@@ -72,6 +74,7 @@ type exchange struct {
 	blocked      time.Duration // between the two, in writes to the client
 	attempts     attempts      // to reach a backend
 	seen         seen          // so far, for the control socket and the progress lines
+	kept         *vault.Entry  // nil unless prompts of the key are
 
 	// What became of it.
 	outcome            outcome
@@ -255,24 +258,12 @@ func (x *exchange) close(ctx context.Context, isWhole bool) {
 		process.queues.fail(x.backend())
 	}
 	x.share.release()
+	x.kept.Close()
 	x.checkBound()
 	x.request.body, x.request.members = nil, nil // the record may wait for a second
 	r := newRecord(x, newAccessLog(ctx, x.host))
 	if extra, ok := ctx.Value(caddyhttp.ExtraLogFieldsCtxKey).(*caddyhttp.ExtraLogFields); ok {
 		extra.Set(zap.Object("gateway", r))
-	}
-}
-
-// checkBound drops the table of the model that ran, if by it the prompt costs less than reported.
-func (x *exchange) checkBound() {
-	if x.usage == nil {
-		return
-	}
-	for digest, bound := range x.request.prompt.bounds {
-		isRun := digest == x.grant.Digest || x.grant.Digest == "" && digest != boundOfAny
-		if isRun && x.usage.input.known && x.usage.input.n > bound {
-			process.tables.exceeded(digest, x.usage.input.n, bound, x.request.prompt)
-		}
 	}
 }
 

@@ -39,7 +39,13 @@ func (w *guardWriter) Write(p []byte) (int, error) {
 	if w.unsolicited {
 		return len(p), nil
 	}
+	return w.pass(p)
+}
+
+// pass writes to the client what is meant for it.
+func (w *guardWriter) pass(p []byte) (int, error) {
 	n, err := w.ResponseWriter.Write(p)
+	w.x.kept.Answer(p[:n])
 	w.note(err)
 	return n, err
 }

@@ -74,26 +74,26 @@ type windows struct {
 
 // grant is authz's permission for one request, and its terms.
 type grant struct {
-	V         int               `json:"v"`
-	ID        string            `json:"id"`
-	Tenant    string            `json:"tenant"`
-	Key       string            `json:"key"`
-	Backends  []string          `json:"backends"`   // the first is used, another one if that can't be
-	Slots     []int             `json:"slots"`      // of each backend: how many may be in flight, 0 is any
-	Priority  string            `json:"priority"`   // interactive or batch
-	Weight    int64             `json:"weight"`     // of the tenant, where requests wait
-	Model     string            `json:"model"`      // to run in place of the one asked for, null if that is meant
-	Digest    string            `json:"digest"`     // of the model whose bound holds, null if none is known
-	MaxOutput *int64            `json:"max_output"` // tokens, null without a cap
-	Reserved  *tokens           `json:"reserved"`   // what is held for it
-	Ceiling   *tokens           `json:"ceiling"`    // the most that it can be charged
-	Windows   *windows          `json:"windows"`
-	Drop      []string          `json:"drop"`       // fields of the body that the backend may not see
-	Set       map[string]int64  `json:"set"`        // fields of the body that are lowered
-	Headers   map[string]string `json:"headers"`    // for the client, on a 2xx
-	Cold      bool              `json:"cold"`       // the backend must load the model first
-	DeadlineS int64             `json:"deadline_s"` // 0 is none
-	LogPromptS int64 `json:"log_prompt_s"` // how long prompt and answer are kept; 0 keeps none
+	V          int               `json:"v"`
+	ID         string            `json:"id"`
+	Tenant     string            `json:"tenant"`
+	Key        string            `json:"key"`
+	Backends   []string          `json:"backends"`   // the first is used, another one if that can't be
+	Slots      []int             `json:"slots"`      // of each backend: how many may be in flight, 0 is any
+	Priority   string            `json:"priority"`   // interactive or batch
+	Weight     int64             `json:"weight"`     // of the tenant, where requests wait
+	Model      string            `json:"model"`      // to run in place of the one asked for, null if that is meant
+	Digest     string            `json:"digest"`     // of the model whose bound holds, null if none is known
+	MaxOutput  *int64            `json:"max_output"` // tokens, null without a cap
+	Reserved   *tokens           `json:"reserved"`   // what is held for it
+	Ceiling    *tokens           `json:"ceiling"`    // the most that it can be charged
+	Windows    *windows          `json:"windows"`
+	Drop       []string          `json:"drop"`         // fields of the body that the backend may not see
+	Set        map[string]int64  `json:"set"`          // fields of the body that are lowered
+	Headers    map[string]string `json:"headers"`      // for the client, on a 2xx
+	Cold       bool              `json:"cold"`         // the backend must load the model first
+	DeadlineS  int64             `json:"deadline_s"`   // 0 is none
+	LogPromptS int64             `json:"log_prompt_s"` // how long prompt and answer are kept; 0 keeps none
 }
 
 // slots returns how many requests may be in flight at a backend; 0 is any number.

@@ -32,6 +32,8 @@ func registerMetrics(registry *prometheus.Registry) error {
 		registry.Register(counter("gateway_backend_retries_total",
 			"Requests that went to another backend, since the first was away or busy.",
 			process.retried.Load)),
+		registry.Register(counter("gateway_prompts_lost_total",
+			"Prompts and answers, or pieces of them, that could not be kept.", process.vault.Lost)),
 		registry.Register(counter("gateway_journal_foreign_lines_total",
 			"Lines that came to the journal and are no records.", process.records.foreign.Load)),
 		registry.Register(counter("gateway_journal_reopened_total",

@@ -129,6 +129,7 @@ func (s *state) shutdown(patience time.Duration) {
 	s.write(anyRecord)
 	s.look()
 	j.sync()
+	s.vault.Flush(patience)
 }
 
 // journalState is what the control socket shows of the journal.

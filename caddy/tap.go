@@ -64,6 +64,7 @@ func (h *Tap) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.H
 	if why := x.takeGrant(r.Header.Get(grantHeader), process.clock.now()); why != "" {
 		return x.refuse(http.StatusServiceUnavailable, why)
 	}
+	x.keepPrompt()
 	applyGrant(x, r)
 
 	ctx, cancel := context.WithCancelCause(context.WithoutCancel(r.Context())) // see hangup

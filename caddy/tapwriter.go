@@ -268,6 +268,7 @@ func (t *tapWriter) writeLastFrame() bool {
 	if _, err := client.Write(last); err != nil { //nolint:gosec // it is the backend's, as above
 		return false
 	}
+	x.kept.Answer(last)
 	return http.NewResponseController(client).Flush() == nil
 }
 

@@ -180,6 +180,25 @@ SECTIONS: Final[Mapping[str, tuple[Variable, ...]]] = {
         ),
         _ours("ledger_days", METERING),
     ),
+    "Prompts that are kept": (
+        _ours("prompt_key", CADDY, COMMANDS),
+        _ours("prompts", METERING, CADDY),
+        _caddys(
+            "GATEWAY_PROMPT_ENTRY",
+            "The most that is kept of a prompt, and of an answer.",
+            "4MiB",
+            form=forms.size,
+            unit="KiB, MiB or GiB",
+        ),
+        _caddys(
+            "GATEWAY_PROMPT_SPOOL",
+            "The most that waits for metering; more is not kept.",
+            "256MiB",
+            form=forms.size,
+            unit="KiB, MiB or GiB",
+        ),
+        _ours("prompt_tenant_bytes", METERING),
+    ),
     "Processes, files and sockets": (
         _ours("state", AUTHZ, METERING, COMMANDS),
         _ours("authz_processes", COMMANDS),

@@ -74,6 +74,8 @@ def caddy_environ(
         "GATEWAY_CONTROL": str(folder.control),
         "GATEWAY_GRACE": f"{_GRACE_S}s",
         "GATEWAY_JOURNAL": str(chosen.journal),
+        "GATEWAY_PROMPTS": str(chosen.prompts),
+        "GATEWAY_PROMPT_KEY": str(chosen.prompt_key),
         "GATEWAY_RUN": str(folder.run),
         "GATEWAY_TABLES": str(chosen.tables),
         "GATEWAY_SITE": f"http://:{port}",
