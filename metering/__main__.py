@@ -16,6 +16,7 @@ from authz import log, settings, supervise
 from authz.errors import SettingsError, complaint
 from metering import alerts
 from metering.listener import listening
+from metering.prompts import Spool
 from metering.service import run
 from metering.surroundings import Surroundings
 from metering.watch import watch
@@ -35,7 +36,13 @@ def main() -> int:
     except SettingsError as error:
         sys.stderr.write(complaint(error))
         return 2
-    around = Surroundings(found.journal, found.database_url, found.redis_url, found.ledger_days or None)
+    around = Surroundings(
+        found.journal,
+        found.database_url,
+        found.redis_url,
+        found.ledger_days or None,
+        Spool(found.prompts, found.prompt_tenant_bytes),
+    )
     uvloop.run(_serve(around, found.metrics))
     return 0
 

@@ -33,7 +33,17 @@ WINDOWS_REDIS: Final = "windows_redis"
 _RESULTS: Final = ("boot", "open", "settled", "no_row", "rejected")
 """What became of a line; a replay adds no row, nor does a refusal that is only counted."""
 
-DUTIES: Final = ("versions", "sweep", "catch_up", "journal", "ledger", "books", "alerts")
+DUTIES: Final = (
+    "versions",
+    "sweep",
+    "catch_up",
+    "journal",
+    "ledger",
+    "prompts",
+    "expiry",
+    "books",
+    "alerts",
+)
 
 _BUCKETS_S: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
@@ -74,6 +84,13 @@ class Metrics(Collector):
         )
         for duty in DUTIES:  # what has never failed is 0: else its first failures would be no increase
             self._duties.labels(duty)
+        pieces = Counter(
+            "gateway_prompt_pieces",
+            "Sealed pieces of prompts and answers; beyond is more than a tenant may have.",
+            ("result",),
+            registry=registry,
+        )
+        self.prompt_pieces = {result: pieces.labels(result) for result in ("stored", "beyond", "rejected")}
         self._dead_letters = Gauge(
             "gateway_dead_letters", "Lines kept because they were not understood.", registry=registry
         )

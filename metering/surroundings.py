@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from metering.prompts import Spool
+
 
 def _nowhere(_step: str) -> None:
     """Do nothing between any two steps, where a test may kill the process."""
@@ -29,6 +31,7 @@ class Surroundings:
     database_url: str
     redis_url: str
     ledger_days: int | None = None
+    spool: Spool | None = None
     reach: Callable[[str], None] = _nowhere
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     ticks: Callable[[], float] = time.monotonic

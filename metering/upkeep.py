@@ -20,6 +20,7 @@ from authz.supervise import failure_of
 from metering.journal_store import JournalStore
 from metering.ledger_store import LedgerStore
 from metering.orphans import sweep
+from metering.prompts import PromptStore
 from metering.publish import Publisher
 from metering.retention import Retention, keep_journal, prepare_days
 
@@ -38,6 +39,8 @@ CATCH_UP_EVERY_S: Final = 2
 VERSIONS_EVERY_S: Final = 5
 SWEEP_EVERY_S: Final = 30
 RETENTION_EVERY_S: Final = 3600
+PROMPTS_EVERY_S: Final = 1
+EXPIRY_EVERY_S: Final = 60
 
 BACKOFF_MAX_S: Final = 300
 
@@ -69,6 +72,8 @@ class Upkeep:
         await self._attempt("catch_up", CATCH_UP_EVERY_S, self._catch_up)
         await self._attempt("journal", RETENTION_EVERY_S, self._keep_journal)
         await self._attempt("ledger", RETENTION_EVERY_S, self._keep_ledger)
+        await self._attempt("prompts", PROMPTS_EVERY_S, self._take_prompts)
+        await self._attempt("expiry", EXPIRY_EVERY_S, self._expire_prompts)
 
     @property
     def is_cut_off(self) -> bool:
@@ -119,6 +124,17 @@ class Upkeep:
         moments = (self._around.clock(), await self._limiter.now())
         async with Retention.opened(self._around.database_url) as retention:
             await retention.keep(self._around.ledger_days, moments)
+
+    async def _take_prompts(self) -> None:
+        """Store what Caddy has sealed."""
+        if self._around.spool is not None:
+            await self._around.spool.take(PromptStore.beside(self._ledger), self._around.metrics)
+
+    async def _expire_prompts(self) -> None:
+        """Remove the prompts whose time has come, also while metering was off."""
+        expired = await PromptStore.beside(self._ledger).expire()
+        if expired:
+            log.info("metering.prompts_expired", pieces=expired)
 
 
 async def follow(begin: Callable[[LedgerStore, Versions], Upkeep], database_url: str) -> NoReturn:

@@ -77,7 +77,9 @@ async def back_up(database_url: str, folder: Path) -> Description:
                 Position(node=str(row["node"]), file=row["name"], position=row["position"])
                 async for row in _queries.positions(connection)
             ]
-            arguments = ("--format=custom", f"--snapshot={snapshot}", f"--file={dump}")
+            # A prompt has its time, which a backup would outlive.
+            prompts = ("--exclude-table-data=prompt_pieces*", "--exclude-table-data=prompt_bytes")
+            arguments = ("--format=custom", f"--snapshot={snapshot}", f"--file={dump}", *prompts)
             try:
                 _run(tool, database_url, *arguments)
             except BaseException:

@@ -63,6 +63,7 @@ GRANTS = {
         "admin_audit": "INSERT, SELECT",
         "aliases": "DELETE, INSERT, SELECT, UPDATE(model)",
         "alerts": "SELECT",
+        "prompt_pieces": "SELECT",
     },
     "gateway_auditor": {
         "database_identity": "SELECT",
@@ -102,8 +103,14 @@ GRANTS = {
 
 FUNCTIONS = {
     "gateway_authz": {"disable_key", "outbid_versions"},
-    "gateway_metering": {"close_chain_days", "ensure_ledger_partition", "oldest_ledger_day"},
-    "gateway_admin": {"credit_request", "credit_tenant"},
+    "gateway_metering": {
+        "close_chain_days",
+        "ensure_ledger_partition",
+        "expire_prompts",
+        "oldest_ledger_day",
+        "store_prompts",
+    },
+    "gateway_admin": {"credit_request", "credit_tenant", "erase_prompts"},
     "gateway_service": {"drop_ledger_partition", "ensure_ledger_partition"},
 }
 
