@@ -37,7 +37,16 @@ local function release(reservation, tokens)
   correct(reservation.key, reservation.charges.key, tokens, admitted_us)
 end
 
+-- Totals come first: while its slot moves, a cluster ends a script that meets a key which it has just emptied,
+-- and what was released by then must be counted as used.
 local count = tonumber(ARGV[3])
+for i = 4 + 2 * count, #ARGV, 3 do
+  local window, used, version = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  if tonumber(version) > (tonumber(redis.call('HGET', KEYS[1], 'w:' .. window)) or -1) then
+    redis.call('HSET', KEYS[1], 'u:' .. window, used, 'w:' .. window, version)
+  end
+end
+
 for i = 1, count do
   local id, tokens = ARGV[2 + 2 * i], tonumber(ARGV[3 + 2 * i])
   local packed = redis.call('HGET', KEYS[4], id)
@@ -49,13 +58,6 @@ for i = 1, count do
   redis.call('ZREM', KEYS[2], id)
   redis.call('ZREM', KEYS[5 + i], id)
   redis.call('ZADD', KEYS[5], int(now), id)
-end
-
-for i = 4 + 2 * count, #ARGV, 3 do
-  local window, used, version = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  if tonumber(version) > (tonumber(redis.call('HGET', KEYS[1], 'w:' .. window)) or -1) then
-    redis.call('HSET', KEYS[1], 'u:' .. window, used, 'w:' .. window, version)
-  end
 end
 
 -- admit.lua must know which ids may have lost their tombstones, or a clock that steps back reopens them.
