@@ -77,6 +77,11 @@ class Server:
     def __str__(self) -> str:
         return f"Redis {self.name}".rstrip()
 
+    def naming(self, reason: object) -> LimiterUnavailable:
+        """Return an error with a reason that names the server."""
+        text = str(reason)
+        return LimiterUnavailable(text if self.name in text else text.replace("Redis", str(self), 1))
+
 
 class Link:
     """One living connection: answers come in the order of the commands."""
@@ -183,9 +188,9 @@ def _refused(error: ResponseError) -> LimiterUnavailable:
     if isinstance(error, OutOfMemoryError) or "OOM command not allowed" in str(error):
         return LimiterUnavailable("Redis is full: raise its maxmemory, it takes no writes.")
     if isinstance(error, AskError | TryAgainError):  # a MovedError is an AskError
-        return LimiterUnavailable("Redis Cluster moves these keys to another master: try again in a second.")
+        return LimiterUnavailable("The cluster moves these keys to another master: try again in a second.")
     if isinstance(error, ClusterDownError):
-        return LimiterUnavailable("Redis Cluster lacks a master: start it, or give it a replica.")
+        return LimiterUnavailable("The cluster lacks a master: start it, or give it a replica.")
     return LimiterUnavailable(f"Redis refused a command: {error}")
 
 
@@ -229,7 +234,10 @@ class Pipeline:
 
     def ready(self) -> None:
         """Raise LimiterUnavailable, with the reason, if not every tenant's Redis can be asked."""
-        self.links()
+        try:
+            self.links()
+        except LimiterUnavailable as error:
+            raise self.server.naming(error) from error
 
     @property
     def link(self) -> Link:

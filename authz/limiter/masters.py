@@ -96,14 +96,17 @@ class Masters:
         """Write something that is forgotten at once: a Redis that is full or a replica refuses it."""
         self.ready()
         for link in self.links():
-            await answer(link.send("SET", keyspace.probe(link.server.tag), 1, "PX", 1))
+            try:
+                await answer(link.send("SET", keyspace.probe(link.server.tag), 1, "PX", 1))
+            except LimiterUnavailable as error:
+                raise link.server.naming(error) from error
 
     async def now(self, tenant: UUID | None = None) -> datetime:
         """Return the clock of a tenant's Redis; without a tenant the earliest of all that answer."""
         if self.clock_us:
             return wire.moment(self.clock_us)
         if tenant is not None:
-            return _moment(await answer(self._redis.of(tenant).send("TIME")))
+            return await clock_of(self._redis.of(tenant))
         return min(map(_moment, await self._of_each(lambda _: ("TIME",))))
 
     async def _of_each(self, command: Callable[[str], tuple[Argument, ...]]) -> list[Any]:
@@ -114,6 +117,11 @@ class Masters:
         if not found:
             raise next(each for each in answers if isinstance(each, BaseException))
         return found
+
+
+async def clock_of(link: Link) -> datetime:
+    """Return the clock of a Redis."""
+    return _moment(await answer(link.send("TIME")))
 
 
 def _moment(time: list[bytes]) -> datetime:

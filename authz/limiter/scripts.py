@@ -11,7 +11,6 @@ import re
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final
 
-from authz.errors import LimiterUnavailable
 from authz.limiter.connection import IN_CLUSTER, NO_CLUSTER, Script, answer
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ async def trust(link: Link) -> None:
     info = _fields((await answer(link.send("INFO"))).decode())
     reason = _distrust(info, is_clustered=link.server.is_clustered)
     if reason is not None:
-        raise LimiterUnavailable(reason)
+        raise link.server.naming(reason)
     link.server.replicas = int(info.get("connected_slaves", 0))
     link.run_id = _run(info)
 

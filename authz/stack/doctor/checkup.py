@@ -108,9 +108,9 @@ async def _of_stores(settings: Settings) -> list[Finding]:
         read.append(store.clock)
     found += redis.judge(counters)
     if not isinstance(counters, str):
-        read.append(counters.clock)
+        read += counters.clocks
         if not isinstance(store, str):
-            of_redis = now + timedelta(seconds=counters.clock.ahead_s)
+            of_redis = now + timedelta(seconds=min(clock.ahead_s for clock in counters.clocks))
             found += record.judge_nodes(nodes, counters.lags_ms, now=of_redis)
     return found + clocks.judge(read)
 
