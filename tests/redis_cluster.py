@@ -178,7 +178,7 @@ class Nodes:
             meanwhile()
             source.ask("MIGRATE", "127.0.0.1", to.port, keys[0], 0, 5000)
         meanwhile()
-        for node in (to, source):
+        for node in (to, source, *(self.masters)):
             node.ask("CLUSTER", "SETSLOT", slot, "NODE", to.id)
 
     def move_at_once(self, tenant: UUID, to: Node, *, meanwhile: Callable[[], None] = lambda: None) -> None:
@@ -187,6 +187,28 @@ class Nodes:
         source.ask("CLUSTER", "MIGRATESLOTS", "SLOTSRANGE", slot, slot, "NODE", to.id)
         meanwhile()
         until(lambda: self.owner(tenant) is to)
+
+    @property
+    def masters(self) -> list[Node]:
+        """The masters, as those say that run."""
+        return [self._node(port) for port in sorted({port for _, _, port in self.alive[0].map})]
+
+    def replica(self, master: Node) -> Node:
+        """Return the replica of a master."""
+        port = str(master.port)
+        return next(node for node in self.alive if node.state.get("master_port") == port)
+
+    def lose(self, master: Node) -> None:
+        """Kill a master and its replica: nothing takes its place."""
+        self.replica(master).kill()
+        master.kill()
+
+    def mend(self) -> None:
+        """Start what does not run, and wait until the cluster is well."""
+        for node in self.all:
+            if node.process is None:
+                node.start()
+        self.settle()
 
     def kill(self) -> None:
         """End all nodes."""

@@ -160,9 +160,8 @@ class Customer:
 async def load(nodes: Nodes, redis: object, *, of_each: int = 3) -> AsyncIterator[dict[Node, list[Customer]]]:
     """So many tenants on each master, all at work meanwhile; at the end they come to rest."""
     processes = [await Limiter.connect(nodes.url) for _ in range(2)]
-    masters = sorted({nodes.owner(UUID(int=n)) for n in range(200)}, key=lambda node: node.port)
     customers: dict[Node, list[Customer]] = {}
-    for master in masters:
+    for master in nodes.masters:
         customers[master] = []
         for number in range(of_each):
             desk = Desk(processes[0], redis, others=(processes[1],), tenant=nodes.tenant(master))

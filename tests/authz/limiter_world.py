@@ -7,16 +7,17 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from attrs import define, evolve, field, frozen
-from redis.asyncio import Redis
 
 from authz.limiter import keyspace
 from authz.limiter.admission import Admission, Admitted, Batch, LimitReached, Lost, Reading
+from authz.limiter.cluster import Cluster
 from authz.limiter.limiter import Limiter
 from authz.stack import embedded
 from authz.types import Limits, Period
 from tests.authz.limiter_model import Answer, Oracle
 from tests.authz.limiter_truth import Truth
 from tests.authz.limiting import DEADLINE_S, Decision, Desk, Publication, Snapshot
+from tests.redis_cluster import Nodes, client
 
 SECOND = timedelta(seconds=1)
 ASK_LIVES = 60 * SECOND
@@ -44,7 +45,7 @@ class Rebuild:
 class World:
     """All state: `desk` is Postgres, `oracle` what Redis should hold, `truth` what runs upstream."""
 
-    server: embedded.Server
+    server: embedded.Server | Nodes
     desk: Desk
     oracle: Oracle
     truth: Truth
@@ -57,9 +58,9 @@ class World:
     asks: dict[UUID, tuple[Admission, timedelta]] = field(factory=dict)
 
     @classmethod
-    async def begin(cls, server: embedded.Server, *limits: Limits) -> World:
+    async def begin(cls, server: embedded.Server | Nodes, *limits: Limits) -> World:
         """An empty Redis, a tenant and two keys with these limits."""
-        redis = Redis.from_url(server.url)
+        redis = client(server.url)
         await redis.flushall()
         first, second = await Limiter.connect(server.url), await Limiter.connect(server.url)
         desk = Desk(first, redis, others=(second,))
@@ -180,12 +181,27 @@ class World:
         keys = {key: await redis.dump(key) for key in await redis.keys()}
         return Dump(keys, copy.deepcopy(self.oracle))
 
+    async def move(self) -> None:
+        """The tenant's slot comes to another master of the cluster, where a request meets the loss."""
+        assert isinstance(self.server, Nodes)
+        tenant, owner = self.desk.tenant, self.server.owner(self.desk.tenant)
+        before = self.desk.limiter.run(tenant)
+        self.server.move(tenant, next(master for master in self.server.masters if master is not owner))
+        for limiter in (self.desk.limiter, *self.desk.others):
+            while limiter.run(tenant) == before:
+                assert isinstance(limiter._redis, Cluster)
+                await limiter._redis.refresh()
+        self.lose(self.oracle)
+        await self.notice()
+        await self.desk.limiter.forget_past(tenant)  # the names of a run that may come again
+
     async def revive(self, dump: Dump) -> None:
         """Redis dies and comes back as it was, a foreign run; every process connects anew."""
+        assert isinstance(self.server, embedded.Server)
         await self.close()
         self.server.kill()
         self.server.start()
-        self.desk.redis = Redis.from_url(self.server.url)
+        self.desk.redis = client(self.server.url)
         self.desk.limiter = await Limiter.connect(self.server.url)
         self.desk.others = (await Limiter.connect(self.server.url),)
         self.desk.pass_time()

@@ -33,8 +33,7 @@ def crash(nodes: Nodes, master: Node) -> None:
 
 def hand_over(nodes: Nodes, master: Node) -> None:
     """Let a replica take the place of its living master: a failover by hand."""
-    replica = next(node for node in nodes.all if node.state.get("master_port") == str(master.port))
-    replica.ask("CLUSTER", "FAILOVER")
+    nodes.replica(master).ask("CLUSTER", "FAILOVER")
 
 
 @pytest.mark.parametrize("end", [crash, hand_over])
@@ -53,9 +52,7 @@ async def test_tenants_of_a_lost_master_are_rebuilt(
         await until(lambda: all(victim.seen["rebuilt"] for victim in victims))
         await at_work(everyone)
         assert [0] * len(others) == [other.seen["lost"] for other in others]
-    if master.process is None:
-        master.start()
-    await asyncio.to_thread(cluster.settle)
+    await asyncio.to_thread(cluster.mend)
 
 
 @pytest.mark.parametrize("move", [Nodes.move, Nodes.move_at_once])
@@ -79,4 +76,4 @@ async def test_a_slot_moves_under_load(cluster: Nodes, move: Callable[..., None]
         await at_work(everyone)
         assert cluster.owner(moved.desk.tenant) is to
         assert not any(neighbour.seen["lost"] for neighbour in neighbours)
-    await asyncio.to_thread(cluster.settle)
+    await asyncio.to_thread(cluster.mend)

@@ -25,6 +25,7 @@ from authz.stack import embedded
 from authz.types import Limits
 from tests.authz.limiter_model import Oracle
 from tests.authz.limiter_world import Dump, World
+from tests.redis_cluster import Nodes
 
 T = TypeVar("T")
 
@@ -53,7 +54,7 @@ PICK = st.integers(0, 999)
 class Ceilings(RuleBasedStateMachine):
     """The rules; the world checks what they lead to."""
 
-    server: embedded.Server
+    server: embedded.Server | Nodes
     world: World
 
     def __init__(self) -> None:
@@ -206,13 +207,33 @@ def server() -> Iterator[embedded.Server]:
         yield running
 
 
+class CeilingsOfCluster(Ceilings):
+    """The same, where slots move instead of a Redis that comes back with its snapshot."""
+
+    @rule()
+    def save(self) -> None:
+        """The tenant comes to another master."""
+        self.run(self.world.move())
+
+
 def test_ceilings(server: embedded.Server) -> None:
     """L1, L2, L3, L4, L5, L6, L7: whatever happens, in whatever order, every answer is a right one."""
     Ceilings.server = server
+    check(Ceilings, examples=40)
+
+
+def test_ceilings_of_a_cluster(cluster: Nodes) -> None:
+    """L1, L2, L3, L4, L5, L6, L7: and so it is on a cluster, wherever the tenant's slot is."""
+    CeilingsOfCluster.server = cluster
+    check(CeilingsOfCluster, examples=5)
+
+
+def check(machine: type[Ceilings], *, examples: int) -> None:
+    """Run so many examples of a machine."""
     run_state_machine_as_test(
-        Ceilings,
+        machine,
         settings=settings(
-            max_examples=40,
+            max_examples=examples,
             stateful_step_count=40,
             derandomize=True,
             deadline=None,

@@ -36,8 +36,9 @@ TESTS: Final = ("clock", "metering", "authz")
 """Folders of tests/ with tests that depend on the time and start no Go program."""
 
 TIMELESS: Final = re.compile(
-    r"test_(admin|cluster|cluster_loss|connection|cost|export|journal|limits_machine|limits_parallel|machine|metrics|models|queries"
-    r"|queue|refusals|role|routes|secrets|sentinel|sequences|sources|tail)\.py"
+    r"test_(admin|cluster|cluster_loss|connection|cost|export|journal|limits_machine|limits_parallel"
+    r"|lost_master|machine|metrics|models|queries|queue|refusals|role|routes|secrets|sentinel|sequences"
+    r"|sources|tail)\.py"
 )
 """Files without a date, or with every clock in the test's own hands; they would only take their time."""
 

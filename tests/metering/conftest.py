@@ -24,6 +24,7 @@ from metering.surroundings import Surroundings
 from metering.upkeep import Upkeep
 from tests.metering.reading import Reader
 from tests.metering.writing import DAY_MS, NODE, START, TENANT, JournalFile
+from tests.redis_cluster import client
 
 
 @pytest.fixture
@@ -133,7 +134,7 @@ async def begin(
     """Starts metering on the journal as often as wanted."""
     services: list[Service] = []
     versions = Versions(database, role=METERING_ROLE, connections=1)
-    ledger, redis = await asyncpg.connect(database), Redis.from_url(redis_url)
+    ledger, redis = await asyncpg.connect(database), client(redis_url)
 
     async def start(
         reach: Callable[[str], None] = lambda _step: None,

@@ -13,6 +13,7 @@ from metering import tail
 from metering.settle import MarkMovedError
 from tests.metering.conftest import Begin
 from tests.metering.writing import DAY_MS, KEY, NODE, TENANT, JournalFile
+from tests.redis_cluster import on_both
 
 STEPS = ["mark_moved", "ledger_written", "windows_raised", "committed", "settled", "published"]
 
@@ -49,6 +50,7 @@ async def test_a_request_is_billed_what_the_backend_reported(begin: Begin, journ
     assert (0, 0) == (await service.count("open_requests"), await service.count("unpublished"))
 
 
+@on_both
 async def test_redis_learns_the_totals(begin: Begin, journal: JournalFile, limiter: Limiter) -> None:
     """After a batch Redis holds the absolute totals of tenant and key."""
     await limiter.create(TENANT, 1)
@@ -175,6 +177,7 @@ async def test_a_committed_boot_line_makes_its_node_known(begin: Begin, journal:
     assert row["eof_at"] is not None
 
 
+@on_both
 async def test_metering_vouches_at_the_end_of_the_journal(
     begin: Begin, journal: JournalFile, limiter: Limiter
 ) -> None:
