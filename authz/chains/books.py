@@ -114,6 +114,11 @@ class Books:
         day: date = await _queries.oldest_day(self._connection)
         return day
 
+    async def restored_at(self) -> datetime | None:
+        """Return when the database was last restored from a backup."""
+        moment: datetime | None = await _queries.restored_at(self._connection)
+        return moment
+
     async def row_days(self) -> list[date]:
         """Return the days, in UTC, of the ids of ledger rows, of those that were chained too."""
         rows = _queries.row_days(self._connection)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from datetime import datetime
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
@@ -22,7 +23,6 @@ from authz.errors import CommandError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from datetime import datetime
 
     from authz.chains.links import Day
 
@@ -115,6 +115,11 @@ class Checkpoint:
     heads: dict[str, tuple[int, bytes]]
     days: int
     root: bytes
+
+    @property
+    def at(self) -> datetime:
+        """Return when it was made."""
+        return datetime.fromisoformat(self.made)
 
     @property
     def text(self) -> str:

@@ -52,7 +52,7 @@ class Verification:
             heads = {}
         walks = await self._walk({chain: number for chain, (number, _) in heads.items()})
         if heads and self._checkpoint is not None:
-            self._compare(walks, self._checkpoint)
+            await self._compare(walks, self._checkpoint)
         await self._rows()
         return Report(
             database=str(database),
@@ -77,9 +77,10 @@ class Verification:
                 self._faults.append(walk.fault)
         return walks
 
-    def _compare(self, walks: dict[str, Walk], checkpoint: Checkpoint) -> None:
+    async def _compare(self, walks: dict[str, Walk], checkpoint: Checkpoint) -> None:
         """Compare the chains with what a checkpoint says of them."""
         before = len(self._faults)
+        restored_at = await self._books.restored_at()
         for chain, (number, known) in checkpoint.heads.items():
             walk = walks.get(chain)
             if walk is not None and walk.fault:
@@ -95,6 +96,11 @@ class Verification:
                     f"Link {number} of the chain {chain} is not the one of the checkpoint of "
                     f"{checkpoint.made}: it, or a link before it, was written anew."
                 )
+        if len(self._faults) > before and restored_at and restored_at > checkpoint.at:
+            self._faults.append(
+                f"The database was restored from a backup at {restored_at:%Y-%m-%dT%H:%M:%SZ}, after the "
+                "checkpoint: what was settled again has links of its own; make a new checkpoint."
+            )
         days = [day for walk in walks.values() if walk.chain in checkpoint.heads for day in walk.days]
         if len(self._faults) == before and not any(walk.fault for walk in walks.values()):
             self._faults.extend(checkpoint.faults_of(days))

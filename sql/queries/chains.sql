@@ -52,6 +52,10 @@ ORDER BY d.day, c.name;
 -- chains: what is of a day before this one is dropped.
 SELECT oldest_day FROM ledger_retention;
 
+-- name: restored_at()$
+-- chains: when the database was last restored from a backup.
+SELECT max(at) FROM admin_audit WHERE action = 'backup_restored';
+
 -- name: row_days()
 -- chains: the days, in UTC, of the ids of all rows, chained or not; as days since 1970.
 SELECT to_date(substring(c.relname FROM '\d{8}$'), 'YYYYMMDD') - date '1970-01-01' AS day

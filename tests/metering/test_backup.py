@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -13,10 +14,13 @@ import pytest
 from attrs import define
 
 from authz.__main__ import run
+from authz.chains import books, checkpoint
+from authz.chains.days import days_until
 from authz.limiter.limiter import Limiter
 from authz.nodes import LAG_MS
 from authz.stack import embedded
 from tests.metering.conftest import Begin, Service
+from tests.metering.verifying import verified
 from tests.metering.writing import KEY, NODE, JournalFile
 
 TOKENS = 30
@@ -92,11 +96,16 @@ async def test_what_was_billed_since_is_settled_again(
     journal.rotate()
     ids += [journal.request() for _ in range(2)]
     await _settled(service)
+    async with books.opened(backups.environ["DATABASE_URL"]) as opened:
+        signed = checkpoint.make(
+            await opened.identity(), datetime.now(UTC) - timedelta(minutes=1), await days_until(opened)
+        )
     truth = await _requests(backups.environ["DATABASE_URL"])
     assert sorted([*ids, running]) == [request for request, _, _ in truth]
 
     assert 0 == await backups.restore(empty)
     assert 3 == len(await _requests(empty))
+    assert [] == (await verified(empty)).faults
     assert (await limiter.lag_ms(NODE) or 0) > LAG_MS, "budgets are open before all is settled again"
     ids.append(journal.request())
     again = await begin(database=empty)
@@ -106,6 +115,9 @@ async def test_what_was_billed_since_is_settled_again(
     assert truth == settled[:-1]
     assert (ids[-1], 0, TOKENS) == settled[-1]
     await _compare_books(empty, again, tokens=TOKENS * len(settled))
+    assert [] == (await verified(empty)).faults
+    *_, fault = (await verified(empty, signed)).faults
+    assert "what was settled again has links of its own; make a new checkpoint" in fault
 
 
 async def _compare_books(database: str, service: Service, *, tokens: int) -> None:
