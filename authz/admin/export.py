@@ -88,7 +88,7 @@ class Sheet:
         if self.format is Format.JSONL:
             self._write(b"".join(msgspec.json.encode(row) + b"\n" for row in named))
         else:
-            self._write(_csv([_cell(value) for value in row.values()] for row in named))
+            self._write(_csv([cell(value) for value in row.values()] for row in named))
 
     def proof(self, losses: Mapping[str, int]) -> Proof:
         """Return how many rows were written, their SHA-256, and what no row can say."""
@@ -146,7 +146,8 @@ def _csv(rows: Iterable[Sequence[object]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _cell(value: object) -> object:
+def cell(value: object) -> object:
+    """Return a value as a spreadsheet reads it."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (datetime, date)):

@@ -55,9 +55,67 @@ LEFT JOIN keys AS k ON k.id = u.key_id
 LEFT JOIN secrets AS s ON s.key_id = k.id
 GROUP BY u.key_id, k.name, u.model, u.requests, u.input_tokens, u.output_tokens;
 
--- name: month_used(tenant, first)$
--- usage statement: what the tenant's budget of the month counted.
-SELECT used FROM budget_windows WHERE scope_id = :tenant AND period = 'month' AND start = :first;
+-- name: month_days(tenant, first, after)
+-- usage statement: a tenant's tokens on the days of a month.
+SELECT day, sum(input_tokens)::bigint AS input_tokens, sum(output_tokens)::bigint AS output_tokens
+FROM usage_daily
+WHERE tenant_id = :tenant AND day >= :first AND day < :after
+GROUP BY day
+ORDER BY day;
+
+-- name: month_sources(tenant, first, after)
+-- usage statement: by what the tokens of a month are known, from the days of the ledger that are kept. An id
+-- lies within a day of its window, whatever the time zone.
+SELECT
+    coalesce(s.lookup, '') AS key, l.model, l.usage_source AS source, l.requests, l.tokens, l.gpu_ms
+FROM (
+    SELECT
+        key_id, coalesce(model, '') AS model, usage_source,
+        count(*) FILTER (WHERE entry = 0 AND backend IS NOT NULL) AS requests,
+        sum(input_tokens + output_tokens)::bigint AS tokens,
+        coalesce(sum(coalesce(prompt_eval_ms, 0) + coalesce(eval_ms, 0)), 0)::bigint AS gpu_ms
+    FROM ledger
+    WHERE tenant_id = :tenant AND day >= :first AND day < :after
+        AND request_id >= uuid7_floor((:first::date - 1)::timestamp AT TIME ZONE 'UTC')
+        AND request_id < uuid7_floor((:after::date + 1)::timestamp AT TIME ZONE 'UTC')
+        AND (input_tokens <> 0 OR output_tokens <> 0 OR entry = 0 AND backend IS NOT NULL)
+    GROUP BY 1, 2, 3
+) AS l
+LEFT JOIN LATERAL (SELECT min(lookup) AS lookup FROM secrets WHERE key_id = l.key_id) AS s ON true;
+
+-- name: is_month_kept(tenant, first, after)$
+-- usage statement: whether the ledger still has the days of a month that were billed.
+SELECT NOT EXISTS (
+    SELECT FROM usage_daily
+    WHERE tenant_id = :tenant AND day >= :first AND day < :after
+        AND to_regclass('ledger_' || to_char(day, 'YYYYMMDD')) IS NULL
+        AND to_regclass('ledger_' || to_char(day - 1, 'YYYYMMDD')) IS NULL
+);
+
+-- name: month_runs(tenant, first)$
+-- usage statement: how many requests of a month still run.
+SELECT count(*) FROM open_requests WHERE tenant_id = :tenant AND month = :first;
+
+-- name: journals()
+-- usage statement: what was read of each node's journal, and until when.
+SELECT
+    n.node, n.eof_at, n.retired_at,
+    coalesce(sum(s.next - s.lost + cardinality(s.ahead)), 0)::bigint AS lines,
+    coalesce(sum(s.lost), 0)::bigint AS lost_lines
+FROM nodes AS n
+LEFT JOIN journal_sequences AS s ON s.node = n.node
+GROUP BY n.node, n.eof_at, n.retired_at, n.created_at
+ORDER BY n.created_at, n.node;
+
+-- name: month_sums(tenant, first, after)^
+-- usage statement: what the days of a month sum up to, and what the tenant's budget counted, at one moment.
+SELECT
+    coalesce(sum(input_tokens + output_tokens), 0)::bigint AS tokens,
+    coalesce((
+        SELECT used FROM budget_windows WHERE scope_id = :tenant AND period = 'month' AND start = :first
+    ), 0) AS budget
+FROM usage_daily
+WHERE tenant_id = :tenant AND day >= :first AND day < :after;
 
 -- name: timezones(tenant)
 -- usage: whose days are where.

@@ -52,6 +52,7 @@ GRANTS = {
             "tokens_total version)"
         ),
         "secrets": "INSERT, SELECT(created_at expires_at key_id lookup), UPDATE(expires_at)",
+        "open_requests": "SELECT(month request_id tenant_id)",
         "nodes": "SELECT, UPDATE(retired_at)",
         "ledger": "SELECT",
         "usage_daily": "SELECT",

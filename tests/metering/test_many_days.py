@@ -217,7 +217,7 @@ async def _audit(world: Watched) -> None:
 
 async def _state(world: Watched) -> None:
     await world.act_as(ADMIN_ROLE)
-    await statement(world.session, "acme", world.now.date().replace(day=1))
+    await statement(world.session, "acme", world.now.date().replace(day=1), world.now)
 
 
 async def _export(world: Watched) -> None:
@@ -237,7 +237,7 @@ DUTIES: dict[str, tuple[Callable[[Watched], Awaitable[None]], int]] = {
     "rebuild": (_rebuild, 2 + AHEAD_DAYS),
     "credit": (_credit, 5),
     "audit": (_audit, 3 + AHEAD_DAYS),
-    "statement": (_state, 1),
+    "statement": (_state, 33),  # those of its month
     "export": (_export, 2),
 }
 
