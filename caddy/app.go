@@ -25,6 +25,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/modules/caddyevents"
 	"go.uber.org/zap"
 
 	"neuronetz-gateway/caddy/internal/vault"
@@ -60,8 +61,13 @@ type App struct {
 	Tables string `json:"tables,omitempty"`
 	// Prompts is where prompts and answers of the keys that ask for it are kept, sealed.
 	Prompts Prompts `json:"prompts,omitzero"`
+	// Drain is how long a configuration that stops, at a reload or for good, lets connections come to an
+	// end before it closes those that clients keep for later: longer than clients keep them is best, as
+	// they then meet no closed one. 0 closes them at once. What runs goes on in any case.
+	Drain caddy.Duration `json:"drain,omitempty"`
 
-	log *zap.Logger
+	log    *zap.Logger
+	config *configuration
 }
 
 // CaddyModule returns the Caddy module information.
@@ -81,6 +87,14 @@ func (a *App) Provision(ctx caddy.Context) error {
 	}
 	process.large.resize(a.LargePoolBytes)
 	process.small.resize(a.SmallPoolBytes)
+	a.config = process.config(ctx)
+	events, err := ctx.App("events")
+	if err != nil {
+		return err
+	}
+	if err := events.(*caddyevents.App).On("stopping", a); err != nil { //nolint:forcetypeassert // Caddy's own
+		return err
+	}
 	return errors.Join(a.Prompts.provision(), registerMetrics(ctx.GetMetricsRegistry()))
 }
 
@@ -109,7 +123,7 @@ type state struct {
 	boot    string                  // a UUIDv7 of this process
 	seq     atomic.Uint64           // of the last line; the boot line has 0
 	records uncarried               // those that have a number and are not in it yet
-	configs sync.Map                // the metrics of each configuration that has a journal
+	configs sync.Map                // each configuration by its metrics
 
 	once  sync.Once
 	fault error // of begin
@@ -168,6 +182,7 @@ func (q *doneQueue) take() []doneRequest {
 
 // Interface guards.
 var (
-	_ caddy.App         = (*App)(nil)
-	_ caddy.Provisioner = (*App)(nil)
+	_ caddy.App           = (*App)(nil)
+	_ caddy.Provisioner   = (*App)(nil)
+	_ caddyevents.Handler = (*App)(nil)
 )

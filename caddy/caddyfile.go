@@ -57,32 +57,16 @@ func (w *JournalWriter) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 //	        entry <size>
 //	        spool <size>
 //	    }
+//	    drain <duration>
 //	}
 //
-// Both sizes of pools are given or none. A folder may be "", which is none.
+// Both sizes of pools are given or none. A folder may be "", which is none; the duration 0s.
 func parseApp(d *caddyfile.Dispenser, _ any) (any, error) {
 	app := new(App)
 	d.Next()
 	for d.NextBlock(0) {
-		if d.Val() == "tables" {
-			if !d.AllArgs(&app.Tables) {
-				return nil, d.ArgErr()
-			}
-			continue
-		}
-		if d.Val() == "prompts" {
-			if err := app.Prompts.parse(d); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		if d.Val() != "pools" {
-			return nil, d.Errf("unknown option %q of gateway", d.Val())
-		}
-		for _, size := range []*int64{&app.LargePoolBytes, &app.SmallPoolBytes} {
-			if err := parseBytes(d, size); err != nil {
-				return nil, err
-			}
+		if err := app.parseOption(d); err != nil {
+			return nil, err
 		}
 	}
 	return httpcaddyfile.App{Name: "gateway", Value: caddyconfig.JSON(app, nil)}, nil
@@ -102,6 +86,27 @@ func (p *Prompts) parse(d *caddyfile.Dispenser) error {
 		}
 	}
 	return nil
+}
+
+// parseOption reads one option.
+func (a *App) parseOption(d *caddyfile.Dispenser) (err error) {
+	switch d.Val() {
+	case "tables":
+		if !d.AllArgs(&a.Tables) {
+			return d.ArgErr()
+		}
+	case "prompts":
+		err = a.Prompts.parse(d)
+	case "drain":
+		a.Drain, err = parseDuration(d)
+	case "pools":
+		if err = parseBytes(d, &a.LargePoolBytes); err == nil {
+			err = parseBytes(d, &a.SmallPoolBytes)
+		}
+	default:
+		err = d.Errf("unknown option %q of gateway", d.Val())
+	}
+	return err
 }
 
 // parseGuard reads the directive. Syntax:
@@ -135,14 +140,14 @@ func parseTap(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 		if h.Val() != "queue_wait" {
 			return nil, h.Errf("unknown option %q of gateway_tap", h.Val())
 		}
-		if !h.NextArg() {
-			return nil, h.ArgErr()
+		wait, err := parseDuration(h.Dispenser)
+		if err != nil {
+			return nil, err
 		}
-		wait, err := caddy.ParseDuration(h.Val())
-		if err != nil || wait <= 0 {
+		if wait == 0 {
 			return nil, h.Errf("%s is not a duration such as 30s", strconv.Quote(h.Val()))
 		}
-		tap.QueueWait = caddy.Duration(wait)
+		tap.QueueWait = wait
 	}
 	return tap, nil
 }
@@ -150,6 +155,18 @@ func parseTap(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 // parseControl reads the directive `gateway_control`, which has no options.
 func parseControl(h httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, error) {
 	return new(Control), noOptions(h)
+}
+
+// parseDuration reads a duration such as 30s, of 0 or more.
+func parseDuration(d *caddyfile.Dispenser) (caddy.Duration, error) {
+	if !d.NextArg() {
+		return 0, d.ArgErr()
+	}
+	duration, err := caddy.ParseDuration(d.Val())
+	if err != nil || duration < 0 {
+		return 0, d.Errf("%s is not a duration such as 30s", strconv.Quote(d.Val()))
+	}
+	return caddy.Duration(duration), nil
 }
 
 // noOptions refuses arguments and a block.

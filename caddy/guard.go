@@ -40,6 +40,8 @@ type Guard struct {
 	// MaxBodyBytes bounds the body of a request; a larger one is the problem too_large, which
 	// authz refuses with 413. 0 means 32 MiB.
 	MaxBodyBytes int64 `json:"max_body_bytes,omitempty"`
+
+	config *configuration
 }
 
 // CaddyModule returns the Caddy module information.
@@ -58,9 +60,13 @@ func (g *Guard) Provision(ctx caddy.Context) error {
 	if _, err := ctx.App("gateway"); err != nil {
 		return err
 	}
-	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok && server.Logs == nil {
-		ctx.Logger().Warn("no site on this address has a `log`, so the guard will write every record itself",
-			zap.Strings("listen", server.Listen))
+	g.config = process.config(ctx)
+	if server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); ok {
+		server.RegisterConnState(g.config.note)
+		if server.Logs == nil {
+			ctx.Logger().Warn("no site on this address has a `log`, so the guard will write every record itself",
+				zap.Strings("listen", server.Listen))
+		}
 	}
 	return process.needsJournal(ctx, "gateway_guard")
 }
@@ -71,7 +77,9 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	path, _, _ := strings.Cut(r.RequestURI, "?")
 	path = plainModelPath(path)
 	x := newExchange(r, path)
-	gw := &guardWriter{ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, x: x, next: next}
+	gw := &guardWriter{
+		ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, x: x, next: next, config: g.config,
+	}
 	ctx, isWhole := r.Context(), false
 	defer func() { x.close(ctx, isWhole) }()
 

@@ -13,8 +13,9 @@ import (
 type guardWriter struct {
 	*caddyhttp.ResponseWriterWrapper
 
-	x    *exchange
-	next caddyhttp.Handler // behind the guard
+	x      *exchange
+	next   caddyhttp.Handler // behind the guard
+	config *configuration
 	// unsolicited is set when the answer of authz is not one to this request: it is dropped,
 	// and the guard answers.
 	unsolicited bool
@@ -78,6 +79,9 @@ func (w *guardWriter) send(status int) {
 	h["X-Request-Id"] = []string{w.x.id}
 	if w.x.route.dialect == anthropic {
 		h["Request-Id"] = h["X-Request-Id"] // where Anthropic's SDKs look for it
+	}
+	if w.config.endsConnections() {
+		h["Connection"] = []string{"close"}
 	}
 	w.x.status = status
 	w.ResponseWriter.WriteHeader(status)

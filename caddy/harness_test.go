@@ -125,7 +125,7 @@ func (s *stack) command(t testing.TB, extra ...string) *exec.Cmd {
 		"XDG_CONFIG_HOME="+s.dir, "GATEWAY_SITE=http://:"+s.addr[strings.LastIndexByte(s.addr, ':')+1:],
 		"GATEWAY_BIND=127.0.0.1", "GATEWAY_AUTHZ=unix/"+s.path("authz.sock"),
 		"GATEWAY_JOURNAL="+s.path("journal/journal.log"), "GATEWAY_BACKENDS="+s.path("backends.d"),
-		"GATEWAY_CONTROL="+s.path("control.sock"), "GATEWAY_GRACE=1s")
+		"GATEWAY_CONTROL="+s.path("control.sock"), "GATEWAY_GRACE=1s", "GATEWAY_DRAIN=0s")
 	command.Env = append(command.Env, extra...)
 	return command
 }

@@ -8,7 +8,9 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
@@ -41,6 +43,7 @@ type ProxyProtocol struct {
 	Peers []string `json:"peers,omitempty"`
 
 	networks []netip.Prefix
+	config   *configuration
 }
 
 // CaddyModule returns the Caddy module information.
@@ -59,7 +62,8 @@ func (p *ProxyProtocol) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 }
 
 // Provision parses the peers, and refuses a list that is none or names too many.
-func (p *ProxyProtocol) Provision(caddy.Context) error {
+func (p *ProxyProtocol) Provision(ctx caddy.Context) error {
+	p.config = process.config(ctx)
 	for _, text := range p.Peers {
 		network, err := parseNetwork(text)
 		if err == nil && (network.Contains(loopback4) || network.Contains(netip.IPv6Loopback()) ||
@@ -79,9 +83,15 @@ func (p *ProxyProtocol) WrapListener(l net.Listener) net.Listener {
 	if caddy.IsUnixNetwork(l.Addr().Network()) {
 		return l
 	}
-	return &proxyListener{&goproxy.Listener{
-		Listener: l, ConnPolicy: p.policy, ReadHeaderTimeout: proxyHeaderWithin,
-	}}
+	wrapped := &proxyListener{
+		Listener: &goproxy.Listener{Listener: l, ConnPolicy: p.policy, ReadHeaderTimeout: proxyHeaderWithin},
+		config:   p.config, socket: socketOf(l),
+	}
+	if wrapped.socket != nil {
+		unsteer(wrapped.socket)
+	}
+	p.config.listen(wrapped)
+	return wrapped
 }
 
 // policy is what a connection must begin with.
@@ -99,13 +109,26 @@ func (p *ProxyProtocol) policy(of goproxy.ConnPolicyOptions) (goproxy.Policy, er
 }
 
 // proxyListener closes and counts connections for their first bytes.
-type proxyListener struct{ net.Listener }
+type proxyListener struct {
+	net.Listener
+
+	config *configuration
+	socket syscall.RawConn // nil if it has none that is known
+
+	mu      sync.Mutex // of everything below
+	place   uint32     // of the socket to which new connections are steered: 0 is the oldest of the port
+	steered time.Time  // when that was changed last
+}
 
 // Accept returns the next connection; its header is read with its first bytes.
 func (l *proxyListener) Accept() (net.Conn, error) {
 	conn, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err //nolint:wrapcheck // net/http looks for the listener's own errors
+	}
+	if l.config.endsConnections() {
+		l.config.isReached.Store(true)
+		l.steerAway(process.clock.now())
 	}
 	if _, isPeer := conn.(*goproxy.Conn); isPeer {
 		return &peerConn{Conn: conn}, nil

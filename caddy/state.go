@@ -17,16 +17,12 @@ const (
 	exitLookEvery = 5 * time.Millisecond // whether the last lines have been written
 )
 
-// noteJournal notes that a configuration has a journal. Its metrics are what is unique to it.
-func (s *state) noteJournal(ctx caddy.Context) {
-	registry := ctx.GetMetricsRegistry()
-	s.configs.Store(registry, true)
-	ctx.OnCancel(func() { s.configs.Delete(registry) })
-}
+// noteJournal notes that a configuration has a journal.
+func (s *state) noteJournal(ctx caddy.Context) { s.config(ctx).hasJournal.Store(true) }
 
 // needsJournal refuses a configuration in which nothing leads to a journal.
 func (s *state) needsJournal(ctx caddy.Context, directive string) error {
-	if _, ok := s.configs.Load(ctx.GetMetricsRegistry()); !ok {
+	if !s.config(ctx).hasJournal.Load() {
 		return fmt.Errorf("%s needs a journal: give a `log` the line `output gateway_journal PATH`", directive)
 	}
 	return nil

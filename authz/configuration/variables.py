@@ -120,8 +120,15 @@ SECTIONS: Final[Mapping[str, tuple[Variable, ...]]] = {
             unit="KiB, MiB or GiB",
         ),
         _caddys(
+            "GATEWAY_DRAIN",
+            "How long idle connections stay open at a reload and SIGTERM: longer than clients keep them.",
+            "5s",
+            form=forms.time,
+            unit="s, m or h",
+        ),
+        _caddys(
             "GATEWAY_GRACE",
-            "How long streams may go on after SIGTERM; `up` and compose.yaml set it.",
+            "How long streams may go on after that, at SIGTERM; `up` and compose.yaml set it.",
             "10s",
             form=forms.time,
             unit="s, m or h",

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from authz.settings import Settings
     from authz.stack.folder import StateFolder
 
+_DRAIN_S: Final = 5
+"""The time that Caddy gives idle connections: clients' libraries keep them no longer."""
 _GRACE_S: Final = 10
-"""The time that Caddy gives running streams before it ends them itself."""
+"""The time that Caddy then gives running streams before it ends them itself."""
 UVICORN: Final = (
     # uvicorn would import from the current folder first, whatever Python's -P says.
     *("--app-dir", str(Path(__file__).parents[2])),
@@ -72,6 +74,7 @@ def caddy_environ(
         "GATEWAY_AUTHZ": " ".join(f'"unix/{socket}"' for socket in sockets),
         "GATEWAY_BACKENDS": str(folder.backends),
         "GATEWAY_CONTROL": str(folder.control),
+        "GATEWAY_DRAIN": f"{_DRAIN_S}s",
         "GATEWAY_GRACE": f"{_GRACE_S}s",
         "GATEWAY_JOURNAL": str(chosen.journal),
         "GATEWAY_PROMPTS": str(chosen.prompts),
@@ -92,7 +95,7 @@ def caddy_program(folder: StateFolder, binary: Path, environ: Mapping[str, str])
         log=folder.logs / "caddy.log",
         layer=Layer.EDGE,
         environ=environ,
-        grace_s=_GRACE_S + 5,
+        grace_s=_DRAIN_S + _GRACE_S + 5,
     )
 
 
