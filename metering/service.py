@@ -47,6 +47,9 @@ REPLAY_EVERY_S: Final = 5.0
 
 RETRY_S: Final = 1.0
 
+BEGUN_S: Final = 0.05
+"""How often to look for a journal that has not begun: a new Caddy's first requests wait for us."""
+
 NO_JOURNAL: Final = timedelta(days=365)
 """How far behind metering says that it is while the journal is not at its path."""
 
@@ -235,9 +238,8 @@ async def run(around: Surroundings) -> NoReturn:
 
 
 async def _live(around: Surroundings, limiter: Limiter) -> None:
-    node = node_of(around.journal)
-    if node is None:
-        return
+    while (node := node_of(around.journal)) is None:
+        await asyncio.sleep(BEGUN_S)
     async with contextlib.AsyncExitStack() as stack:
         ledger = await LedgerStore.connect(around.database_url)
         stack.push_async_callback(ledger.close)
