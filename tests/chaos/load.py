@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from itertools import count
 from random import Random
 from uuid import UUID
@@ -44,6 +43,7 @@ class Load:
     client: httpx.AsyncClient
     asked: list[Asked] = field(factory=list)
     is_over: bool = False
+    pause_s: float = PAUSE_S
     _numbers: dict[str, count[int]] = field(factory=dict)
 
     async def blow(self) -> None:
@@ -78,7 +78,7 @@ class Load:
             asked = await self._next(key, chance)
             # A client's thinking time, or as long as it was asked to wait.
             await asyncio.sleep(
-                max(chance.uniform(0, 2 * PAUSE_S), min(asked.retry_ms / 1000, LONGEST_PAUSE_S))
+                max(chance.uniform(0, 2 * self.pause_s), min(asked.retry_ms / 1000, LONGEST_PAUSE_S))
             )
 
     async def _stranger(self, chance: Random) -> None:
@@ -102,7 +102,7 @@ class Load:
     async def _ask(self, asked: Asked, secret: str) -> None:
         self.asked.append(asked)
         headers = {"Authorization": f"Bearer {secret}"}
-        with suppress(httpx.TransportError, TimeoutError):
+        try:
             async with (
                 asyncio.timeout(asked.question.patience_s),
                 self.client.stream(
@@ -113,6 +113,8 @@ class Load:
                 asked.request_id = UUID(answer.headers["x-request-id"])
                 asked.retry_ms = _retry_ms(answer.headers)
                 await _read(asked, answer)
+        except (httpx.TransportError, TimeoutError) as error:
+            asked.fault = repr(error)
 
 
 async def _read(asked: Asked, answer: httpx.Response) -> None:
@@ -120,6 +122,7 @@ async def _read(asked: Asked, answer: httpx.Response) -> None:
     question = asked.question
     if not (question.is_stream and answer.is_success):
         await answer.aread()
+        asked.fault = "" if answer.is_success else answer.text
         asked.is_whole = True
         return
     async for line in answer.aiter_lines():

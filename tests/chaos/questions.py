@@ -31,7 +31,7 @@ class Manner(StrEnum):
     BAD_KEY = "bad keys"
 
 
-_OFTEN = {
+OFTEN = {
     Manner.STREAM: 8,
     Manner.SINGLE: 4,
     Manner.HANG_UP: 4,
@@ -98,6 +98,7 @@ class Question:
     leaves_after: int = 0
     """Tokens of a stream after which its client hangs up."""
     patience_s: float = 60.0
+    cap_tokens: int = CAP_TOKENS
 
     @property
     def is_stream(self) -> bool:
@@ -121,7 +122,7 @@ class Question:
         name = _PROMPT_FIELDS.get(self.path)
         body |= {name: self.prompt} if name else {"messages": [{"role": "user", "content": self.prompt}]}
         if self.path in GENERATIONS:
-            body |= {"stream": self.is_stream, **_capped(self.path)}
+            body |= {"stream": self.is_stream, **_capped(self.path, self.cap_tokens)}
         if self.content is Content.CALLS and self.path in TOOLS:
             body["tools"] = [TOOLS[self.path]]
         return json.dumps(body).encode()
@@ -140,6 +141,8 @@ class Asked:
     is_whole: bool = False
     """Return whether the whole answer arrived."""
     retry_ms: int = field(default=0)
+    fault: str = ""
+    """What kept the answer from its client: the text of a refusal, or the error of the connection."""
 
 
 @frozen
@@ -148,15 +151,17 @@ class Asker:
 
     models: Mapping[Manner, str]
     content: Content
+    often: Mapping[Manner, int] = OFTEN
+    longest_tokens: int = 40
 
     def choose(self, chance: Random, tag: str, number: int) -> Question:
         """Return the next question of a client that behaves in every way."""
-        manner = chance.choices(list(_OFTEN), weights=list(_OFTEN.values()))[0]
+        manner = chance.choices(list(self.often), weights=list(self.often.values()))[0]
         return self.question(chance, tag, number, manner)
 
     def question(self, chance: Random, tag: str, number: int, manner: Manner) -> Question:
         """Return a question of one manner."""
-        tokens = chance.randint(3, 40)
+        tokens = chance.randint(3, self.longest_tokens)
         generations = tuple(TOOLS) if self.content is Content.CALLS else GENERATIONS
         return Question(
             tag=tag,
@@ -169,6 +174,7 @@ class Asker:
             content=self.content,
             leaves_after=chance.randint(1, max(1, tokens - 1)) if manner is Manner.HANG_UP else 0,
             patience_s=chance.uniform(0.05, 0.4) if manner is Manner.ABANDON else 60.0,
+            cap_tokens=max(CAP_TOKENS, self.longest_tokens),
         )
 
 
@@ -178,10 +184,10 @@ def is_token(path: str, line: str) -> bool:
     return text.startswith("{") and bool(_WORDS[path](json.loads(text)))
 
 
-def _capped(path: str) -> dict[str, object]:
+def _capped(path: str, tokens: int) -> dict[str, object]:
     if path.startswith("/api/"):
-        return {"options": {"num_predict": CAP_TOKENS}}
-    return {"max_output_tokens" if path == "/v1/responses" else "max_tokens": CAP_TOKENS}
+        return {"options": {"num_predict": tokens}}
+    return {"max_output_tokens" if path == "/v1/responses" else "max_tokens": tokens}
 
 
 _WORDS: dict[str, Callable[[dict[str, Any]], object]] = {
