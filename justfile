@@ -76,6 +76,12 @@ chaos *arguments:
     @python -m tests.ollama.build
     python -m tests.chaos.chaos "$@"
 
+# Use a whole gateway for 20 minutes, and see that its memory stays and its bill is Ollama's
+soak *arguments:
+    @{{ caddy }} version
+    @python -m tests.ollama.build
+    python -m tests.chaos.soak "$@"
+
 # Explore the protocol between all parts, every order of events: a world, a rule taken away, or all
 model *arguments:
     python -m tests.model.protocol "$@"
