@@ -78,6 +78,21 @@ GROUPS: Final = {
             "reset": "authz.admin.learned:learned_reset_command",
         },
     ),
+    "prompts": (
+        "Prompts and answers of keys with --log-prompts.",
+        {
+            "list": "authz.admin.prompts:prompts_list_command",
+            "show": "authz.admin.prompts:prompts_show_command",
+            "erase": "authz.admin.prompts:prompts_erase_command",
+        },
+    ),
+    "vault": (
+        "The keys that prompts are sealed for.",
+        {
+            "init": "authz.admin.vault:vault_init_command",
+            "rotate": "authz.admin.vault:vault_rotate_command",
+        },
+    ),
     "node": (
         "The nodes and their journals.",
         {"list": "authz.admin.nodes:node_list_command", "retire": "authz.admin.nodes:node_retire_command"},

@@ -42,6 +42,8 @@ async def create_key_command(
             whole = scope_.limits_of(await find_tenant(connection, tenant))
     _show(created, is_json=options.json)
     output.note_above(scope_.above(own, whole), is_json=options.json)
+    if may.log_prompts_s:
+        output.note_unsealed(session.settings.prompt_key, is_json=options.json)
     return 0
 
 

@@ -63,6 +63,8 @@ async def set_limits_command(
         rows = await show(session, tenant=tenant, prefix=prefix, now=now)
     _print(rows, is_json=options.json)
     output.note_above(unreachable, is_json=options.json)
+    if scope.log_prompts not in {None, limit_options.NONE}:
+        output.note_unsealed(session.settings.prompt_key, is_json=options.json)
     return 0
 
 

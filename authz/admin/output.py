@@ -17,6 +17,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
     from rich.console import RenderableType
 
@@ -87,6 +88,12 @@ def show_state(sentence: str, *, killed: int, is_json: bool, **facts: str) -> No
         show_json({**facts, "killed": killed})
     else:
         say(sentence if not killed else f"{sentence} Ended {killed} running.")
+
+
+def note_unsealed(path: Path, *, is_json: bool) -> None:
+    """Say that no prompt can be kept yet, if this machine lacks the public key."""
+    if not (is_json or path.exists()):
+        say(f"Note: no prompt is kept before there is a public key in {path}: see `vault init`.")
 
 
 def note_above(names: Sequence[str], *, is_json: bool) -> None:

@@ -7,3 +7,40 @@ SELECT store_prompts(
 -- name: expire()$
 -- metering.prompts: what has expired; how many pieces went.
 SELECT expire_prompts();
+
+-- name: list_prompts(tenant, key, since, most, overhead)
+-- prompts list: what shows of each request without opening it.
+WITH kept AS (
+    SELECT
+        request_id, tenant_id, key_id, min(at) AS at, min(expires_at) AS expires_at,
+        bit_or(flags) AS ends, bool_or(box IS NULL) AS is_beyond,
+        coalesce(sum(octet_length(box) - :overhead::int) FILTER (WHERE direction = 0), 0)::bigint AS prompt_bytes,
+        coalesce(sum(octet_length(box) - :overhead::int) FILTER (WHERE direction = 1), 0)::bigint AS answer_bytes,
+        count(*) FILTER (WHERE flags & 1 = 1) = 2
+        AND count(*) = sum(index + 1) FILTER (WHERE flags & 1 = 1) AS is_whole
+    FROM prompt_pieces
+    WHERE expires_at > now() AND at >= :since
+        AND (:tenant::uuid IS NULL OR tenant_id = :tenant) AND (:key::uuid IS NULL OR key_id = :key)
+    GROUP BY request_id, tenant_id, key_id
+    ORDER BY at DESC
+    LIMIT :most
+)
+SELECT
+    k.*, t.name AS tenant,
+    (SELECT s.lookup FROM secrets AS s WHERE s.key_id = k.key_id ORDER BY s.created_at DESC LIMIT 1) AS key,
+    (SELECT l.model FROM ledger AS l WHERE l.request_id = k.request_id AND l.entry = 0) AS model
+FROM kept AS k LEFT JOIN tenants AS t ON t.id = k.tenant_id
+ORDER BY k.at DESC;
+
+-- name: pieces(request)
+-- prompts show: the pieces of a request, in order.
+SELECT
+    p.request_id, p.direction, p.index, p.flags, p.tenant_id, p.key_id, p.at, p.expires_at, p.vault, p.box,
+    t.name AS tenant
+FROM prompt_pieces AS p LEFT JOIN tenants AS t ON t.id = p.tenant_id
+WHERE p.request_id = :request AND p.expires_at > now()
+ORDER BY p.direction, p.index;
+
+-- name: erase(tenant)$
+-- prompts erase: all of a tenant; of how many requests.
+SELECT erase_prompts(:tenant);
