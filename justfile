@@ -118,6 +118,10 @@ idle *arguments:
 bench-verify *arguments:
     python -m tests.bench.bench_verify "$@"
 
+# Measure what keeping prompts costs, in CPU time of the whole gateway
+bench-prompts *arguments:
+    python -m tests.bench.bench_prompts "$@"
+
 # Measure how fast metering settles, and what it needs for that
 bench-metering *arguments:
     python -m tests.bench.bench_metering "$@"
