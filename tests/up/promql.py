@@ -13,6 +13,9 @@ from prometheus_client.parser import text_string_to_metric_families
 Series: TypeAlias = dict[str, list[dict[str, str]]]
 """The labels of each sample, by its name."""
 
+COUNTERS = ("_total", "_bucket", "_sum", "_count")
+OF_COUNTERS = frozenset({"rate", "irate", "increase"})
+
 TARGET = ("job", "instance")
 """The labels that Prometheus itself adds to every sample, and to `up`."""
 
@@ -40,11 +43,36 @@ def problems(text: str, known: Series) -> Iterator[str]:
     for node in nodes:
         if isinstance(node, promql.VectorSelector) and not _matching(node, known):
             yield f"{text}: there is no {node.name}{node.matchers}"
+        if isinstance(node, promql.Call) and node.func.name in OF_COUNTERS and not _is_counter(node):
+            yield f"{text}: {node.func.name} is of a counter"
+        if isinstance(node, promql.BinaryExpr) and _is_in_vain(node, known):
+            yield f"{text}: its sides have no labels in common"
         if isinstance(node, promql.AggregateExpr) and node.modifier is not None:
             yield from (
                 f"{text}: there is no label {label}"
                 for label in set(node.modifier.labels) - labels(node.expr, known)
             )
+
+
+def _is_counter(call: Any) -> bool:
+    """Whether a function is given what only rises."""
+    selector = getattr(call.args[0], "vector_selector", None)
+    return selector is not None and selector.name.endswith(COUNTERS)
+
+
+def _is_in_vain(node: Any, known: Series) -> bool:
+    """Whether no sample of one side can meet one of the other: their labels differ, and none are chosen."""
+    is_set = str(node.op) in {"and", "or", "unless"}
+    is_chosen = node.modifier is not None and node.modifier.matching is not None
+    if is_set or is_chosen or not (_is_vector(node.lhs) and _is_vector(node.rhs)):
+        return False
+    return labels(node.lhs, known) != labels(node.rhs, known)
+
+
+def _is_vector(node: Any) -> bool:
+    if isinstance(node, promql.BinaryExpr):
+        return _is_vector(node.lhs) or _is_vector(node.rhs)
+    return not isinstance(node, promql.NumberLiteral)
 
 
 def _matching(selector: Any, known: Series) -> list[dict[str, str]]:

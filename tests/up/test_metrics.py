@@ -144,6 +144,10 @@ def test_alerts_ask_for_what_there_is(known: Series) -> None:
         ("sum by (backend) (gateway_lag_bytes)", "there is no label backend"),
         ("sum by (le) (histogram_quantile(1, gateway_settle_seconds_bucket))", "there is no label le"),
         ("sum(gateway_lag_bytes", "unclosed left parenthesis"),
+        ("increase(gateway_lag_bytes[1h])", "increase is of a counter"),
+        ("gateway_budgets / gateway_disk_bytes", "its sides have no labels in common"),
+        ("max(gateway_disk_bytes) > gateway_lag_bytes", "its sides have no labels in common"),
+        ("gateway_disk_bytes + rate(gateway_lag_bytes)", "expected type matrix"),
     ],
 )
 def test_wrong_expressions_are_found(known: Series, expression: str, problem: str) -> None:
