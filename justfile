@@ -65,6 +65,24 @@ conformance *arguments:
     @python -m tests.ollama.build
     pytest tests/conformance "$@"
 
+# Run compose.yaml and compose.dev.yaml with a real engine, for 15 minutes: it takes the ports 80, 443 and 8080
+compose-test *arguments:
+    @python -m tests.ollama.build
+    pytest -x tests/compose/engine "$@"
+
+# Print the images of compose.yaml with the digests that their tags have now, as lines of .env
+images:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    neuronetz-gateway settings --json | python -c '
+    import json, sys
+    for each in json.load(sys.stdin)["settings"]:
+        if each["setting"].endswith("_IMAGE"):
+            print(each["setting"], each["value"])' | while read -r name image; do
+        digest=$(docker buildx imagetools inspect --format '{{{{.Manifest.Digest}}' "${image%@*}")
+        echo "$name=${image%@*}@$digest"
+    done
+
 # Run what depends on the time 400 days ahead, then with a month that ends during the tests
 test-shifted *arguments:
     python -m tests.clock.shifted days "$@"
