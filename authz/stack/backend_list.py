@@ -14,7 +14,6 @@ from authz.backends.rendered import Rendered
 from authz.errors import CommandError, SettingsError
 from authz.stack import apply, snippets
 from authz.stack.discovery import DEMO_NAME
-from authz.stack.folder import StateFolder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,7 +59,7 @@ def line(backends: Sequence[Backend], *, is_redacted: bool) -> str:
 
 
 def current(environ: Mapping[str, str], state: Path, file: EnvFile | None = None) -> tuple[Backend, ...]:
-    """Return the list of now: the env file's, else the environment's, else that of the stack in a folder.
+    """Return the list of now: the env file's, else the environment's, else what Caddy's snippets are made of.
 
     In each, OLLAMA_BACKENDS counts before OLLAMA_URL. Raises SettingsError with what can't be read.
     """
@@ -69,7 +68,7 @@ def current(environ: Mapping[str, str], state: Path, file: EnvFile | None = None
             return found
         if source.get(VARIABLE):
             return ()
-    known = Rendered(StateFolder(state.absolute()).backends).load()
+    known = Rendered(settings.load(environ, state=state, needs_stores=False).snippets).load()
     return tuple(backend for backend in known if backend.name != DEMO_NAME)
 
 

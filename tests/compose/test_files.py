@@ -200,6 +200,14 @@ def test_every_setting_is_passed(project: Project) -> None:
     }
 
 
+@BOTH
+def test_a_changed_list_restarts_nothing(project: Project) -> None:
+    """authz follows the list that is rendered; its own environment, which would restart it, holds none."""
+    for name, environment in python_services(project).items():
+        has_none = {environment.get(variable) for variable in ("OLLAMA_BACKENDS", "OLLAMA_URL")} == {""}
+        assert has_none == name.startswith("authz-"), name
+
+
 def test_a_domain_is_required() -> None:
     """Production demands a domain before anything starts; development takes the example as it is."""
     demanded = {name for name, default in variables("compose.yaml").items() if default is None}

@@ -98,7 +98,7 @@ def test_an_edit_rebuilds_nothing(deployment: Deployment, client: Client) -> Non
 
 
 def test_another_backend(deployment: Deployment, client: Client, spent: dict[str, int]) -> None:
-    """`add-backend --write-env` in `cli` changes .env on the host; `up` and a signal put it to use."""
+    """`add-backend --write-env` in `cli` changes .env on the host; `render` and a signal put it to use."""
     owner = (deployment.folder / ".env").stat()
     deployment.cli("render", "--force")
     deployment.cli(
@@ -107,11 +107,16 @@ def test_another_backend(deployment: Deployment, client: Client, spent: dict[str
     assert '"name":"second"' in (deployment.value("OLLAMA_BACKENDS") or "")
     after = (deployment.folder / ".env").stat()
     assert (owner.st_uid, owner.st_gid, owner.st_mode) == (after.st_uid, after.st_gid, after.st_mode)
+    before = deployment.states()
     with streaming(client, 200, 20) as lines:
-        deployment.compose("up", "--detach")
+        deployment.cli("render")
         deployment.compose("kill", "--signal", "SIGUSR1", "caddy")
     spent["exact"] += lines[-1]["prompt_eval_count"] + lines[-1]["eval_count"]
     until(lambda: client.get("/readyz").json()["backends"] == {"default": True, "second": True})
+    deployment.compose("up", "--detach")
+    again = deployment.states()
+    kept = [name for name in ("authz-0", "authz-1", "caddy") if before[name]["Id"] == again[name]["Id"]]
+    assert ["authz-0", "authz-1", "caddy"] == kept
     assert "second" in json.dumps(json.loads(deployment.cli("status", "--json"))["backends"])
     assert "SECRET-T" not in deployment.compose("logs", "--no-color").stdout
 
