@@ -10,7 +10,7 @@ import pytest
 from tests.authz.cluster_load import Customer, load
 from tests.redis_cluster import Node, Nodes, client
 
-WITHIN_S = 60
+WITHIN_S = 120
 
 
 async def until(is_met: Callable[[], bool]) -> None:
