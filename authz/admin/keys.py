@@ -16,8 +16,8 @@ from authz.admin import limit_options, output
 from authz.admin.limit_options import LimitOptions, ScopeOptions
 from authz.admin.options import Kill, Options
 from authz.admin.policy_options import PolicyOptions
-from authz.admin.streams import kill_all
 from authz.errors import UsageError
+from authz.stack.streams import kill_all
 from authz.types import Limits, Policy
 
 TenantName = Annotated[str, Parameter(help="The tenant's name.")]

@@ -1,13 +1,10 @@
-"""The streams that run right now: Caddy lists and ends them over its control socket."""
+"""The streams that run right now, with names instead of ids."""
 
 from __future__ import annotations
 
-import asyncio
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 from uuid import UUID
 
-import httpx
-import msgspec
 from attrs import frozen
 from cyclopts import Parameter
 
@@ -15,31 +12,7 @@ from authz.accounts.session import opened
 from authz.admin import output
 from authz.admin.options import Options
 from authz.errors import CommandError, UsageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-ANSWER_WITHIN_S = 5
-
-GRANT_AGE_S = 2
-"""Caddy serves no Grant older than this."""
-
-
-class Stream(msgspec.Struct, frozen=True):
-    """A request that runs on this node."""
-
-    id: str
-    tenant: str
-    key: str
-    model: str | None
-    backend: str | None
-    path: str
-    age_ms: int
-    output_tokens: int
-
-
-class _Killed(msgspec.Struct, frozen=True):
-    killed: int
+from authz.stack.streams import kill, streams
 
 
 @frozen
@@ -53,35 +26,6 @@ class Row:
     backend: str | None
     age_s: float
     tokens: int
-
-
-async def streams(socket: Path) -> list[Stream]:
-    """List the requests that run on this node."""
-    return msgspec.json.decode(await _ask(socket, "GET", "/streams"), type=list[Stream])
-
-
-async def kill(socket: Path, **which: UUID) -> int:
-    """End the streams of a request (id), a key or a tenant; returns how many there were."""
-    query = "&".join(f"{name}={value}" for name, value in which.items())
-    return msgspec.json.decode(await _ask(socket, "POST", f"/kill?{query}"), type=_Killed).killed
-
-
-async def kill_all(socket: Path, **which: UUID) -> int:
-    """End all streams of a key or tenant, those too that a Grant of just now has yet to start."""
-    killed = await kill(socket, **which)
-    await asyncio.sleep(GRANT_AGE_S)
-    return killed + await kill(socket, **which)
-
-
-async def _ask(socket: Path, method: str, target: str) -> bytes:
-    transport = httpx.AsyncHTTPTransport(uds=str(socket))
-    try:
-        async with httpx.AsyncClient(transport=transport, timeout=ANSWER_WITHIN_S) as client:
-            answer = await client.request(method, f"http://control{target}")
-            return answer.raise_for_status().content
-    except httpx.HTTPError as error:
-        sentence = f"Caddy does not answer on {socket} ({type(error).__name__}): check that it runs."
-        raise CommandError(sentence) from error
 
 
 async def streams_list_command(*, options: Options = Options()) -> int:

@@ -13,7 +13,7 @@ from authz.admin import output
 from authz.admin.limit_options import LimitOptions
 from authz.admin.options import Kill, Options
 from authz.admin.policy_options import PolicyOptions
-from authz.admin.streams import kill_all
+from authz.stack.streams import kill_all
 from authz.types import Limits, Policy
 
 Name = Annotated[str, Parameter(help="The tenant's name.")]

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from attrs import frozen
 
-from authz.admin.streams import streams
+from authz.stack.streams import streams
 from tests.gateway import Gateway
 
 MODEL: Final = "toy"

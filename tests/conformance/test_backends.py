@@ -9,7 +9,7 @@ import asyncpg
 import httpx
 import pytest
 
-from authz.admin.streams import streams
+from authz.stack.streams import streams
 from tests.conformance.sending import control, run_for, settled
 from tests.gateway import Gateway, keymaker, running
 from tests.ollama.server import Ollama, running_ollama

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from attrs import frozen
 
-from authz.admin.streams import kill, streams
+from authz.stack.streams import kill, streams
 from tests.conformance.sending import STREAMS, Request, control, seen, settled
 from tests.gateway import Gateway, NewKey
 from tests.ollama.server import Ollama

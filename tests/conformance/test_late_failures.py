@@ -11,7 +11,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from authz.admin.streams import kill, streams
+from authz.stack.streams import kill, streams
 from tests.conformance.sending import (
     FAULTS,
     GENERATIONS,

@@ -12,11 +12,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from authz.admin.streams import streams
 from authz.stack.checklist import News
 from authz.stack.facts import Facts
 from authz.stack.folder import make_folder
 from authz.stack.program import Layer, Program
+from authz.stack.streams import streams
 from authz.stack.supervisor import MAX_DEATHS, Supervisor, myself
 from tests.backend.app import backend
 from tests.backend.serving import served
