@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from typing import Final
+import signal
+from typing import Annotated, Final
 
 import attrs
+from cyclopts import Parameter
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from authz import settings as settings_
+from authz.accounts.session import opened
 from authz.admin import output
 from authz.admin.options import Options
+from authz.errors import UsageError
 from authz.stack.doctor.checkup import examine
 from authz.stack.doctor.finding import Finding, Level
+from authz.stack.prove import proofs
 
 _COLOURS: Final = {Level.OK: "green", Level.WARN: "yellow", Level.FAIL: "red"}
 
 
-async def doctor_command(*, options: Options = Options()) -> int:
+async def doctor_command(
+    *,
+    prove: Annotated[
+        bool, Parameter(help="Fire real requests at every rule, as a throw-away tenant.", negative="")
+    ] = False,
+    url: Annotated[
+        str | None, Parameter(help="Of the gateway to prove; default the one that runs here.")
+    ] = None,
+    model: Annotated[
+        str | None, Parameter(help="To prove with; default the smallest, a loaded one first.")
+    ] = None,
+    options: Options = Options(),
+) -> int:
     """Check a running deployment and say what to do; the exit code is 1 if anything fails."""
+    if prove:
+        # What ends a command in order is Ctrl-C: the tenant is disabled then, too.
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
+        async with opened(options.state) as session:
+            return _shown(await proofs.prove(session, url=url, model=model), is_json=options.json)
+    if url or model:
+        raise UsageError("--url and --model are for --prove alone: add it, or leave them out.")
     settings = settings_.load(os.environ, state=options.state)
     return _shown(await examine(settings), is_json=options.json)
 

@@ -70,3 +70,21 @@ SELECT node, eof_at FROM nodes WHERE retired_at IS NULL ORDER BY created_at;
 -- name: backup_at()$
 -- doctor: when the last backup was made.
 SELECT max(at) FROM admin_audit WHERE action = 'backup_made';
+
+-- name: take_turn()$
+-- doctor --prove: true unless another run holds it; it is held as long as the connection is open.
+SELECT pg_try_advisory_lock(hashtext('doctor --prove'));
+
+-- name: billed(request_id)^
+-- doctor --prove: how often a request is in the ledger, and for how many tokens.
+SELECT
+    count(*) AS entries, coalesce(sum(input_tokens), 0)::bigint AS input_tokens,
+    coalesce(sum(output_tokens), 0)::bigint AS output_tokens
+FROM ledger
+WHERE request_id = :request_id;
+
+-- name: charged(ids)$
+-- doctor --prove: how many of these requests have a price, or a backend.
+SELECT count(*)
+FROM ledger
+WHERE request_id = ANY(:ids::uuid[]) AND (backend IS NOT NULL OR input_tokens + output_tokens <> 0);
