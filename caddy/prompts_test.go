@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -64,8 +65,13 @@ func (k *keeper) opened(t *testing.T, id string) (texts [2]string) {
 				}
 				plain, ok := box.OpenAnonymous(nil, piece.Box, k.public, k.private)
 				equal(t, true, ok, "it can be opened")
-				texts[piece.Direction] += string(plain[42:])
-				ended += piece.Flags & 1
+				if content := plain[42:]; piece.Direction == 2 {
+					text, length := content[:len(content)-4], binary.BigEndian.Uint32(content[len(content)-4:])
+					texts, ended = [2]string{string(text[:length]), string(text[length:])}, 2
+				} else {
+					texts[piece.Direction] += string(content)
+					ended += piece.Flags & 1
+				}
 			}
 		}
 		return ended == 2
@@ -168,7 +174,7 @@ func TestALostVaultLosesNothingElse(t *testing.T) {
 		must(t, err)
 		defer func() { _ = response.Body.Close() }()
 		for scanner := bufio.NewScanner(response.Body); scanner.Scan(); {
-			if scanner.Text() == "gateway_prompts_lost_total 10" {
+			if scanner.Text() == "gateway_prompts_lost_total 5" {
 				return true
 			}
 		}

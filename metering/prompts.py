@@ -45,7 +45,7 @@ class Piece(msgspec.Struct, frozen=True):
     key: UUID
     at_ms: Annotated[int, Meta(ge=0, le=1000 * _LATEST_S)]
     expires: Annotated[int, Meta(ge=0, le=_LATEST_S)]
-    direction: Literal[0, 1]
+    direction: Literal[0, 1, 2]
     index: Annotated[int, Meta(ge=0, lt=2**32)]
     flags: Annotated[int, Meta(ge=0, lt=2**8)]
     vault: Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]

@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 WAYS: Final = ("prompt", "answer")
 """The two texts of a request, by the number of their direction."""
 
+BOTH: Final = 2
+"""The direction of a piece with both texts of a short request, and the length of the first behind them."""
+
 _MAGIC: Final = b"NZP1"
+_LENGTH: Final = struct.Struct(">I")
 _HEAD: Final = struct.Struct(">4s16s16sBBI")
 """What begins the inside of a box: magic, request, tenant, direction, flags, index (caddy/internal/vault)."""
 
@@ -50,8 +54,7 @@ class KeptPrompt:
     tenant: str
     key: str
     model: str | None
-    prompt_bytes: int
-    answer_bytes: int
+    bytes: int
     state: str
     expires: datetime
 
@@ -86,8 +89,7 @@ async def list_prompts(
                 row["tenant"],
                 row["key"],
                 row["model"],
-                row["prompt_bytes"],
-                row["answer_bytes"],
+                row["bytes"],
                 _state(row),
                 row["expires_at"],
             )
@@ -114,7 +116,8 @@ async def open_prompt(session: Session, request: UUID, keys: PrivateKeys) -> Ope
         rows = [row async for row in _queries.pieces(connection, request=request)]
         if not rows:
             raise CommandError(f"No prompt of {request} is kept, or not any more: see `prompts list`.")
-        texts = [_text(rows, way, keys) for way in range(len(WAYS))]
+        joined = [row for row in rows if row["direction"] == BOTH]
+        texts = _joined(rows, joined[0], keys) if joined else [_text(rows, way, keys) for way in (0, 1)]
         first = rows[0]
         problems = tuple(problem for _, found in texts for problem in found)
         await session.audit(
@@ -127,6 +130,20 @@ async def open_prompt(session: Session, request: UUID, keys: PrivateKeys) -> Ope
     return Opened(
         request, first["at"], first["tenant"], first["expires_at"], texts[0][0], texts[1][0], problems
     )
+
+
+def _joined(
+    rows: Sequence[asyncpg.Record], row: asyncpg.Record, keys: PrivateKeys
+) -> list[tuple[bytes, list[str]]]:
+    """Take the two texts out of the one piece that they share."""
+    content, problem = _opened(row, keys)
+    problems = [f"The piece of prompt and answer {problem}."] if problem else []
+    if len(rows) > 1:
+        problems.append("More is stored of it than was sealed.")
+    if problem:
+        return [(b"", problems), (b"", [])]
+    (length,) = _LENGTH.unpack(content[-_LENGTH.size :])
+    return [(content[:length], problems), (content[length : -_LENGTH.size], [])]
 
 
 def _text(rows: Sequence[asyncpg.Record], way: int, keys: PrivateKeys) -> tuple[bytes, list[str]]:

@@ -46,7 +46,7 @@ async def prompts_list_command(
     if options.json:
         output.show_list(found)
     else:
-        columns = ("id", "at", "tenant", "key", "model", "prompt_bytes", "answer_bytes", "state", "expires")
+        columns = ("id", "at", "tenant", "key", "model", "bytes", "state", "expires")
         output.show_table(found, columns=columns, empty="No prompt is kept: see `set-limits --log-prompts`.")
     return 0
 

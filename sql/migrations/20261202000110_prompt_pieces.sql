@@ -1,11 +1,11 @@
 -- migrate:up
 
--- Sealed pieces of prompts (direction 0) and answers (1), by the day on which they expire. Only the private
--- key of a vault opens a box, and no server has it. A box is null where the tenant had too much already.
+-- Sealed pieces of prompts (direction 0), answers (1) or both (2), by the day on which they expire. Only the
+-- private key of a vault opens a box, and no server has it. It is null where the tenant had too much already.
 CREATE TABLE prompt_pieces (
     expires_on date NOT NULL,
     request_id uuid NOT NULL,
-    direction smallint NOT NULL CHECK (direction IN (0, 1)),
+    direction smallint NOT NULL CHECK (direction IN (0, 1, 2)),
     index bigint NOT NULL CHECK (index >= 0),
     flags smallint NOT NULL CHECK (flags >= 0),
     tenant_id uuid NOT NULL,

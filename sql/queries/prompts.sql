@@ -14,9 +14,8 @@ WITH kept AS (
     SELECT
         request_id, tenant_id, key_id, min(at) AS at, min(expires_at) AS expires_at,
         bit_or(flags) AS ends, bool_or(box IS NULL) AS is_beyond,
-        coalesce(sum(octet_length(box) - :overhead::int) FILTER (WHERE direction = 0), 0)::bigint AS prompt_bytes,
-        coalesce(sum(octet_length(box) - :overhead::int) FILTER (WHERE direction = 1), 0)::bigint AS answer_bytes,
-        count(*) FILTER (WHERE flags & 1 = 1) = 2
+        coalesce(sum(octet_length(box) - :overhead::int - CASE direction WHEN 2 THEN 4 ELSE 0 END), 0)::bigint AS bytes,
+        count(*) FILTER (WHERE flags & 1 = 1) = CASE max(direction) WHEN 2 THEN 1 ELSE 2 END
         AND count(*) = sum(index + 1) FILTER (WHERE flags & 1 = 1) AS is_whole
     FROM prompt_pieces
     WHERE expires_at > now() AND at >= :since

@@ -157,6 +157,36 @@ async def test_a_change_in_the_database_shows(
     assert b"" == found.answer
 
 
+SHARED: Final[Row] = (2, 0, LAST, b"the prompt\xffanswer" + struct.pack(">I", 10))
+
+
+ALTERED: Final = "The piece of prompt and answer is another one, put in its place."
+TOO_MUCH: Final = "The piece of prompt and answer was not kept: the tenant had too much already."
+
+
+@pytest.mark.parametrize(
+    ("rows", "change", "state", "problems"),
+    [
+        ([SHARED], "flags = 1", "whole", ()),
+        ([SHARED], "flags = 3", "cut", (ALTERED,)),
+        ([(2, 0, LAST, None)], "flags = 1", "beyond the tenant's size", (TOO_MUCH,)),
+        ([SHARED, WHOLE[0]], "vault = vault", "incomplete", ("More is stored of it than was sealed.",)),
+    ],
+)
+async def test_a_piece_of_both(
+    session: Session, prompts: Prompts, rows: list[Row], change: str, state: str, problems: tuple[str, ...]
+) -> None:
+    """Prompt and answer of a short request share a piece, of which the same holds."""
+    request = await prompts.keep(*rows)
+    await prompts.owner.execute(f"UPDATE prompt_pieces SET {change}")  # noqa: S608
+    (listed,) = await list_prompts(session, tenant=None, key=None, since=LONG_AGO, most=10)
+    assert state == listed.state
+    found = await open_prompt(session, request, KEYS)
+    assert problems == found.problems
+    is_opened = not {ALTERED, TOO_MUCH} & set(problems)
+    assert ((b"the prompt", b"\xffanswer") if is_opened else (b"", b"")) == (found.prompt, found.answer)
+
+
 async def test_another_requests_piece_shows(session: Session, prompts: Prompts) -> None:
     """Two answers that were swapped between requests show in both."""
     requests = [await prompts.keep(*WHOLE) for _ in range(2)]
@@ -176,12 +206,11 @@ async def test_the_list_opens_nothing(session: Session, key: CreatedKey, prompts
     await create_tenant(session, "other")
     listed = await list_prompts(session, tenant="acme", key=key.prefix, since=LONG_AGO, most=10)
     assert [second, first] == [row.id for row in listed]
-    assert ("acme", key.prefix, None, 10, 7) == (
+    assert ("acme", key.prefix, None, 17) == (
         listed[0].tenant,
         listed[0].key,
         listed[0].model,
-        listed[0].prompt_bytes,
-        listed[0].answer_bytes,
+        listed[0].bytes,
     )
     assert [second] == [
         row.id for row in await list_prompts(session, tenant=None, key=None, since=LONG_AGO, most=1)

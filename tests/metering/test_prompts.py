@@ -136,7 +136,7 @@ async def test_what_is_no_piece_is_passed_over(
     await owner.execute(f"ALTER TABLE prompt_pieces ADD CHECK (request_id <> '{refused}')")
     strange = [
         piece(uuid4(), v=2),
-        piece(uuid4(), direction=2),
+        piece(uuid4(), direction=3),
         piece(uuid4(), flags=-1),
         piece(uuid4(), index=2**70),
         piece(uuid4(), index=-1),

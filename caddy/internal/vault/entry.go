@@ -1,6 +1,19 @@
 package vault
 
-import "github.com/google/uuid"
+import (
+	"encoding/binary"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+const (
+	// heldFor is how long a short prompt waits for its answer, to be sealed in one piece with it: that
+	// is half the work. The prompt of a request that runs longer is safe from a crash by then.
+	heldFor = time.Second
+
+	lengthBytes = 4 // of the length of a prompt that shares a piece
+)
 
 // Entry keeps the prompt and the answer of one request. A nil Entry keeps nothing. Its methods are
 // for one goroutine, and none of them waits.
@@ -44,22 +57,43 @@ func (e *Entry) Prompt(body []byte) {
 		return
 	}
 	e.add(&e.prompt, body)
-	e.end(&e.prompt, 0)
+	if e.prompt.hand != nil && e.prompt.hand.index > 0 {
+		e.end(&e.prompt, 0)
+	}
 }
 
 // Answer keeps what was written to the client.
 func (e *Entry) Answer(p []byte) {
-	if e != nil {
-		e.add(&e.answer, p)
+	if e == nil {
+		return
 	}
+	if e.prompt.hand != nil && e.vault.now().Sub(e.of.At) > heldFor {
+		e.end(&e.prompt, 0)
+	}
+	e.add(&e.answer, p)
 }
 
 // Close ends the entry.
 func (e *Entry) Close() {
-	if e != nil {
-		e.end(&e.prompt, 0)
-		e.end(&e.answer, 0)
+	if e == nil {
+		return
 	}
+	e.join()
+	e.end(&e.prompt, 0)
+	e.end(&e.answer, 0)
+}
+
+// join makes prompt and answer one piece, if they fit into one.
+func (e *Entry) join() {
+	p, a := e.prompt.hand, e.answer.hand
+	if p == nil || a == nil || a.index > 0 || len(p.content)+len(a.content)+lengthBytes > PieceBytes {
+		return
+	}
+	length := uint32(len(p.content)) //nolint:gosec // at most PieceBytes
+	p.content = binary.BigEndian.AppendUint32(append(p.content, a.content...), length)
+	p.way = both
+	e.vault.giveBack(a)
+	e.answer.hand = nil
 }
 
 // add appends to a text, piece by piece.

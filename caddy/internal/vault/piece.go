@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"golang.org/x/crypto/nacl/box"
 )
 
 const (
@@ -30,6 +29,7 @@ type direction uint8
 const (
 	prompt direction = iota // from the client
 	answer                  // to it
+	both                    // the prompt, the answer and the length of the prompt, of a short request in one piece
 )
 
 // flags say how a piece ends its text.
@@ -88,7 +88,7 @@ func (p *piece) seal(key publicKey, random io.Reader) ([]byte, error) {
 	plain = append(plain, byte(p.way), byte(p.ends))
 	plain = binary.BigEndian.AppendUint32(plain, p.index)
 	plain = append(plain, p.content...)
-	sealed, err := box.SealAnonymous(nil, plain, key.point, random)
+	sealed, err := sealAnonymous(plain, key, random)
 	if err != nil {
 		return nil, err
 	}

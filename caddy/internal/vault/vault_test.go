@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"encoding/base64"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -106,7 +107,7 @@ func (w *world) open(t *testing.T) (texts [2]opened) {
 			if !ok {
 				t.Fatal("a piece can't be opened")
 			}
-			found := &texts[l.Direction]
+			found, isBoth := &texts[l.Direction%uint8(both)], l.Direction == uint8(both)
 			head := []byte{'N', 'Z', 'P', '1', 15: 0}
 			copy(head[4:], []byte{0x01, 0x9a, 0xb5, 0xc0, 0x1c, 0, 0x70, 0, 0x80, 0, 0, 0})
 			equal(t, string(head), string(plain[:16]), "magic and id")
@@ -114,6 +115,11 @@ func (w *world) open(t *testing.T) (texts [2]opened) {
 			equal(t, []byte{0, 0, 0, byte(found.pieces)}, plain[38:headBytes], "index")
 			equal(t, uint32(found.pieces), l.Index, "index outside")
 			equal(t, start.Add(time.Hour).Unix(), l.Expires, "expiry")
+			if isBoth {
+				content, length := plain[headBytes:len(plain)-lengthBytes], binary.BigEndian.Uint32(plain[len(plain)-lengthBytes:])
+				texts = [2]opened{{string(content[:length]), 1, flags(l.Flags)}, {string(content[length:]), 1, flags(l.Flags)}}
+				continue
+			}
 			found.text += string(plain[headBytes:])
 			found.pieces++
 			found.ends |= flags(l.Flags)
@@ -171,6 +177,25 @@ func TestNoTextOnDisk(t *testing.T) {
 		equal(t, os.FileMode(0o600), info.Mode().Perm(), file.Name())
 	}
 	equal(t, 2, len(files), "files: the lock and what is handed over")
+}
+
+// TestLongRequest: the prompt of a request that runs on does not wait for the end of its answer.
+func TestLongRequest(t *testing.T) {
+	w := newWorld(t)
+	w.watch()
+	entry := w.Open(Meta{requestID, tenantID, keyID, start.Add(-heldFor), start.Add(time.Hour)})
+	entry.Prompt([]byte("prompt"))
+	entry.Answer([]byte("an "))
+	w.Flush(time.Minute)
+	equal(t, 0, w.open(t)[prompt].pieces, "pieces before its time")
+	entry.of.At = start.Add(-2 * heldFor)
+	entry.Answer([]byte("answer"))
+	w.Flush(time.Minute)
+	equal(t, opened{"prompt", 1, isLast}, w.open(t)[prompt], "prompt")
+	entry.Close()
+	w.Flush(time.Minute)
+	equal(t, [2]opened{{"prompt", 1, isLast}, {"an answer", 1, isLast}}, w.open(t), "both")
+	equal(t, 0, w.lent.Load(), "lent")
 }
 
 // TestCut: a text beyond the greatest size is kept up to it, and says so.
@@ -238,7 +263,7 @@ func TestDiskFull(t *testing.T) {
 	must(t, os.WriteFile(w.settings.Spool, nil, 0o600)) // no folder can be made there
 	w.watch()
 	w.keep("prompt", "answer")
-	equal(t, 2, w.Lost(), "lost")
+	equal(t, 1, w.Lost(), "lost")
 	must(t, os.Remove(w.settings.Spool))
 	w.keep("prompt", "answer")
 	equal(t, opened{"prompt", 1, isLast}, w.open(t)[prompt], "prompt")

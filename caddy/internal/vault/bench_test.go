@@ -1,0 +1,26 @@
+package vault
+
+import (
+	"crypto/rand"
+	"testing"
+
+	"golang.org/x/crypto/nacl/box"
+)
+
+// BenchmarkSeal: what a piece costs, one that is full and one of a short text.
+func BenchmarkSeal(b *testing.B) {
+	public, _, err := box.GenerateKey(rand.Reader)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for name, size := range map[string]int{"full": PieceBytes, "short": 200} {
+		p := piece{of: &identified{Meta: Meta{requestID, tenantID, keyID, start, start}}, content: make([]byte, size)}
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := p.seal(publicKey{"0123456789abcdef", public}, rand.Reader); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
