@@ -69,57 +69,67 @@ CROSS JOIN LATERAL (VALUES (1), (octet_length(b.ids) - 17)) AS e (at)
 ORDER BY 1;
 
 -- name: ledger_faults(first, until, since, before)
--- chains: rows of the ledger, of one day, that differ from what was chained about the time of that day.
-WITH chained AS (
-    SELECT c.name AS chain, b.number, substring(b.ids FROM i * 18 + 1 FOR 18) AS id,
-        substring(b.leaves FROM i * 32 + 1 FOR 32) AS leaf
+-- chains: rows of the ledger, of one day, that differ from what was chained about the time of that day. Links
+-- are read as a whole, once: a piece of one would be fetched from where it is stored each time.
+WITH links AS MATERIALIZED (
+    SELECT c.name AS chain, k.number, k.ids || ''::bytea AS ids, k.leaves || ''::bytea AS leaves
     FROM chains AS c
     JOIN chain_batches AS k ON k.chain = c.id
-    CROSS JOIN LATERAL ( -- as a whole, or each of its rows would be read from the disk
-        SELECT k.number, k.ids || ''::bytea AS ids, k.leaves || ''::bytea AS leaves OFFSET 0
-    ) AS b
-    CROSS JOIN LATERAL generate_series(0, octet_length(b.ids) / 18 - 1) AS i
     WHERE c.name <> 'audit'
         AND (k.at >= :since::timestamptz AND k.at < :before::timestamptz OR c.name = 'before')
         AND substring(k.ids FROM 1 FOR 16) < uuid_send(:until::uuid)
         AND substring(k.ids FROM octet_length(k.ids) - 17 FOR 16) >= uuid_send(:first::uuid)
-)
-SELECT coalesce(l.id, e.id) AS id, l.leaf, e.chain, e.number
-FROM (
+), chained AS MATERIALIZED (
+    SELECT b.chain, b.number, substring(b.ids FROM i * 18 + 1 FOR 18) AS id,
+        substring(b.leaves FROM i * 32 + 1 FOR 32) AS leaf
+    FROM links AS b
+    CROSS JOIN LATERAL generate_series(0, octet_length(b.ids) / 18 - 1) AS i
+), present AS MATERIALIZED (
     SELECT uuid_send(r.request_id) || int2send(r.entry) AS id,
         sha256('\x00'::bytea || convert_to(json_strip_nulls(row_to_json(r))::text, 'UTF8')) AS leaf
     FROM ledger AS r
     WHERE r.request_id >= :first::uuid AND r.request_id < :until::uuid
-) AS l
+)
+SELECT coalesce(l.id, e.id) AS id, l.leaf, e.chain, e.number
+FROM present AS l
 FULL JOIN (
     SELECT chain, number, id, leaf
     FROM chained
-    WHERE substring(id FROM 1 FOR 16) >= uuid_send(:first::uuid)
-        AND substring(id FROM 1 FOR 16) < uuid_send(:until::uuid)
+    WHERE id >= uuid_send(:first::uuid) AND id < uuid_send(:until::uuid)
 ) AS e ON e.id = l.id
 WHERE l.leaf IS DISTINCT FROM e.leaf
 ORDER BY 1;
 
 -- name: late_rows(early_ms, late_ms)
 -- chains: rows that were chained long after, or before, the day of their ids, such as corrections; with the
--- hash of the row as it is now.
+-- hash of the row as it is now. Ids are in order in a link, so its first and last say whether it has any.
+WITH links AS MATERIALIZED (
+    SELECT c.name AS chain, k.number, k.at, k.ids || ''::bytea AS ids, k.leaves || ''::bytea AS leaves
+    FROM chains AS c
+    JOIN chain_batches AS k ON k.chain = c.id
+    CROSS JOIN LATERAL (
+        SELECT
+            ('x' || encode(substring(k.ids FROM 1 FOR 6), 'hex'))::bit(48)::bigint / 86400000 AS first,
+            ('x' || encode(substring(k.ids FROM octet_length(k.ids) - 17 FOR 6), 'hex'))::bit(48)::bigint
+            / 86400000 AS last
+    ) AS d
+    WHERE c.name NOT IN ('audit', 'before') AND (
+        k.at < to_timestamp((d.last * 86400000 - :early_ms::bigint) / 1000.0)
+        OR k.at >= to_timestamp((d.first * 86400000 + :late_ms::bigint) / 1000.0)
+    )
+), chained AS MATERIALIZED (
+    SELECT b.chain, b.number, b.at, substring(b.ids FROM i * 18 + 1 FOR 18) AS id,
+        substring(b.leaves FROM i * 32 + 1 FOR 32) AS leaf
+    FROM links AS b
+    CROSS JOIN LATERAL generate_series(0, octet_length(b.ids) / 18 - 1) AS i
+)
 SELECT e.chain, e.number, e.id, e.leaf AS chained, (
         SELECT sha256('\x00'::bytea || convert_to(json_strip_nulls(row_to_json(r))::text, 'UTF8'))
         FROM ledger AS r
         WHERE r.request_id = encode(substring(e.id FROM 1 FOR 16), 'hex')::uuid
             AND r.entry = ('x' || encode(substring(e.id FROM 17 FOR 2), 'hex'))::bit(16)::int
     ) AS leaf
-FROM (
-    SELECT c.name AS chain, b.number, b.at, substring(b.ids FROM i * 18 + 1 FOR 18) AS id,
-        substring(b.leaves FROM i * 32 + 1 FOR 32) AS leaf
-    FROM chains AS c
-    JOIN chain_batches AS k ON k.chain = c.id
-    CROSS JOIN LATERAL (
-        SELECT k.number, k.at, k.ids || ''::bytea AS ids, k.leaves || ''::bytea AS leaves OFFSET 0
-    ) AS b
-    CROSS JOIN LATERAL generate_series(0, octet_length(b.ids) / 18 - 1) AS i
-    WHERE c.name NOT IN ('audit', 'before')
-) AS e
+FROM chained AS e
 CROSS JOIN LATERAL (
     SELECT ('x' || encode(substring(e.id FROM 1 FOR 6), 'hex'))::bit(48)::bigint / 86400000 * 86400000 AS ms
 ) AS d
