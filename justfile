@@ -104,7 +104,7 @@ soak *arguments:
 model *arguments:
     python -m tests.model.protocol "$@"
 
-# Make every attack of tests/security/cases, and generated spellings of mutation paths; exits 1 if one succeeds
+# Make every attack of tests/security/cases, and every spelling of a mutation path; exits 1 if one succeeds
 attack:
     @{{ caddy }} version
     @python -m tests.security.attack

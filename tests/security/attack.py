@@ -1,4 +1,4 @@
-"""`just attack`: every case of `cases/*.toml`, and mutation paths by spelling, method and protocol.
+"""`just attack`: every case of `cases/*.toml` and every spelling of a mutation path, over every protocol.
 
 python -m tests.security.attack
 """
@@ -7,67 +7,62 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from itertools import product
-from typing import Final
-from urllib.parse import urlsplit
 
 from tests.backend.app import backend
 from tests.backend.serving import served
 from tests.gateway import MODELS, Gateway, running
-from tests.security import frames, wire
-from tests.security.cases import cases, faults, leaks
+from tests.security import canary, keys, spellings
+from tests.security.cases import cases
+from tests.security.node import node
 from tests.security.observed import Witness
-from tests.security.spellings import METHODS, MUTATIONS, SPELLINGS
-
-REFUSED: Final = {307, 400, 403, 404, 405, 431}
+from tests.security.trials import Proxy, attempt, every, proxy_of, record_faults, verdict_faults
 
 
-def spelled(gateway: Gateway, spelling: str) -> Iterator[str]:
-    """Ask for each mutation path in a spelling, by each method, over HTTP/1.1 and HTTP/2; yields faults."""
-    parts = urlsplit(gateway.url)
-    address = (str(parts.hostname), int(parts.port or 0))
-    with wire.line(gateway.url) as opened:
-        for path, method in product(MUTATIONS, METHODS):
-            target = SPELLINGS[spelling](path)
-            head = (
-                f"{method} {target} HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer {gateway.key}\r\n\r\n"
-            )
-            status = opened.ask(head.encode("latin-1")).status
-            if status not in REFUSED:
-                yield f"{method} {path}, {spelling}: {status} over HTTP/1.1"
-            fields = (
-                (":method", method),
-                (":scheme", "http"),
-                (":authority", "gateway"),
-                (":path", target),
-                ("authorization", f"Bearer {gateway.key}"),
-            )
-            status = frames.verdict(address, fields)
-            if status not in REFUSED | {frames.RESET}:
-                yield f"{method} {path}, {spelling}: {status} over HTTP/2"
+def attacked(proxy: Proxy) -> tuple[int, list[str]]:
+    """Make every case over each protocol in each dialect; returns how many requests, and the faults."""
+    proxy.witness.forget()
+    trials = [attempt(way, proxy) for way in every(cases())]
+    ids = [reply.request_id for trial in trials for reply in trial.replies if reply.request_id]
+    rows, lines = proxy.witness.settled(ids), proxy.witness.lines()
+    found = [f"{each}: {fault}" for each in trials for fault in verdict_faults(each)]
+    found += [f"{each}: {fault}" for each in trials for fault in record_faults(each, rows, lines)]
+    return sum(len(trial.replies) for trial in trials), found
 
 
-def attacked(gateway: Gateway) -> list[str]:
-    """Make every attack; returns what it found that must not be."""
-    with Witness.of(gateway) as witness:
-        found = [f"{case.name}: {fault}" for case in cases() for fault in faults(case, gateway, witness)]
-        witness.forget()
-        for spelling in SPELLINGS:
-            found += spelled(gateway, spelling)
-        found += [f"{hit.method} {hit.target} reached the backend" for hit in witness.hits()]
-    return found + [f"{name} holds the key" for name in leaks(gateway)]
+def spelled(proxy: Proxy) -> tuple[int, list[str]]:
+    """Ask for every mutation path in every spelling; returns how many requests, and the faults."""
+    proxy.witness.forget()
+    made = list(spellings.asked(spellings.every(), proxy))
+    rows = proxy.witness.settled(reply.request_id for _, reply in made if reply.request_id)
+    found = [fault for combination, reply in made for fault in spellings.faults(combination, reply, rows)]
+    found += [f"{hit.method} {hit.target} reached the backend" for hit in proxy.witness.hits()]
+    return len(made), found
+
+
+def leaks(gateway: Gateway, proxy: Proxy) -> Iterator[str]:
+    """Name every place of the gateway that holds a key which is valid, or was."""
+    sinks = list(canary.sinks(gateway))
+    for name in keys.MADE:
+        for place in canary.found(iter(sinks), canary.needles(proxy.secrets[name])):
+            yield f"{place} holds the key {name}"
 
 
 def main() -> int:
     """Attack a gateway of its own, and print cases, requests and failures."""
-    with served(backend(*MODELS)) as url, running(url, OLLAMA_URL=url) as gateway:
-        found = attacked(gateway)
+    with (
+        served(backend(*MODELS)) as url,
+        running(url, OLLAMA_URL=url) as gateway,
+        node(gateway) as started,
+        Witness.of(gateway, started.journal) as witness,
+    ):
+        proxy = proxy_of(started, keys.made(gateway), witness)
+        requests, found = attacked(proxy)
+        generated, strange = spelled(proxy)
+        found += [*strange, *leaks(gateway, proxy)]
     for fault in found:
         sys.stdout.write(f"{fault}\n")
-    requests = sum(len(case.answers) for case in cases())
-    generated = len(SPELLINGS) * len(MUTATIONS) * len(METHODS) * 2
     sys.stdout.write(
-        f"{len(cases())} cases, {requests + generated} requests ({generated} of them generated), "
+        f"{len(cases())} cases, {requests + generated:,} requests ({generated:,} of them generated), "
         f"{len(found)} failures\n"
     )
     return 1 if found else 0

@@ -1,6 +1,7 @@
-"""`just attack-compare`: the cases of `just attack` on a stock `forward_auth`, without any of our modules.
+"""`just attack-compare`: the attacks of `just attack` on a stock `forward_auth`, without any of our modules.
 
-Its authz knows the key, and refuses mutation paths as they are written. Records are not asked of it.
+Its authz knows two keys, and refuses mutation paths as they are written. Neither words nor records are asked
+of it: a refusal is any status of 400 or more, or no answer.
 
 python -m tests.security.compare
 """
@@ -11,6 +12,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -22,18 +25,23 @@ from authz.stack.discovery import free_port
 from tests.backend.app import backend
 from tests.backend.serving import App, served
 from tests.gateway import MODELS
-from tests.security.cases import cases, verdict
+from tests.security import keys, spellings
+from tests.security.cases import cases
+from tests.security.frames import RESET
+from tests.security.node import GLOBALS, NAME
 from tests.security.observed import Witness
 from tests.security.spellings import MUTATIONS
+from tests.security.trials import Proxy, Trial, attempt, every, seen_faults, urls
 from tests.up.stacks import answers, until
 
-KEY: Final = f"nz_{'k' * 46}"
+KEYS: Final = {name: f"nz_{name[0] * 46}" for name in ("key", "narrow", "revoked", "disabled", "elsewhere")}
+VALID: Final = {KEYS["key"], KEYS["narrow"]}
+REFUSAL: Final = 400
 SITE: Final = """{{
-	admin off
+	{globals}
 	persist_config off
-	auto_https off
 }}
-http://:{port} {{
+http://:{port}, https://{name}:{tls_port}, https://:{tls_port} {{
 	bind 127.0.0.1
 	route {{
 		respond /healthz `{{"status":"ok"}}`
@@ -47,11 +55,12 @@ http://:{port} {{
 
 
 async def naive(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer 204 to the key for all but mutation paths; any health check is 200."""
-    headers = dict(scope["headers"])
-    path = headers.get(b"x-forwarded-uri", b"").decode("latin-1").partition("?")[0]
+    """Answer 204 to a key for all but mutation paths; any health check is 200."""
+    headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+    path = headers.get(b"x-forwarded-uri", "").partition("?")[0]
+    scheme, _, token = headers.get(b"authorization", "").partition(" ")
     status = 403 if path in MUTATIONS else 204
-    if headers.get(b"authorization") != f"Bearer {KEY}".encode():
+    if headers.get(b"x-api-key", token if scheme.lower() == "bearer" else "") not in VALID:
         status = 401
     if scope["path"] != "/verify":
         status = 200 if scope["path"] == "/healthz" else 404
@@ -59,8 +68,9 @@ async def naive(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-def main() -> int:
-    """Run the cases, and print which a stock configuration fails and how many it passes."""
+@contextmanager
+def stock() -> Iterator[Proxy]:
+    """Run a stock Caddy, and what is behind it."""
     authz: App = naive
     with (
         tempfile.TemporaryDirectory(prefix="nz") as folder,
@@ -68,24 +78,56 @@ def main() -> int:
         served(authz) as authz_url,
         httpx.Client(base_url=url) as client,
     ):
-        port = free_port()
+        port, tls_port = free_port(), free_port()
         config = Path(folder) / "Caddyfile"
-        config.write_text(SITE.format(port=port, authz=authz_url, backend=url))
+        text = SITE.format(
+            globals=GLOBALS, name=NAME, port=port, tls_port=tls_port, authz=authz_url, backend=url
+        )
+        config.write_text(text)
         argv = [str(caddy_binary(os.environ, lambda _: None)), "run", "--config", str(config)]
-        caddy = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
-        try:
-            stock = f"http://127.0.0.1:{port}"
-            until(lambda: answers(f"{stock}/healthz"))
-            witness = Witness(client, "", Path(folder))
-            failed = {each.name: verdict(each, stock, KEY, witness=witness)[1] for each in cases()}
-        finally:
-            caddy.terminate()
-            caddy.wait()
-    for name, found in failed.items():
-        if found:
-            sys.stdout.write(f"{name}: {'; '.join(found)}\n")
-    passed = sum(not found for found in failed.values())
-    sys.stdout.write(f"a stock forward_auth passes {passed} of {len(failed)} cases\n")
+        environ = {"HOME": folder, "XDG_DATA_HOME": folder, "XDG_CONFIG_HOME": folder}
+        with subprocess.Popen(argv, env=environ, stderr=subprocess.DEVNULL) as caddy:
+            try:
+                until(lambda: answers(f"http://127.0.0.1:{port}/healthz"))
+                secrets = keys.spoiled(KEYS["key"]) | KEYS
+                yield Proxy(urls(port, tls_port), secrets, Witness(client, "", Path(folder)))
+            finally:
+                caddy.terminate()
+
+
+def faults(trial: Trial) -> Iterator[str]:
+    """Find what must not have come of an attack on anybody's proxy."""
+    yield from seen_faults(trial)
+    for reply, allowed in zip(trial.replies, trial.case.allowed, strict=True):
+        is_refused = reply.status >= REFUSAL or reply.status == RESET
+        if reply.status not in allowed and not (is_refused and allowed[0] >= REFUSAL):
+            yield f"answered {reply.status} instead of {allowed}"
+
+
+def spelled(proxy: Proxy) -> int:
+    """Count the generated requests that reached the backend, or were no refusal."""
+    proxy.witness.forget()
+    passed = sum(0 < reply.status < REFUSAL for _, reply in spellings.asked(spellings.every(), proxy))
+    return max(passed, len(proxy.witness.hits()))
+
+
+def main() -> int:
+    """Run the cases, and print which a stock configuration fails and how many it passes."""
+    with stock() as proxy:
+        found: dict[str, list[str]] = {case.name: [] for case in cases()}
+        proxy.witness.forget()
+        for way in every(cases()):
+            trial = attempt(way, proxy)
+            found[trial.case.name] += (f"{fault} over {trial.over}" for fault in faults(trial))
+        reached = spelled(proxy)
+    for name, each in found.items():
+        if each:
+            sys.stdout.write(f"{name}: {each[0]}\n")
+    passed = sum(not each for each in found.values())
+    sys.stdout.write(
+        f"a stock forward_auth passes {passed} of {len(found)} cases; "
+        f"{reached:,} of {len(list(spellings.every())):,} generated requests reached the backend\n"
+    )
     return 0
 
 

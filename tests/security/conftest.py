@@ -1,4 +1,4 @@
-"""The gateway under attack: its witnesses and its keys, good and bad."""
+"""The gateway under attack: what observes it, and its keys, good and bad."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from authz.identity import secrets as secret_form
 from tests.gateway import Gateway
+from tests.security import keys
+from tests.security.node import node
 from tests.security.observed import Witness
+from tests.security.trials import Proxy, proxy_of
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +18,13 @@ def witness(gateway: Gateway) -> Iterator[Witness]:
     """The view of the gateway's own parts."""
     with Witness.of(gateway) as witness:
         yield witness
+
+
+@pytest.fixture(scope="session")
+def proxy(gateway: Gateway) -> Iterator[Proxy]:
+    """A node of the gateway that speaks every protocol, with keys by what is wrong with them."""
+    with node(gateway) as started, Witness.of(gateway, started.journal) as witness:
+        yield proxy_of(started, keys.made(gateway), witness)
 
 
 @pytest.fixture
@@ -29,25 +38,4 @@ def untouched(witness: Witness) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def stranger() -> str:
     """A well-formed key that was never made."""
-    return _checked(f"{secret_form.PREFIX}{'Z' * 8}{'a' * 32}")
-
-
-@pytest.fixture(scope="session")
-def secrets(gateway: Gateway, stranger: str) -> dict[str, str]:
-    """Keys by what is wrong with them."""
-    revoked = gateway.create_key("revoked")
-    gateway.run("revoke-key", "--prefix", revoked[: secret_form.LOOKUP_LENGTH]).check_returncode()
-    return {
-        "key": gateway.key,
-        "narrow": gateway.create_key("narrow", "--models", "demo"),
-        "revoked": revoked,
-        "truncated": gateway.key[:-1],
-        "lowered": gateway.key.lower(),
-        "stranger": stranger,
-        "forged": _checked(f"{gateway.key[: secret_form.LOOKUP_LENGTH]}{'a' * 32}"),
-    }
-
-
-def _checked(body: str) -> str:
-    """A key text with the check that fits: only authz can find that it is none."""
-    return body + secret_form._check(body)
+    return keys.STRANGER

@@ -23,7 +23,9 @@ POLLED: Final = {"/api/version", "/api/tags", "/api/ps"}
 """The requests of authz and Caddy themselves to a backend, always by GET and without a query."""
 
 ROWS: Final = "SELECT * FROM ledger WHERE request_id = ANY($1)"
-IS_READ: Final = "SELECT coalesce(bool_or(position >= $1), false) FROM journal_files WHERE NOT is_finished"
+IS_READ: Final = (
+    "SELECT coalesce(bool_or(position >= $1), false) FROM journal_files WHERE NOT is_finished AND node = $2"
+)
 
 
 class Hit(msgspec.Struct):
@@ -67,15 +69,21 @@ class Witness:
 
     @classmethod
     @contextmanager
-    def of(cls, gateway: Gateway) -> Iterator[Witness]:
-        """The witness of a gateway."""
-        journal = gateway.stack.state / "journal" / "journal.log"
+    def of(cls, gateway: Gateway, journal: Path | None = None) -> Iterator[Witness]:
+        """The witness of a gateway, by its own journal or that of another node."""
+        own = gateway.stack.state / "journal" / "journal.log"
         with httpx.Client(base_url=gateway.backend_url) as backend:
-            yield cls(backend, gateway.database_url, journal)
+            yield cls(backend, gateway.database_url, journal or own)
 
     def forget(self) -> None:
         """Let the backend forget its hits."""
         self._backend.delete("/test/tally").raise_for_status()
+
+    def taken(self) -> list[Hit]:
+        """Return the hits, and let the backend forget them."""
+        if found := self.hits():
+            self.forget()
+        return found
 
     def hits(self) -> list[Hit]:
         """Return the requests that reached the backend through the gateway."""
@@ -89,22 +97,30 @@ class Witness:
         """
         wanted = list(ids)
         records = self._records(wanted)
-        rows = asyncio.run(_ledger(self._database_url, wanted, read_bytes=self._journal.stat().st_size))
-        assert [] == [each for each in records if each not in rows and records[each].is_billable]
+        node = UUID(self._decoded()[0].gateway.node)
+        read_bytes = self._journal.stat().st_size
+        rows = asyncio.run(_ledger(self._database_url, wanted, node=node, read_bytes=read_bytes))
+        missing = [records[each] for each in wanted if each not in rows and records[each].is_billable]
+        assert not missing, missing
         return {each: rows.get(each) or records[each].row() for each in wanted}
 
-    def lines(self, request_id: str) -> list[str]:
-        """The kinds of the journal's lines about a request, in order."""
-        needle = f'"id":"{request_id}"'.encode()
-        found = [each for each in self._journal.read_bytes().split(b"\n") if needle in each]
-        return [msgspec.json.decode(each)["msg"] for each in found]
+    def lines(self) -> dict[str, list[str]]:
+        """The kinds of the journal's lines about each request, in order."""
+        found: dict[str, list[str]] = {}
+        for line in self._decoded():
+            if line.gateway.id:
+                found.setdefault(line.gateway.id, []).append(line.msg)
+        return found
+
+    def _decoded(self) -> list[_Line]:
+        *lines, _torn = self._journal.read_bytes().split(b"\n")
+        return [msgspec.json.decode(each, type=_Line) for each in lines]
 
     def _records(self, ids: Sequence[str]) -> dict[str, _Record]:
         """The journal's record of each request, once all are written."""
         for _ in range(SETTLED_WITHIN_S * 50):
-            *lines, _torn = self._journal.read_bytes().split(b"\n")
-            decoded = [msgspec.json.decode(each, type=_Line) for each in lines]
-            found = {each.gateway.id: each.gateway for each in decoded if each.msg not in {"boot", "open"}}
+            lines = self._decoded()
+            found = {each.gateway.id: each.gateway for each in lines if each.msg not in {"boot", "open"}}
             if found.keys() >= set(ids):
                 return {each: found[each] for each in ids}
             time.sleep(0.02)
@@ -115,7 +131,9 @@ class _Record(msgspec.Struct):
     """The record of a request."""
 
     id: str = ""
+    node: str = ""
     ip: str = ""
+    tenant: str | None = None
     outcome: str = ""
     reason: str | None = None
     reserved: object = None
@@ -123,7 +141,8 @@ class _Record(msgspec.Struct):
     @property
     def is_billable(self) -> bool:
         """Return whether a row in the ledger is due."""
-        return self.reserved is not None or self.outcome not in {"denied", "refused", "authz_failed"}
+        is_served = self.tenant is not None and self.outcome not in {"denied", "refused", "authz_failed"}
+        return self.reserved is not None or is_served
 
     def row(self) -> Row:
         """Return the bill of a request that is only counted: nothing."""
@@ -135,12 +154,12 @@ class _Line(msgspec.Struct):
     gateway: _Record
 
 
-async def _ledger(database_url: str, ids: Sequence[str], *, read_bytes: int) -> dict[str, Row]:
+async def _ledger(database_url: str, ids: Sequence[str], *, node: UUID, read_bytes: int) -> dict[str, Row]:
     """The ledger's rows of requests, once metering has committed so much of the journal."""
     connection = await asyncpg.connect(database_url)
     try:
         for _ in range(SETTLED_WITHIN_S * 50):
-            if await connection.fetchval(IS_READ, read_bytes):
+            if await connection.fetchval(IS_READ, read_bytes, node):
                 rows = await connection.fetch(ROWS, [UUID(each) for each in ids])
                 assert len({row["request_id"] for row in rows}) == len(rows)
                 return {str(row["request_id"]): _row(row) for row in rows}

@@ -8,8 +8,8 @@ from typing import Final
 from authz.types import Dialect
 from tests.security.wire import Reply
 
-SENTENCE: Final = re.compile(r"[A-Z][^\n.]*(?:\.{3}[^\n.]*)?\.")
-"""One sentence; the three dots of an abridged key do not end it."""
+SENTENCE: Final = re.compile(r"[A-Z](?:[^\n.]|\.(?=\S))*\.")
+"""One sentence; a full stop inside a word, such as `tools.type`, does not end it."""
 
 
 def sentence(reply: Reply, dialect: Dialect) -> str:

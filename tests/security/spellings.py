@@ -1,9 +1,16 @@
-"""Other ways to write a path: each is one that some router, proxy or decoder takes for the plain one."""
+"""Generate requests for mutation paths: each spelling is one that some router takes for the plain path."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import groupby, product
 from typing import Final
+
+from tests.security import frames, wire
+from tests.security.cases import H1, H1_TLS, H2, H2C, PROTOCOLS
+from tests.security.observed import Row
+from tests.security.trials import Proxy
+from tests.security.wire import Line, Reply
 
 MUTATIONS: Final = (
     "/api/pull",
@@ -97,19 +104,67 @@ SPELLINGS: Final[dict[str, Callable[[str], str]]] = {
     "tilde": _before("/~"),
 }
 
-UNPARSABLE: Final = {
-    "NUL": "/api/pull\0",
-    "newline": "/api/pull\n",
-    "space": "/api/pull x",
-    "tab": "/api/pull\t",
-    "delete": "/api/pull\x7f",
-    "broken escape": "/api/pull%zz",
-    "half an escape": "/api/pull%2",
-    "unicode escape": "/api%u002fpull",
-    "no slash": "api/pull",
-    "raw byte order mark": "\xef\xbb\xbf/api/pull",
-    "query alone": "?x",
-    "nothing": "",
-    "longer than all headers may be": "/api/pull" + "a" * 70_000,
-}
-"""Malformed request targets: the HTTP server itself refuses them."""
+Combination = tuple[str, str, str, str]
+"""A spelling, the path that is spelled so, the method and the protocol."""
+REFUSED: Final = {400, 403, 404}
+UNDER_A_MODEL: Final = "under a model"
+"""A model's name may have slashes, so this is the name of a model that there is not."""
+REASONS: Final = {"target_invalid", "path_unknown", "path_mutation"}
+_OF_A_NAME: Final = {"model_unknown", "method_not_allowed"}
+_LED_ELSEWHERE: Final = (
+    "X-HTTP-Method-Override: POST",
+    "X-Forwarded-Method: GET",
+    "X-Forwarded-Uri: /api/tags",
+    "X-Original-URL: /api/tags",
+    "X-Rewrite-URL: /api/tags",
+)
+"""Every header by which a proxy has been led elsewhere."""
+
+
+def every() -> Iterator[Combination]:
+    """Yield every spelling of every path, by every method, over every protocol."""
+    for over in PROTOCOLS:
+        yield from ((*each, over) for each in product(SPELLINGS, MUTATIONS, METHODS))
+
+
+def sampled() -> Iterator[Combination]:
+    """Yield every spelling of every path; methods and protocols take turns, and each meets each spelling."""
+    for number, (spelling, path) in enumerate(product(SPELLINGS, MUTATIONS)):
+        yield spelling, path, METHODS[number % len(METHODS)], PROTOCOLS[number % len(PROTOCOLS)]
+
+
+def asked(combinations: Iterable[Combination], proxy: Proxy) -> Iterator[tuple[Combination, Reply]]:
+    """Ask for each, on one connection as long as that lasts."""
+    for over, alike in groupby(sorted(combinations, key=lambda each: each[3]), key=lambda each: each[3]):
+        left = list(alike)
+        while left:
+            with (wire.line if over in {H1, H1_TLS} else frames.opened)(proxy.urls[over]) as opened:
+                while left:
+                    reply = _ask(opened, left[-1], proxy.secrets["key"])
+                    yield left.pop(), reply
+                    if reply.is_last or reply.status == frames.RESET:
+                        break
+
+
+def _ask(opened: Line | frames.Frames, combination: Combination, key: str) -> Reply:
+    spelling, path, method, _ = combination
+    target = SPELLINGS[spelling](path)
+    headers = (f"Authorization: Bearer {key}", *_LED_ELSEWHERE)
+    if isinstance(opened, Line):
+        lines = [f"{method} {target} HTTP/1.1", "Host: gateway", *headers, "", ""]
+        return opened.ask("\r\n".join(lines).encode("latin-1"))
+    fields = tuple((name.lower(), value) for name, _, value in (line.partition(": ") for line in headers))
+    pseudo = ((":method", method), (":scheme", "http"), (":authority", "gateway"), (":path", target))
+    return opened.ask((*pseudo, *fields))
+
+
+def faults(combination: Combination, reply: Reply, rows: Mapping[str, Row]) -> Iterator[str]:
+    """Find what must not have come of one."""
+    is_name = combination[0] == UNDER_A_MODEL
+    is_reset = reply.status == frames.RESET and combination[3] in {H2C, H2}
+    if not is_reset and reply.status not in ({403, 404, 405} if is_name else REFUSED):
+        yield f"{combination}: answered {reply.status}"
+    row = rows.get(reply.request_id)
+    reasons = REASONS | (_OF_A_NAME if is_name else set())
+    if row and (row.outcome != "denied" or row.tokens or row.reason not in reasons):
+        yield f"{combination}: recorded as {row}"

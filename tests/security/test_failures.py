@@ -20,8 +20,8 @@ from authz.stack import embedded
 from authz.types import Dialect
 from tests.gateway import Gateway, running
 from tests.security import canary, wire
-from tests.security.attacks import CHAT, PATHS
 from tests.security.broken import Broken
+from tests.security.cases import CHAT, PATHS
 from tests.security.observed import Witness
 from tests.security.processes import halted, killed
 from tests.security.refusing import sentence

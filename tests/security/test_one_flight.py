@@ -8,7 +8,7 @@ from typing import Final
 
 from tests.gateway import Gateway
 from tests.security import wire
-from tests.security.attacks import CHAT
+from tests.security.cases import CHAT
 
 AT_ONCE: Final = 160
 AUTHZ_PROCESSES: Final = 2

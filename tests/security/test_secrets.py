@@ -10,7 +10,7 @@ import pytest
 
 from tests.gateway import Gateway
 from tests.security import canary, wire
-from tests.security.attacks import PATHS
+from tests.security.cases import PATHS
 from tests.security.observed import Witness
 from tests.security.wire import Reply
 
@@ -20,34 +20,7 @@ CARRIERS: Final = {
     "api-key": "Api-Key: <key>",
     "basic": "Authorization: Basic <basic>",
 }
-MISPLACED: Final = (
-    ("POST /api/chat", ("Authorization: <key>",)),
-    ("POST /api/chat", ("Authorization: Token <key>",)),
-    ("POST /api/chat", ("Authorization: Bearer <key>",) * 2),
-    ("POST /api/chat", ("Authorization: Bearer <short>",)),
-    ("POST /api/chat", ("Cookie: key=<key>",)),
-    ("POST /api/chat", ("Proxy-Authorization: Bearer <key>",)),
-    ("POST /api/chat", ("X-Nz-Grant: <key>", "X-Nz-Ask: <key>")),
-    ("GET /api/tags", ("X-Forwarded-Host: <key>",)),
-    ("GET /api/tags", ("User-Agent: <key>",)),
-    ("GET /api/tags?key=<key>", ()),
-    ("GET /<key>/api/tags", ()),
-    ("GET /v1/models/<key>", ("Authorization: Bearer <key>",)),
-    ("POST /api/chat?key=<key>", ("Authorization: Bearer <key>",)),
-    ("POST /api/chat", ("Authorization: Bearer <key>", "X-Goog-Api-Key: <key>")),
-    ("POST /api/chat", ("Authorization: Bearer <key>", "Referer: http://a/?key=<key>")),
-    ("POST /api/chat", ("Authorization: Bearer <key>", "User-Agent: mine <key>")),
-)
-"""A request line and headers with a key where none belongs, or in one place too many."""
-
 PROMPTS: Final = ("tokens=2", "mode=status code=500", "mode=crash at=1", "mode=garbage at=1")
-BODIES: Final = (
-    '{"model":"demo","messages":[{"role":"user","content":"tokens=1"}]}',
-    '{"model":"<key>"}',
-    '{"model":"demo","<key>":',
-    '{"model":"demo","model":"<key>"}',
-    '{"model":["<key>"]}',
-)
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +31,9 @@ def key(gateway: Gateway) -> str:
 
 @pytest.fixture(scope="module")
 def replies(gateway: Gateway, witness: Witness, key: str) -> list[Reply]:
-    """The answers to all the ways in which a key can come in, right and wrong."""
+    """The answers to all the ways in which a key can come in rightly; the wrong ones are cases."""
     witness.forget()
-    asked = [*_carried(), *_misplaced()]
-    made = [wire.ask(gateway.url, _filled(head, key, body)) for head, body in asked]
+    made = [wire.ask(gateway.url, _filled(head, key, body)) for head, body in _carried()]
     witness.settled(reply.request_id for reply in made)
     return made
 
@@ -77,18 +49,6 @@ def _carried() -> list[tuple[str, str]]:
     ]
 
 
-def _misplaced() -> list[tuple[str, str]]:
-    """A key where it does not belong: in heads and in bodies."""
-    bearer = CARRIERS["bearer"]
-    heads = ["\r\n".join([f"{line} HTTP/1.1", "Host: gateway", *more, ""]) for line, more in MISPLACED]
-    asked = [(head, BODIES[0] if head.startswith("POST") else "") for head in heads]
-    return asked + [
-        (f"POST {path} HTTP/1.1\r\nHost: gateway\r\n{bearer}\r\n", body)
-        for path in (*PATHS.values(), "/api/show", "/api/pull")
-        for body in BODIES
-    ]
-
-
 def _chat(prompt: str, *, is_stream: bool) -> str:
     messages = [{"role": "user", "content": prompt}]
     return json.dumps({"model": "demo", "stream": is_stream, "max_tokens": 9, "messages": messages})
@@ -97,12 +57,12 @@ def _chat(prompt: str, *, is_stream: bool) -> str:
 def _filled(head: str, key: str, body: str) -> bytes:
     head += f"Content-Length: {len(body.replace('<key>', key))}\r\n\r\n"
     basic = base64.b64encode(f"x:{key}".encode()).decode()
-    return (head + body).replace("<key>", key).replace("<basic>", basic).replace("<short>", key[:-1]).encode()
+    return (head + body).replace("<key>", key).replace("<basic>", basic).encode()
 
 
 def test_requests_ran_and_failed(replies: list[Reply]) -> None:
-    """The search below is worth something: there were answers, refusals and errors of all kinds."""
-    assert {200, 400, 401, 403, 404, 500} <= {reply.status for reply in replies}
+    """The search below is worth something: there were answers and errors."""
+    assert {200, 500} <= {reply.status for reply in replies}
 
 
 def test_key_is_in_no_answer(replies: list[Reply], key: str) -> None:

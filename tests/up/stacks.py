@@ -19,7 +19,8 @@ from authz.stack.discovery import free_port
 TIMEOUT_S = 120.0
 
 
-def _environ() -> dict[str, str]:
+def inherited() -> dict[str, str]:
+    """Return the environment of the tests, without what configures a gateway."""
     ours = ("GATEWAY_", "OLLAMA_", "DATABASE_URL", "REDIS_URL")
     return {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
@@ -56,7 +57,7 @@ class Stack:
     def run(self, command: str, *arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
         """Run a command on this state folder."""
         argv = [*self.within, *self.python, "-m", "authz", command, *arguments, "--state", str(self.state)]
-        env = {**_environ(), **environ}
+        env = {**inherited(), **environ}
         return subprocess.run(
             argv, env=env, capture_output=True, text=True, timeout=240, check=False, umask=self.umask
         )

@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from tests.up.stacks import Stack, _environ
+from tests.up.stacks import Stack, inherited
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -35,7 +35,7 @@ def shell(stack: Stack, command: str) -> subprocess.CompletedProcess[str]:
     own = command.replace("127.0.0.1:8080", f"127.0.0.1:{stack.port}").replace("llama3.2", "demo")
     own = own.replace("nz_...", stack.key or "").removeprefix("uv run ")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environ = {**_environ(), "PATH": path, "GATEWAY_STATE": str(stack.state)}
+    environ = {**inherited(), "PATH": path, "GATEWAY_STATE": str(stack.state)}
     return subprocess.run(
         ["bash", "-c", own], cwd=ROOT, env=environ, capture_output=True, text=True, timeout=240, check=False
     )
