@@ -83,7 +83,7 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	ctx, isWhole := r.Context(), false
 	defer func() { x.close(ctx, isWhole) }()
 
-	if r.ProtoMajor == 1 && r.ContentLength != 0 {
+	if r.ProtoMajor == 1 && (r.ContentLength != 0 || isHTTP10(r)) {
 		// Else net/http would wait for the rest of the body before it sends a refusal.
 		w.Header().Set("Connection", "close")
 	}
@@ -201,9 +201,18 @@ func (g *Guard) inspect(w *guardWriter, r *http.Request) (found problem, err err
 	case err != nil:
 		return noProblem, x.refuse(http.StatusBadRequest, reasonBodyBroken)
 	}
-	w.Header().Del("Connection")
+	if !isHTTP10(r) {
+		w.Header().Del("Connection")
+	}
 	x.request, found = readRequest(body, x.route.api)
 	return found, nil
+}
+
+// isHTTP10 reports whether a connection must end after this request: HTTP/1.0 knows no chunks, so
+// net/http ignores their header, and takes for the next request what a proxy in front took for
+// the body of this one (RFC 9112, 6.1).
+func isHTTP10(r *http.Request) bool {
+	return r.ProtoMajor == 1 && r.ProtoMinor == 0
 }
 
 // dropBody makes a request one without a body and without a query.
