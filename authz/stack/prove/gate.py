@@ -24,6 +24,9 @@ WITHIN_S: Final = 60.0
 """An answer of a few tokens, of a model that must be loaded first."""
 RETRIES: Final = 3
 
+EVERYWHERE: Final = frozenset({"", "0.0.0.0", "[::]"})  # noqa: S104  # nosec B104
+"""Addresses that a site listens at on every interface: it is asked at this machine's own."""
+
 
 @frozen
 class Request:
@@ -167,4 +170,4 @@ def _url(site: Site) -> str:
     if site.is_tls:
         named = [name for name in site.hosts if "*" not in name]
         return f"https://{named[0] if named else 'localhost'}:{port}"
-    return f"http://{'127.0.0.1' if host in {'', '0.0.0.0', '[::]'} else host}:{port}"  # noqa: S104
+    return f"http://{'127.0.0.1' if host in EVERYWHERE else host}:{port}"
