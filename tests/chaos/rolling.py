@@ -33,6 +33,8 @@ from tests.chaos.world import Behind, session, strange_keys
 from tests.gateway import Gateway
 
 WITHIN_S = 60.0
+SHOWN = 10
+"""Of the requests that are billed wrong, so many are printed."""
 SETTLED_WITHIN_S = 60.0
 
 _OFTEN = {Manner.STREAM: 4, Manner.SINGLE: 3, Manner.EMBED: 1}
@@ -129,6 +131,8 @@ class Rolling:
         table.note("requests", len(asked))
         table.equal("failed requests", len(self.clients.failures()), 0)
         book_tables.of_requests(table, judge)
+        for wrong in judge.wrongs[:SHOWN]:
+            sys.stdout.write(f"{wrong}\n")
         table.equal("lines lost, dead letters", await self.ledger.fetchval(_LOST), 0, "B4:")
         async with session(self.settings) as operator:
             tenants = {key.tenant for load in self.clients.loads for key in load.keys}
