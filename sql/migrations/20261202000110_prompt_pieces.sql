@@ -33,6 +33,10 @@ CREATE TABLE prompt_erasures (
     erased_at timestamptz NOT NULL
 );
 
+COMMENT ON TABLE prompt_pieces IS 'Sealed pieces of prompts and answers of the keys that keep them, until they expire.';
+COMMENT ON TABLE prompt_bytes IS 'How many sealed bytes a tenant has of each day.';
+COMMENT ON TABLE prompt_erasures IS 'When the prompts of a tenant were erased; what is older is not stored any more.';
+
 -- Stores pieces, each once, but for those that have expired, or were erased, before they came. A tenant's
 -- that exceed its most are noted without their box. Returns how many of these there were.
 CREATE FUNCTION store_prompts(

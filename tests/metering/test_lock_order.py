@@ -47,12 +47,13 @@ def ledger_columns() -> dict[str, Sequence[object]]:
     return dict(zip(LedgerRow._fields, zip(*rows, strict=True), strict=True))
 
 
+# Each of a node of its own: who adds to the chain of a node waits for its other writers, row or not.
 LEDGER = """
     INSERT INTO ledger (
         request_id, entry, at, node, boot, tenant_id, key_id, outcome, input_tokens, output_tokens,
         usage_source
     )
-    SELECT $1, 0, now(), id, id, id, id, 'completed', 1, 1, 'reported'
+    SELECT $1, 0, now(), gen_random_uuid(), id, id, id, 'completed', 1, 1, 'reported'
     FROM (SELECT '00000000-0000-0000-0000-000000000000'::uuid AS id) AS i
 """
 OUTBOX = """
