@@ -17,7 +17,7 @@ PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 RESET: Final = 0
 """The status of a request that gets no answer: its stream or the connection is ended."""
 
-_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY = 0, 1, 3, 4, 6, 7
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _END_STREAM, _END_HEADERS, _ACK = 1, 4, 1
 _LONGEST: Final = 16_384
 """The payload of a frame, which every server takes."""
@@ -89,6 +89,8 @@ class Frames:
                     break
                 if kind in {_SETTINGS, _PING} and not flags & _ACK:
                     self._send(kind, _ACK, payload if kind == _PING else b"", stream=0)
+                if kind == _DATA and payload:  # else the connection has room for 64 KiB of answers in all
+                    self._send(_WINDOW_UPDATE, 0, len(payload).to_bytes(4, "big"), stream=0)
                 yield kind, flags, int.from_bytes(head[5:9], "big") & 0x7FFFFFFF, payload
         self.is_over = True
 
