@@ -9,6 +9,7 @@ python -m tests.security.compare
 from __future__ import annotations
 
 import os
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -122,6 +123,8 @@ def main() -> int:
                 found[case.name] += (f"{fault} over {over}" for fault in faults(attempt(way, proxy)))
             except TimeoutError:
                 found[case.name].append(f"no answer over {over}")
+                proxy.witness.forget()
+            except (ConnectionError, ssl.SSLError):  # the connection is closed, and framed so
                 proxy.witness.forget()
         reached = spelled(proxy)
     for name, each in found.items():
