@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,11 +21,17 @@ from metering.prompts import Piece, PromptStore, Spool
 from tests.metering.conftest import Begin
 from tests.metering.writing import KEY, TENANT
 
-NOW: Final = datetime.now(UTC)
+NOW = datetime.now(UTC)
 WEEK: Final = timedelta(days=7)
 
 
-def piece(request: UUID, index: int = 0, *, expires: datetime = NOW + WEEK, **changes: object) -> Piece:
+@pytest.fixture(autouse=True)
+def _now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One moment for all of a test: days end while tests run."""
+    monkeypatch.setattr(sys.modules[__name__], "NOW", datetime.now(UTC))
+
+
+def piece(request: UUID, index: int = 0, *, expires: datetime | None = None, **changes: object) -> Piece:
     """A piece of a prompt."""
     made = Piece(
         v=1,
@@ -32,7 +39,7 @@ def piece(request: UUID, index: int = 0, *, expires: datetime = NOW + WEEK, **ch
         tenant=TENANT,
         key=KEY,
         at_ms=int(NOW.timestamp() * 1000),
-        expires=int(expires.timestamp()),
+        expires=int((expires or NOW + WEEK).timestamp()),
         direction=0,
         index=index,
         flags=0,
