@@ -137,7 +137,7 @@ async def test_what_is_not_whole_shows(
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ("SET box = overlay(box PLACING '\\x00' FROM 60 FOR 1)", "Piece 0 of the answer was altered."),
+        ("SET box = set_byte(box, 59, get_byte(box, 59) # 1)", "Piece 0 of the answer was altered."),
         ("SET flags = 3", "Piece 0 of the answer is another one, put in its place."),
         ("SET box = (SELECT box FROM prompt_pieces WHERE direction = 0 AND index = 1)", "is another one"),
         ("SET box = '\\x'", "Piece 0 of the answer was altered."),
