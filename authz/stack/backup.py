@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import subprocess
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -80,11 +80,10 @@ async def back_up(database_url: str, folder: Path) -> Description:
             # A prompt has its time, which a backup would outlive.
             prompts = ("--exclude-table-data=prompt_pieces*", "--exclude-table-data=prompt_bytes")
             arguments = ("--format=custom", f"--snapshot={snapshot}", f"--file={dump}", *prompts)
-            try:
+            with ExitStack() as undo:
+                undo.callback(dump.unlink, missing_ok=True)  # the folder can be named again
                 _run(tool, database_url, *arguments)
-            except BaseException:
-                dump.unlink(missing_ok=True)  # the folder can be named again
-                raise
+                undo.pop_all()
     dump.chmod(0o600)
     description = Description(
         format=FORMAT,
