@@ -62,3 +62,11 @@ async def new_key(gateway: Gateway) -> AsyncIterator[NewKey]:
 def tag() -> str:
     """The name of this test's requests in the ledger of truth, and of its gate."""
     return f"t{uuid4().hex[:12]}"
+
+
+@pytest.fixture(params=["malformed", "unknown"])
+def wrong_key(request: pytest.FixtureRequest, gateway: Gateway) -> str:
+    """Keys that were never made: one that is no key at all, and one with another last character."""
+    if request.param == "malformed":
+        return "sk-wrong"
+    return gateway.key[:-1] + ("a" if gateway.key[-1] != "a" else "b")
