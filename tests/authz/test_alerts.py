@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import socket
 from collections.abc import Iterator
@@ -14,14 +13,12 @@ import pytest
 from attrs import define, evolve, field
 
 from authz import supervise
-from authz.__main__ import run
 from authz.alerts import poster, watched, webhook
 from authz.alerts.alert import BACKEND_AWAY, BUDGET_USED, DISK_NEARLY_FULL, Alert
 from authz.alerts.book import Book
 from authz.alerts.poster import Poster
 from authz.alerts.reporter import Reporter
 from authz.alerts.webhook import Webhook
-from authz.backends.address import receiver as refusal
 from authz.backends.backend import Backend
 from authz.backends.inventory import Seen
 from authz.store import Store
@@ -290,80 +287,3 @@ async def test_old_alerts_are_forgotten(site: Site) -> None:
     site.seconds += 91 * 86_400
     await site.process().round()
     assert ["backend_away"] == [each.name for each in await book.latest(NINE, 10)]
-
-
-@pytest.mark.parametrize(
-    ("url", "problem"),
-    [
-        ("https://hooks.slack.com/services/T0/B0/x", None),
-        ("http://ntfy:8080/topic?template=yes&message={{.text}}", None),
-        ("https://[::1]:9/a%20b", None),
-        ("hooks.example.com/x", "is no URL of a receiver"),
-        ("ftp://h/x", "is no URL of a receiver"),
-        ("https:///x", "is no URL of a receiver"),
-        ("https://h:0/x", "is no URL of a receiver"),
-        ("https://h:99999/x", "has no valid host and port"),
-        ("https://user:SECRET@h/x", "has a login or a fragment"),
-        ("https://h/x#SECRET", "has a login or a fragment"),
-        ("https://h/x y", "holds characters"),
-        ("https://h/ä", "holds characters"),
-        ("http://169.254.169.254/x", "names a link-local"),
-        ("http://metadata.google.internal/x", "names a link-local"),
-        ("http://[fe80::1]/x", "names a link-local"),
-    ],
-)
-def test_a_receiver_is_a_url_that_may_be_posted_to(url: str, problem: str | None) -> None:
-    """A receiver has a host as a backend has, with any path and query; a refusal repeats no secret."""
-    found = refusal(url)
-    assert (found or "None").startswith(str(problem))
-    assert found is None or (": write one like https://" in found and "SECRET" not in found)
-
-
-def test_an_alert_is_posted_by_hand(
-    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    """`alerts test` posts one with the token of the file, and says what the receiver answered, or why not."""
-    token = tmp_path / "token"
-    token.write_text("SECRET\n")
-    token.chmod(0o600)
-    monkeypatch.setenv("GATEWAY_STATE", str(tmp_path))
-    monkeypatch.delenv("GATEWAY_ALERT_URL", raising=False)
-    assert 1 == run(["alerts", "test"])
-    assert "No receiver is set" in capsys.readouterr().err
-    monkeypatch.setenv("GATEWAY_ALERT_URL", f"{receiver.url}/SECRET")
-    monkeypatch.setenv("GATEWAY_ALERT_TOKEN_FILE", str(token))
-    assert 0 == run(["alerts", "test"])
-    assert "The receiver answered 200.\n" == capsys.readouterr().out
-    assert ("test", "info", "Bearer SECRET") == (
-        receiver.bodies[0]["name"],
-        receiver.bodies[0]["severity"],
-        receiver.headers[0]["authorization"],
-    )
-    receiver.answers = [403]
-    assert 1 == run(["alerts", "test"])
-    shown = capsys.readouterr()
-    assert "The receiver of GATEWAY_ALERT_URL answers 403: check the URL" in shown.err
-    assert "SECRET" not in shown.out + shown.err
-    token.chmod(0o604)
-    assert 1 == run(["alerts", "test"])
-    assert "chmod o= " in capsys.readouterr().err
-
-
-async def test_alerts_are_listed(
-    outside: None, site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """`alerts list` shows what was raised, and what of it was posted."""
-    assert 0 == await asyncio.to_thread(run, ["alerts", "list"])
-    assert "Nothing has needed a person." in capsys.readouterr().out
-    await Book(site.store).add("books", [used("a")], at=datetime.now(UTC))
-    assert 0 == await asyncio.to_thread(run, ["alerts", "list", "--json"])
-    (listed,) = json.loads(capsys.readouterr().out)
-    assert ("budget_used", "acme", "a", None, True) == (
-        listed["name"],
-        listed["tenant"],
-        listed["key"],
-        listed["posted"],
-        listed["is_queued"],
-    )
-    assert 0 == await asyncio.to_thread(run, ["alerts", "list"])
-    assert "a is used up" in capsys.readouterr().out
