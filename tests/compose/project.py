@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+import pytest
 import yaml
 
 ROOT: Final = Path(__file__).parents[2]
@@ -110,3 +111,10 @@ def _filled(node: Any, values: Mapping[str, str]) -> Any:
 
 def _default(found: re.Match[str]) -> str:
     return found[3] if found[2] == ":-" else f"<{found[1]}>"
+
+
+PRODUCTION: Final = load("compose.yaml")
+DEVELOPMENT: Final = load("compose.dev.yaml")
+BOTH: Final = pytest.mark.parametrize(
+    "project", [PRODUCTION, DEVELOPMENT], ids=["compose.yaml", "compose.dev.yaml"]
+)
