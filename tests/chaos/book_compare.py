@@ -11,10 +11,11 @@ from uuid import UUID
 from attrs import Factory, define, frozen
 
 from tests.chaos.evidence import Row, Truth
-from tests.chaos.questions import UNREPORTED, Asked
+from tests.chaos.questions import PACE_S, UNREPORTED, Asked, Manner
 
 UNSTEADY_TOKENS = 12
-"""A single answer that is left costs its time: a stack that breaks stands still for 0.1 s and more."""
+"""A single answer that is left costs its time: a machine under load stands still for 0.1 s and more. What it
+stood still beyond that is billed as well, but no token beyond the time that its client has waited."""
 
 
 class Verdict(StrEnum):
@@ -145,5 +146,7 @@ def _billed(asked: Asked, row: Row, truth: Truth) -> Verdict:
         (1, asked.question.tokens_per_frame - 1) if asked.question.is_stream else (0, UNSTEADY_TOKENS)
     )
     most = math.ceil(1.05 * max(truth.output_tokens, asked.delivered_tokens)) + slack
+    if asked.question.manner is Manner.ABANDON:
+        most = max(most, math.ceil(1.05 * asked.question.patience_s / PACE_S))
     is_right = asked.delivered_tokens <= row.output_tokens <= most and least <= row.tokens
     return Verdict.BOUNDED if is_right else Verdict.WRONG_AMOUNT

@@ -15,8 +15,9 @@ from attrs import define, field, frozen
 CAP_TOKENS = 48
 TOKENS_PER_FRAME = 4
 _LEAST_PROMPT_BYTES = 240
-_PACE = "delay_ms=10"
+PACE_S = 0.01
 """Before each word: a single answer that is cut is charged by the model's rate."""
+_PACE = f"delay_ms={1000 * PACE_S:.0f}"
 
 
 class Manner(StrEnum):

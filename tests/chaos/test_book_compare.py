@@ -15,7 +15,8 @@ BOOT, LATER_BOOT, ID, KEY = (UUID(int=number) for number in range(1, 5))
 QUESTION = Question("tag", "/api/chat", Manner.STREAM, "tokens=4 tag=tag", "demo")
 WHOLE = Asked(KEY, QUESTION, status=200, request_id=ID, delivered_tokens=4, is_whole=True)
 LEFT = evolve(WHOLE, delivered_tokens=2, is_whole=False)
-ABANDONED = evolve(LEFT, question=evolve(QUESTION, manner=Manner.ABANDON), delivered_tokens=0)
+ABANDONED = evolve(LEFT, question=evolve(QUESTION, manner=Manner.ABANDON, patience_s=0.1), delivered_tokens=0)
+PATIENT = evolve(ABANDONED, question=evolve(ABANDONED.question, patience_s=0.4))
 NAMELESS = Asked(KEY, QUESTION)
 ROW = Row(
     id=ID,
@@ -52,6 +53,8 @@ TRUTH = Truth(input_tokens=5, output_tokens=4, is_finished=True)
         (Verdict.WRONG_AMOUNT, LEFT, evolve(GONE, output_tokens=6), [TRUTH]),
         (Verdict.BOUNDED, ABANDONED, evolve(GONE, output_tokens=17), [TRUTH]),
         (Verdict.WRONG_AMOUNT, ABANDONED, evolve(GONE, output_tokens=18), [TRUTH]),
+        (Verdict.BOUNDED, PATIENT, evolve(GONE, output_tokens=42), [TRUTH]),
+        (Verdict.WRONG_AMOUNT, PATIENT, evolve(GONE, output_tokens=43), [TRUTH]),
         (Verdict.PROGRESS, LEFT, ORPHAN, [TRUTH]),
         (Verdict.PROGRESS, NAMELESS, ORPHAN, []),
         (Verdict.WRONG_ORPHAN, LEFT, evolve(ORPHAN, boot=LATER_BOOT), [TRUTH]),
