@@ -105,9 +105,9 @@ class Watch:
 
 
 def _memory_kib(pid: int) -> int:
-    """Return what a process has for itself: what it shares with others is no growth of its own."""
+    """Return what a process has for itself, without pages of files: others may begin or end to share them."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_"))
+    return next(int(line.split()[1]) for line in lines if line.startswith("Anonymous:"))
 
 
 def _open_files(pid: int) -> int:
