@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 from math import nan
 from shutil import disk_usage
 from typing import TYPE_CHECKING, Final
@@ -67,7 +68,8 @@ class Metrics(Collector):
         self.known_until: datetime | None = None
         """To what moment everything that ran is billed: the last committed end of the journal."""
         add_process(registry)
-        lines = Counter("gateway_lines", "Journal lines committed.", ("result",), registry=registry)
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        lines = counter("gateway_lines", "Journal lines committed.", ("result",))
         self._lines = {result: lines.labels(result) for result in _RESULTS}
         self.settle_seconds = Histogram(
             "gateway_settle_seconds",
@@ -75,46 +77,33 @@ class Metrics(Collector):
             buckets=_BUCKETS_S,
             registry=registry,
         )
-        self._orphans = Counter("gateway_orphans", "Requests whose record never came.", registry=registry)
-        self._overrun_tokens = Counter(
-            "gateway_overrun_tokens", "Tokens charged beyond a reservation.", registry=registry
-        )
-        self._duties = Counter(
-            "gateway_duty_failures", "Failures of duties beside the loop.", ("duty",), registry=registry
-        )
+        self._orphans = counter("gateway_orphans", "Requests whose record never came.")
+        self._overrun_tokens = counter("gateway_overrun_tokens", "Tokens charged beyond a reservation.")
+        self._duties = counter("gateway_duty_failures", "Failures of duties beside the loop.", ("duty",))
         for duty in DUTIES:  # what has never failed is 0: else its first failures would be no increase
             self._duties.labels(duty)
-        pieces = Counter(
+        pieces = counter(
             "gateway_prompt_pieces",
             "Sealed pieces of prompts and answers; beyond is more than a tenant may have.",
             ("result",),
-            registry=registry,
         )
         self.prompt_pieces = {result: pieces.labels(result) for result in ("stored", "beyond", "rejected")}
-        self._dead_letters = Gauge(
-            "gateway_dead_letters", "Lines kept because they were not understood.", registry=registry
+        self._dead_letters = gauge("gateway_dead_letters", "Lines kept because they were not understood.")
+        self._open_requests = gauge("gateway_open_requests", "Begun and not ended.")
+        self._unpublished = gauge("gateway_unpublished", "Ledger rows that Redis does not know yet.")
+        self._learned_models = gauge(
+            "gateway_learned_models", "Models of which answers have shown what tokens are."
         )
-        self._open_requests = Gauge("gateway_open_requests", "Begun and not ended.", registry=registry)
-        self._unpublished = Gauge(
-            "gateway_unpublished", "Ledger rows that Redis does not know yet.", registry=registry
-        )
-        self._learned_models = Gauge(
-            "gateway_learned_models", "Models of which answers have shown what tokens are.", registry=registry
-        )
-        drift = Gauge(
-            "gateway_drift_tokens", "Tokens by which books differed.", ("between",), registry=registry
-        )
+        drift = gauge("gateway_drift_tokens", "Tokens by which books differed.", ("between",))
         self._drift_tokens = {between: drift.labels(between) for between in (LEDGER_WINDOWS, WINDOWS_REDIS)}
-        budgets = Gauge(
-            "gateway_budgets", "Budgets of which so many percent are used.", ("used",), registry=registry
-        )
+        budgets = gauge("gateway_budgets", "Budgets of which so many percent are used.", ("used",))
         self._budgets = {percent: budgets.labels(str(percent)) for percent in PERCENTS}
         self.uncounted()
-        self._free = Gauge("gateway_disk_free_bytes", "Left on the journal's file system.", registry=registry)
-        self._size = Gauge("gateway_disk_bytes", "Size of the journal's file system.", registry=registry)
-        lag_bytes = Gauge("gateway_lag_bytes", "Bytes of the journal not read yet.", registry=registry)
+        self._free = gauge("gateway_disk_free_bytes", "Left on the journal's file system.")
+        self._size = gauge("gateway_disk_bytes", "Size of the journal's file system.")
+        lag_bytes = gauge("gateway_lag_bytes", "Bytes of the journal not read yet.")
         lag_bytes.set_function(self._lag_bytes)
-        lag_seconds = Gauge("gateway_lag_seconds", "Age of the last committed end.", registry=registry)
+        lag_seconds = gauge("gateway_lag_seconds", "Age of the last committed end.")
         lag_seconds.set_function(self._lag_s)
         registry.register(self)
 
