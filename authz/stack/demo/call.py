@@ -81,7 +81,7 @@ def read(path: str, body: bytes) -> Call:
     """Read a request to a metered path. Raises Refusal for one that Ollama would refuse."""
     try:
         request = msgspec.json.decode(body, type=_Request)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:  # the latter where it is nested deeply
         raise Refusal(400, f"invalid request: {error}") from error
     if not request.model:
         raise Refusal(400, "model is required")
