@@ -35,10 +35,17 @@ class Probed:
     problem: str | None
     version: str = ""
     models: tuple[str, ...] = ()
+    """Those that complete prompts come first."""
 
 
 class _Model(msgspec.Struct):
     name: str
+    capabilities: list[str] | None = None
+    """None of an Ollama that does not list them."""
+
+    @property
+    def completes(self) -> bool:
+        return self.capabilities is None or "completion" in self.capabilities
 
 
 class _Tags(msgspec.Struct):
@@ -91,8 +98,8 @@ async def probe(backend: Backend) -> Probed:
     """Ask a backend for its models, which needs its token, and for its version."""
     try:
         async with client(backend) as asking:
-            tags = await fetch(asking, "/api/tags")
-            models = tuple(model.name for model in msgspec.json.decode(tags, type=_Tags).models or ())
+            listed = msgspec.json.decode(await fetch(asking, "/api/tags"), type=_Tags).models or ()
+            models = tuple(model.name for model in sorted(listed, key=lambda model: not model.completes))
             version = msgspec.json.decode(await fetch(asking, "/api/version"), type=_Version).version
     except Unanswered as error:
         return Probed(backend.name, backend.url, str(error))

@@ -10,13 +10,16 @@ import pytest
 from rich.console import Console
 
 from authz import settings
+from authz.backends.backend import Backend
 from authz.schema import dbmate_url
 from authz.stack import embedded, plan
 from authz.stack.checklist import Checklist, News, Stage, pipe_report, read_news, step
-from authz.stack.discovery import free_port
+from authz.stack.discovery import free_port, some_model
 from authz.stack.folder import StateFolder
 from authz.stack.program import last_lines
 from authz.stack.supervisor import Deaths
+from tests.backend.app import backend
+from tests.backend.serving import served
 
 
 def test_first_death_costs_no_time() -> None:
@@ -137,3 +140,15 @@ def test_free_port_is_lent_to_no_connection() -> None:
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
 
     assert all(free_port() < lowest for _ in range(20))
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [(("notes-embed", "demo"), "demo:latest"), (("notes-embed",), "notes-embed:latest"), ((), None)],
+)
+async def test_first_request_is_for_a_model_that_completes(
+    names: tuple[str, ...], expected: str | None
+) -> None:
+    """The request that `up` shows asks a model that completes prompts, wherever it stands in the list."""
+    with served(backend(*names)) as url:
+        assert expected == await some_model([Backend("a", url)])
