@@ -9,12 +9,13 @@ from __future__ import annotations
 from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from attrs import define
 from redis.asyncio import ConnectionPool
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 
-from authz.errors import SettingsError
+from authz.errors import LimiterUnavailable, SettingsError
 
 CONNECT_WITHIN_S: Final = 3.0
 
@@ -31,6 +32,25 @@ OURS: Final[dict[str, object]] = {
 CLUSTER: Final = "+cluster"
 SENTINEL_PORT: Final = 26379
 SENTINEL_WITHIN_S: Final = 1.0
+
+
+@define
+class Server:
+    """The Redis that links lead to; only a master of a cluster has a name."""
+
+    name: str = ""
+    is_clustered: bool = False
+    tag: str = ""
+    """The end of a key's name that makes it one of this master's."""
+    replicas: int = 0
+
+    def __str__(self) -> str:
+        return f"Redis {self.name}".rstrip()
+
+    def naming(self, reason: object) -> LimiterUnavailable:
+        """Return an error with a reason that names the server."""
+        text = str(reason)
+        return LimiterUnavailable(text if self.name in text else text.replace("Redis", str(self), 1))
 
 
 def is_cluster(url: str) -> bool:

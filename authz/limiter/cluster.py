@@ -20,7 +20,8 @@ from redis.exceptions import RedisError, ResponseError
 from authz import supervise
 from authz.errors import LimiterUnavailable
 from authz.limiter import address
-from authz.limiter.connection import NO_CLUSTER, TURN_S, Pipeline, Server, answer, disconnect
+from authz.limiter.address import Server
+from authz.limiter.connection import NO_CLUSTER, TURN_S, Pipeline, answer, disconnect
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -1,19 +1,20 @@
 """Commands of a whole process, in order, over one redis-py connection.
 
 A pool costs several times the CPU of a request; one connection that sends whatever is due in each
-turn of the event loop does not. The handshake stays redis-py's job.
+turn of the event loop does not. The handshake stays redis-py's job; what comes after it is a protocol of
+asyncio's own, without a task or stream between Redis and who waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import hiredis
-from attrs import define, frozen
+from attrs import frozen
+from redis._parsers import BaseParser  # its mapping of errors to exceptions has no public name
 from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.exceptions import (
     AskError,
@@ -27,7 +28,7 @@ from redis.exceptions import (
 )
 
 from authz.errors import LimiterUnavailable
-from authz.limiter.address import CONNECT_WITHIN_S
+from authz.limiter.address import CONNECT_WITHIN_S, Server
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -53,6 +54,9 @@ UNREACHABLE: Final = "Redis did not answer: check that it runs."
 NO_CLUSTER: Final = "Redis is no node of a cluster: write REDIS_URL as redis://HOST:PORT."
 IN_CLUSTER: Final = "Redis is a node of a cluster: write REDIS_URL as redis+cluster://HOST:PORT,HOST:PORT."
 
+_INCOMPLETE: Final = object()
+"""What the reader returns while an answer is not whole."""
+
 _pack: Final[Any] = hiredis.pack_command  # its stub allows for one argument only
 
 
@@ -64,46 +68,38 @@ class Script:
     sha: str
 
 
-@define
-class Server:
-    """The Redis that links lead to; only a master of a cluster has a name."""
+class Link(asyncio.Protocol):
+    """One living connection: answers come in the order of the commands.
 
-    name: str = ""
-    is_clustered: bool = False
-    tag: str = ""
-    """The end of a key's name that makes it one of this master's."""
-    replicas: int = 0
-
-    def __str__(self) -> str:
-        return f"Redis {self.name}".rstrip()
-
-    def naming(self, reason: object) -> LimiterUnavailable:
-        """Return an error with a reason that names the server."""
-        text = str(reason)
-        return LimiterUnavailable(text if self.name in text else text.replace("Redis", str(self), 1))
-
-
-class Link:
-    """One living connection: answers come in the order of the commands."""
+    Takes the place of redis-py's streams at the transport of a connection whose handshake is done.
+    """
 
     def __init__(self, connection: AbstractConnection, server: Server) -> None:
-        self._connection = connection
         self.server = server
+        self._loop = asyncio.get_running_loop()
+        self._reader = hiredis.Reader(replyError=BaseParser.parse_error, notEnoughData=_INCOMPLETE)
         self._due: list[bytes] = []
-        self._is_due = asyncio.Event()
         self._waiting: deque[Future[Any]] = deque()
-        self.is_over = False
+        self._ended = self._loop.create_future()
         self.run_id = ""
+        self._transport = _transport(connection)
+        self._transport.set_protocol(self)
+
+    @property
+    def is_over(self) -> bool:
+        """Return whether the connection has ended, so that nothing can be sent any more."""
+        return self._ended.done()
 
     def send(self, *command: Argument) -> Future[Any]:
         """Queue a command; the future gets its answer, a ResponseError or LimiterUnavailable."""
         if self.is_over:
             raise LimiterUnavailable(UNREACHABLE)
         packed: bytes = _pack(command)  # first: what can't be sent must not wait for an answer
-        answer: Future[Any] = asyncio.get_running_loop().create_future()
+        answer: Future[Any] = self._loop.create_future()
         self._waiting.append(answer)
+        if not self._due:
+            self._loop.call_soon(self._flush)  # one write for all that this turn sends
         self._due.append(packed)
-        self._is_due.set()
         return answer
 
     async def evaluate(self, script: Script, keys: Sequence[str], clock_us: int, *arguments: Argument) -> Any:
@@ -121,59 +117,66 @@ class Link:
             raise _refused(error) from error
 
     async def run(self) -> None:
-        """Write and read until the connection ends; commands still waiting for an answer then fail."""
-        tasks = [asyncio.ensure_future(job) for job in (self._write(), self._read(), self._watch())]
+        """Wait for the end of the connection; commands still waiting for an answer then fail.
+
+        It ends, too, when the command that waits longest has had no answer for a whole turn.
+        """
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            while not self.is_over:
+                oldest = self._waiting[0] if self._waiting else None
+                await asyncio.wait({self._ended}, timeout=ANSWER_WITHIN_S)
+                if oldest is not None and self._waiting and self._waiting[0] is oldest:
+                    return
         finally:
-            self.is_over = True
-            self._fail_all()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            self._end()
 
-    async def _write(self) -> None:
-        while True:
-            await self._is_due.wait()
-            self._is_due.clear()
-            if not self._connection.is_connected:  # redis-py would connect anew, past all our checks
-                return
-            due, self._due = self._due, []
-            await self._connection.send_packed_command(due, check_health=False)
+    def data_received(self, data: bytes) -> None:
+        """Take the answers that have come."""
+        self._reader.feed(data)
+        try:
+            while not self.is_over and (answer := self._reader.gets()) is not _INCOMPLETE:
+                self._take(answer)
+        except hiredis.ProtocolError:
+            self._end()
 
-    async def _read(self) -> None:
-        while True:
-            try:
-                answer = await self._connection.read_response(timeout=math.inf)
-            except ResponseError as error:
-                self._answer(error)
-                if isinstance(error, ReadOnlyError) or "READONLY" in str(error):
-                    return  # a failover made it a replica: look for its master
-            else:
-                self._answer(answer)
+    def connection_lost(self, _: Exception | None) -> None:
+        """Fail whoever waits."""
+        self._end()
 
-    async def _watch(self) -> None:
-        """End the link when the command that waits longest has had no answer for a whole turn."""
-        while True:
-            oldest = self._waiting[0] if self._waiting else None
-            await asyncio.sleep(ANSWER_WITHIN_S)
-            if oldest is not None and self._waiting and self._waiting[0] is oldest:
-                return
+    def _flush(self) -> None:
+        due, self._due = self._due, []
+        if not self.is_over:
+            self._transport.write(b"".join(due))
 
-    def _answer(self, answer: object) -> None:
-        waiter = self._waiting.popleft()
-        if waiter.done():  # whoever asked has left
+    def _take(self, answer: object) -> None:
+        is_failure = isinstance(answer, RedisError)
+        if not self._waiting or (is_failure and not isinstance(answer, ResponseError)):
+            self._end()  # it loads its data, say
             return
-        if isinstance(answer, ResponseError):
-            waiter.set_exception(answer)
-        else:
-            waiter.set_result(answer)
+        waiter = self._waiting.popleft()
+        if not waiter.done():  # whoever asked may have left
+            if isinstance(answer, ResponseError):
+                waiter.set_exception(answer)
+            else:
+                waiter.set_result(answer)
+        if is_failure and (isinstance(answer, ReadOnlyError) or "READONLY" in str(answer)):
+            self._end()  # a failover made it a replica: look for its master
 
-    def _fail_all(self) -> None:
+    def _end(self) -> None:
+        if self.is_over:
+            return
+        self._ended.set_result(None)
         for waiter in self._waiting:
             if not waiter.done():
                 waiter.set_exception(LimiterUnavailable(UNREACHABLE))
         self._waiting.clear()
+
+
+def _transport(connection: AbstractConnection) -> Any:
+    writer = connection._writer  # noqa: SLF001 (redis-py has no other way to what it has connected)
+    if writer is None:
+        raise LimiterUnavailable(UNREACHABLE)
+    return writer.transport
 
 
 async def answer(future: Future[Any]) -> Any:

@@ -33,7 +33,8 @@ from authz.accounts.keys import CreatedKey, create_key
 from authz.accounts.session import Session
 from authz.accounts.tenants import create_tenant
 from authz.app import Gate
-from authz.limiter.connection import Script, Server
+from authz.limiter.address import Server
+from authz.limiter.connection import Script
 from authz.limiter.limiter import Limiter
 from authz.schema import migrate
 from authz.settings import Settings
