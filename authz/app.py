@@ -13,7 +13,6 @@ import time
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
@@ -44,6 +43,7 @@ from authz.identity.sources import Sources
 from authz.limiter.limiter import Limiter
 from authz.limiter.queue import Queue
 from authz.nodes import Nodes
+from authz.protocol import DECIDE, disconnected, lines
 from authz.rebuild import Rebuilder
 from authz.store import AUTHZ_ROLE, Store
 
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
     from litestar.types import Receive, Scope, Send
 
+    from authz.decision.verify import Headers
+    from authz.limiter.queue import Disconnected
     from authz.messages import Ask
     from authz.settings import Settings
 
@@ -99,6 +101,7 @@ def build(settings: Settings, *, sources_s: Callable[[], float] = time.monotonic
             get("/backends")(gate.backends),
         ],
         lifespan=[gate.lifespan],
+        state=State({DECIDE: gate.decide}),
         openapi_config=None,
         logging_config=None,
     )
@@ -177,25 +180,28 @@ class Gate:
 
     async def verify(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer 204 with a Grant, or the client's answer with a Denial: the way of every metered request."""
-        ask = _ask(scope)
+        answer = await self.decide(scope["headers"], partial(disconnected, receive))
+        await send({"type": "http.response.start", "status": answer.status, "headers": lines(answer)})
+        await send({"type": "http.response.body", "body": answer.body, "more_body": False})
+
+    async def decide(self, headers: Headers, is_gone: Disconnected) -> Answer:
+        """Decide about a metered request, whichever way it came here."""
+        ask = _ask(headers)
         if ask is None:
-            await _send(send, Answer(400, {}, b""))
-            return
+            return Answer(400, {}, b"")
         if ask.problem == messages.BODY_UNREAD:
-            await _send(send, await self._known(ask, scope))
-            return
+            return await self._known(ask, headers)
         began = time.perf_counter()
-        asking = partial(self.verifier.verify, ask, scope["headers"], partial(_disconnected, receive))
+        asking = partial(self.verifier.verify, ask, headers, is_gone)
         decision = await self._bounded(ask, asking)
         self._observe(decision, time.perf_counter() - began)
         if isinstance(decision, Refusal):
-            await _send(send, _refused(ask, decision))
-        else:
-            await _send(send, Answer(204, {GRANT: messages.write(decision).decode()}, b""))
+            return _refused(ask, decision)
+        return Answer(204, {GRANT: messages.write(decision).decode()}, b"")
 
-    async def _known(self, ask: Ask, scope: Scope) -> Answer:
+    async def _known(self, ask: Ask, headers: Headers) -> Answer:
         """Answer 204 for a key that may send requests; only a refusal is a decision, and counted."""
-        found = await self._bounded(ask, partial(self.verifier.known, ask, scope["headers"]))
+        found = await self._bounded(ask, partial(self.verifier.known, ask, headers))
         if isinstance(found, Refusal):
             self._metrics.denied[found.reason].inc()
             return _refused(ask, found)
@@ -203,7 +209,7 @@ class Gate:
 
     async def read(self, request: AnyRequest) -> Response[bytes]:
         """Answer a read route, with the identity of its reader in a header for the record."""
-        ask = _ask(request.scope)
+        ask = _ask(request.scope["headers"])
         if ask is None:
             return _response(Answer(400, {}, b""))
         began = time.perf_counter()
@@ -249,15 +255,9 @@ class Gate:
         self._metrics.seconds.observe(seconds)
 
 
-async def _disconnected(receive: Receive) -> None:
-    """Return when Caddy has hung up, which it does when its client has."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def _ask(scope: Scope) -> Ask | None:
+def _ask(headers: Headers) -> Ask | None:
     """Parse the Ask of a request; return None if it does not come from the guard."""
-    found = [value for name, value in scope["headers"] if name == ASK_HEADER]
+    found = [value for name, value in headers if name == ASK_HEADER]
     try:
         return messages.read_ask(found[0]) if len(found) == 1 else None
     except msgspec.DecodeError as error:
@@ -288,11 +288,3 @@ def _response(answer: Answer) -> Response[bytes]:
 
 def _json(value: object, *, status: int) -> Response[bytes]:
     return _response(Answer(status, {"content-type": "application/json"}, msgspec.json.encode(value)))
-
-
-async def _send(send: Send, answer: Answer) -> None:
-    headers = [(name.encode(), value.encode("latin-1")) for name, value in answer.headers.items()]
-    if answer.status != HTTPStatus.NO_CONTENT:
-        headers.append((b"content-length", b"%d" % len(answer.body)))
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": answer.body, "more_body": False})

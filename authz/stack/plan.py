@@ -28,7 +28,16 @@ _GRACE_S: Final = 10
 UVICORN: Final = (
     # uvicorn would import from the current folder first, whatever Python's -P says.
     *("--app-dir", str(Path(__file__).parents[2])),
-    *("--factory", "authz.app:create", "--http", "httptools", "--loop", "uvloop", "--ws", "none"),
+    *(
+        "--factory",
+        "authz.app:create",
+        "--http",
+        "authz.protocol:Protocol",
+        "--loop",
+        "uvloop",
+        "--ws",
+        "none",
+    ),
     *("--no-proxy-headers", "--no-server-header", "--no-access-log", "--log-level", "warning"),
     # Longer than Caddy keeps an idle connection, so that Caddy never writes into a closed one.
     *("--timeout-keep-alive", "75"),

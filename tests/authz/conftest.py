@@ -20,6 +20,7 @@ from authz.accounts.tenants import create_tenant
 from authz.app import build
 from authz.backends.backend import Backend
 from authz.limiter.limiter import Limiter
+from authz.protocol import Protocol
 from authz.settings import Settings
 from authz.store import ADMIN_ROLE, Store
 from authz.types import Identity
@@ -80,7 +81,9 @@ async def authz_url(
     (settings.snippets / "default.caddy").touch()
     # The clock of wrong keys stands still: on a slow machine a source would be forgotten between two.
     app = build(evolve(settings, backends=backends), sources_s=lambda: 0.0)
-    server = uvicorn.Server(uvicorn.Config(app, http="httptools", ws="none", log_level="warning"))
+    server = uvicorn.Server(
+        uvicorn.Config(app, http=Protocol, proxy_headers=False, ws="none", log_level="warning")
+    )
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     server.should_exit = True
