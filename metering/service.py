@@ -40,6 +40,12 @@ log: Final = structlog.get_logger()
 POLL_MIN_S: Final = 0.002
 POLL_MAX_S: Final = 0.030
 
+GATHER_S: Final = 0.050
+"""How long lines may gather once all before them are committed: a batch costs as much as 20 lines of it.
+
+Slots are free before that, by the next Ask; what a request held is given back so much later.
+"""
+
 BEAT_S: Final = 1.0
 """How often an idle journal's end is committed and vouched for."""
 
@@ -74,6 +80,8 @@ class Metering:
     _is_limiter_away: bool = False
     _is_first_end: bool = True
     _was_missing: bool = False
+    has_caught_up: bool = False
+    """Whether the last lines that were read are the journal's last."""
 
     @classmethod
     async def begin(
@@ -112,6 +120,7 @@ class Metering:
         """Commit and publish the next lines; False if there was nothing to read."""
         await self._beat()
         chunk = self._tail.read()
+        self.has_caught_up = chunk is None or chunk.is_end
         if chunk is None:
             return False
         eof_at = self._asked_at if chunk.is_end else None
@@ -256,6 +265,8 @@ async def _follow(metering: Metering) -> NoReturn:
     while True:
         if await metering.step():
             pause_s = POLL_MIN_S
+            if metering.has_caught_up:
+                await asyncio.sleep(GATHER_S)
             continue
         await asyncio.sleep(pause_s)
         pause_s = min(pause_s * 2, POLL_MAX_S)

@@ -19,7 +19,7 @@ from attrs import define, field
 
 from authz.limiter import keyspace
 from authz.limiter.limiter import Limiter
-from metering import service
+from metering import service, tail
 from metering.surroundings import Surroundings
 from tests.metering.gate import Gate
 from tests.metering.writing import KEY, NODE, TENANT, JournalFile
@@ -130,6 +130,30 @@ async def test_it_follows_what_is_written(world: World) -> None:
     async with world.running():
         await until(world.is_published)
         world.write()
+        await until(world.is_published)
+    await world.check()
+
+
+async def test_lines_gather(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written one by one after all before it is committed is committed together."""
+    monkeypatch.setattr(service, "GATHER_S", 1.0)
+    async with world.running():
+        world.write(1)
+        await until(world.is_billed)
+        for _ in range(5):
+            world.write(1)
+            for _ in range(20):  # more time than a poll of the journal
+                assert not await world.is_billed()
+        await until(world.is_published)
+    assert 2 == await world.ledger.fetchval("SELECT count(DISTINCT xmin::text) FROM ledger")
+    await world.check()
+
+
+async def test_what_is_behind_waits_for_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines that were there before are read to their end without a pause."""
+    monkeypatch.setattr(service, "GATHER_S", 600.0)
+    world.write(tail.CHUNK_LINES)  # two lines each, so two chunks
+    async with world.running():
         await until(world.is_published)
     await world.check()
 
