@@ -44,6 +44,7 @@ func (s *state) begin() error {
 		if s.fault == nil {
 			go s.lookAfterJournal()
 			go s.reportProgress()
+			tuneCollections()
 		}
 	})
 	return s.fault
