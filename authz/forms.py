@@ -13,11 +13,18 @@ from urllib.parse import SplitResult, parse_qsl, quote, urlsplit
 
 Form: TypeAlias = Callable[[str], str | None]
 
+LONGEST_DRAIN_S: Final = 300
+"""The same as in caddy/app.go: what stops Caddy waits for longer than this and its grace."""
+
 HIDDEN: Final = "***"
 _LOGIN: Final = r"(?:[A-Za-z0-9._~!$&'()*+,;=:-]|%[0-9A-Fa-f]{2})*"
 _HOST: Final = r"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._%-]*)(?::[0-9]{0,5})?"
 _AUTHORITY: Final = re.compile(rf"(?:{_LOGIN}@)?{_HOST}(?:,{_HOST})*", re.ASCII)
 _TIME: Final = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ns|us|µs|ms|s|m|h|d))+", re.ASCII)
+_PART: Final = re.compile(r"([0-9.]+)([a-zµ]+)", re.ASCII)
+_SECONDS: Final = {
+    "ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600, "d": 86_400
+}  # fmt: skip
 _SIZE: Final = re.compile(r"[0-9]+(?:\.[0-9]+)? ?(?:[kmgtpe]i?)?b?", re.ASCII | re.IGNORECASE)
 _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DOMAIN: Final = re.compile(
@@ -83,6 +90,13 @@ def without_password(url: str) -> str:
 def time(text: str) -> str | None:
     """Return why a text is no time as Caddy reads it."""
     return None if text == "0" or _TIME.fullmatch(text) else "is no time: write it like 10s, 5m or 1h30m"
+
+
+def drain(text: str) -> str | None:
+    """Return why a text is no time for which Caddy may drain, which is LONGEST_DRAIN_S at most."""
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in _PART.findall(text))
+    too_long = f"is too long: write {LONGEST_DRAIN_S // 60}m or less"
+    return time(text) or (too_long if seconds > LONGEST_DRAIN_S else None)
 
 
 def size(text: str) -> str | None:

@@ -19,6 +19,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"sync"
 	"sync/atomic"
@@ -39,6 +40,9 @@ func init() {
 const (
 	defaultLargePool = 1 << 30
 	defaultSmallPool = 128 << 20
+
+	// longestDrain is the same as LONGEST_DRAIN_S in authz/forms.py.
+	longestDrain = 5 * time.Minute
 
 	exitWait = time.Second // for the last lines of what runs when Caddy exits
 )
@@ -63,7 +67,8 @@ type App struct {
 	Prompts Prompts `json:"prompts,omitzero"`
 	// Drain is how long a configuration that stops, at a reload or for good, lets connections come to an
 	// end before it closes those that clients keep for later: longer than clients keep them is best, as
-	// they then meet no closed one. 0 closes them at once. What runs goes on in any case.
+	// they then meet no closed one. 0 closes them at once. What runs goes on in any case. It is 5 minutes
+	// at most, as whatever stops Caddy waits for no longer.
 	Drain caddy.Duration `json:"drain,omitempty"`
 
 	log    *zap.Logger
@@ -79,6 +84,9 @@ func (App) CaddyModule() caddy.ModuleInfo {
 // requests may come before Start.
 func (a *App) Provision(ctx caddy.Context) error {
 	a.log = ctx.Logger()
+	if time.Duration(a.Drain) > longestDrain {
+		return fmt.Errorf("drain is %s: write %s or less", time.Duration(a.Drain), longestDrain)
+	}
 	if a.LargePoolBytes == 0 {
 		a.LargePoolBytes = defaultLargePool
 	}

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/caddyserver/caddy/v2"
 )
 
 // TestDrain: a configuration that stops for another one closes no connection that its client may be about
@@ -47,6 +49,16 @@ func TestDrain(t *testing.T) {
 	equal(t, io.EOF, err, "a connection that its client leaves alone")
 	if took := time.Since(began); took < 2*time.Second || took > 6*time.Second {
 		t.Errorf("closed after %v", took)
+	}
+}
+
+// TestDrainIsBounded: nothing that stops Caddy waits longer than the longest drain and the grace.
+func TestDrainIsBounded(t *testing.T) {
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: t.Context()})
+	defer cancel()
+	err := (&App{Drain: caddy.Duration(longestDrain + time.Second)}).Provision(ctx)
+	if err == nil || err.Error() != "drain is 5m1s: write 5m0s or less" {
+		t.Errorf("refused by %v", err)
 	}
 }
 

@@ -123,8 +123,8 @@ SECTIONS: Final[Mapping[str, tuple[Variable, ...]]] = {
             "GATEWAY_DRAIN",
             "How long idle connections stay open at a reload and SIGTERM: longer than clients keep them.",
             "5s",
-            form=forms.time,
-            unit="s, m or h",
+            form=forms.drain,
+            unit="s or m, up to 5m",
         ),
         _caddys(
             "GATEWAY_GRACE",

@@ -84,6 +84,7 @@ def test_an_example_sets_what_it_is_given() -> None:
             ["postgresql://u:1?=x@h/d", "postgresql://u:1/x@h/d", "postgresql://u:1#x@h/d", "mysql://u@h/d"],
         ),
         (forms.time, ["10s", "1h30m", "500ms", "2d", "0", "1.5h"], ["10", "s", "-1s", "ten", "1 s"]),
+        (forms.drain, ["5s", "5m", "300s", "4m60s", "0"], ["10", "5m1s", "301s", "1h", "0.1d"]),
         (forms.size, ["32MiB", "64 kb", "1000", "1.5GiB"], ["much", "-1", "MiB", "1 XB"]),
         (forms.port, ["1", "65535"], ["0", "65536", "-1", "http", "²"]),
         (forms.boolean, ["true", "false"], ["on", "True", "1"]),
