@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 ROOT: Final = Path(__file__).parents[2]
-_VARIABLE: Final = re.compile(r"\$\{([A-Z0-9_]+)(?:(:-|:\?)([^}]*))?\}")
+_VARIABLE: Final = re.compile(r"\$\{([A-Z0-9_]+)(?:(:-|:\?|:\+)([^}]*))?\}")
 
 
 class Mount(msgspec.Struct, frozen=True):
@@ -95,7 +95,7 @@ def load(name: str, **values: str) -> Project:
 def variables(name: str) -> dict[str, str | None]:
     """Return the variables of a file with their defaults; None where it demands one."""
     found = _VARIABLE.finditer((ROOT / name).read_text())
-    return {each[1]: each[3] if each[2] == ":-" else None for each in found}
+    return {each[1]: None if each[2] == ":?" else each[3] for each in found}
 
 
 def _filled(node: Any, values: Mapping[str, str]) -> Any:
@@ -105,12 +105,14 @@ def _filled(node: Any, values: Mapping[str, str]) -> Any:
     if isinstance(node, list):
         return [_filled(value, values) for value in node]
     if isinstance(node, str):
-        return _VARIABLE.sub(lambda found: values.get(found[1]) or _default(found), node)
+        return _VARIABLE.sub(lambda found: _value(found, values.get(found[1], "")), node)
     return node
 
 
-def _default(found: re.Match[str]) -> str:
-    return found[3] if found[2] == ":-" else f"<{found[1]}>"
+def _value(found: re.Match[str], value: str) -> str:
+    if found[2] == ":+":
+        return found[3] if value else ""
+    return value or (found[3] if found[2] == ":-" else f"<{found[1]}>")
 
 
 PRODUCTION: Final = load("compose.yaml")

@@ -141,7 +141,7 @@ def test_paths_are_equal_on_both_sides(project: Project) -> None:
 @pytest.mark.parametrize("name", ["authz-0", "authz-1", "metering", "caddy", "cli"])
 def test_what_a_program_opens_is_mounted(name: str) -> None:
     """Each path that a service's settings name and that it needs lies in something mounted there."""
-    service = PRODUCTION.services[name]
+    service = load("compose.yaml", GATEWAY_ALERT_TOKEN_FILE="token").services[name]
     needed = {
         "caddy": {"GATEWAY_CONTROL", "GATEWAY_JOURNAL", "GATEWAY_TABLES", "GATEWAY_BACKENDS", "GATEWAY_RUN"},
         "metering": {"GATEWAY_METRICS_SOCKET", "GATEWAY_JOURNAL"},
@@ -153,8 +153,10 @@ def test_what_a_program_opens_is_mounted(name: str) -> None:
         assert value is not None
         assert any(value == target or value.startswith(f"{target}/") for target in targets), variable
     files = {f"/run/secrets/{secret}" for secret in service.secrets}
-    asked = {"DATABASE_PASSWORD_FILE", "GATEWAY_PEPPER_FILE"} if name != "caddy" else set()
-    asked -= {"GATEWAY_PEPPER_FILE"} if name == "metering" else set()
+    asked = {
+        "caddy": set[str](),
+        "metering": {"DATABASE_PASSWORD_FILE"},
+    }.get(name, {"DATABASE_PASSWORD_FILE", "GATEWAY_PEPPER_FILE", "GATEWAY_ALERT_TOKEN_FILE"})
     assert files == {service.environment[variable] for variable in asked}
 
 
@@ -231,13 +233,22 @@ def test_secrets_are_files() -> None:
             assert "PASSWORD" not in variable or str(value).startswith("/run/secrets/"), name
             assert not re.search(r"//[^/]*:[^/]*@", str(value)), name
     assert {
-        "authz-0": ["pepper", "postgres_password"],
-        "authz-1": ["pepper", "postgres_password"],
-        "cli": ["pepper", "postgres_password"],
+        "authz-0": ["pepper", "postgres_password", "alert_token"],
+        "authz-1": ["pepper", "postgres_password", "alert_token"],
+        "cli": ["pepper", "postgres_password", "alert_token"],
         "metering": ["postgres_password"],
         "postgres": ["postgres_password"],
-        "prepare": ["pepper", "postgres_password"],
+        "prepare": ["pepper", "postgres_password", "alert_token"],
     } == {name: service.secrets for name, service in PRODUCTION.services.items() if service.secrets}
+
+
+@pytest.mark.parametrize("path", ["", "./secrets/token"])
+def test_alerts_may_have_a_token(path: str) -> None:
+    """The file of .env is where it is asked for; without one it is an empty file that no setting names."""
+    project = load("compose.yaml", GATEWAY_ALERT_TOKEN_FILE=path)
+    assert (path or "/dev/null") == project.secrets["alert_token"]["file"]
+    named = project.services["authz-0"].environment["GATEWAY_ALERT_TOKEN_FILE"]
+    assert named == ("/run/secrets/alert_token" if path else "")
 
 
 def test_caddy_is_given_time_to_end() -> None:

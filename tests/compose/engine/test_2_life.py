@@ -8,14 +8,26 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from tests.compose.engine.conftest import OLLAMA_IMAGE, new_key
-from tests.compose.engine.deployment import Client, Deployment, Refused
+from tests.compose.engine.deployment import AS_ROOT, Client, Deployment, Refused
 from tests.up.stacks import until
 
+ALERT_TOKEN: Final = "alert-token-of-the-test"
+RECEIVER: Final = """
+import http.server, json
+class Receiver(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        print(self.headers["Authorization"], body["name"], flush=True)
+        self.send_response(204)
+        self.end_headers()
+http.server.HTTPServer(("", 8000), Receiver).serve_forever()
+"""
+"""A receiver of alerts that prints their tokens and names."""
 SERVICES = ("postgres", "redis", "authz-0", "authz-1", "metering", "caddy", "ollama")
 
 
@@ -148,6 +160,33 @@ def test_wire_multi_backend(deployment: Deployment, client: Client, spent: dict[
     deployment.compose("up", "--detach")
     deployment.compose("kill", "--signal", "SIGUSR1", "caddy")
     until(lambda: client.get("/readyz").json()["backends"] == {"default": True})
+
+
+def test_an_alert_with_a_token(deployment: Deployment, client: Client, spent: dict[str, int]) -> None:
+    """A token in a file of .env reaches what posts alerts, and the receiver gets it as Bearer."""
+    token = deployment.folder / "secrets" / "alert_token"
+    token.write_text(f"{ALERT_TOKEN}\n")
+    deployment.run(*AS_ROOT, "chown", "65532:65532", str(token))
+    deployment.run(*AS_ROOT, "chmod", "0440", str(token))
+    deployment.set(
+        GATEWAY_ALERT_URL="http://gwtest-receiver:8000/", GATEWAY_ALERT_TOKEN_FILE="./secrets/alert_token"
+    )
+    image = deployment.states()["metering"]["Image"]
+    started = ("--detach", "--name=gwtest-receiver", "--network=proxy")
+    deployment.run("docker", "run", *started, image, "python", "-c", RECEIVER)
+    try:
+        deployment.compose("up", "--detach")
+        until(deployment.healthy)
+        assert "The receiver answered 204." in deployment.cli("alerts", "test")
+        seen = deployment.run("docker", "logs", "gwtest-receiver").stdout
+        assert [f"Bearer {ALERT_TOKEN} test"] == seen.splitlines()
+    finally:
+        deployment.run("docker", "rm", "--force", "gwtest-receiver")
+    spent["exact"] += client.chats()
+    assert ALERT_TOKEN not in deployment.compose("logs", "--no-color").stdout
+    deployment.set(GATEWAY_ALERT_URL="", GATEWAY_ALERT_TOKEN_FILE="")
+    deployment.compose("up", "--detach")
+    until(deployment.healthy)
 
 
 def test_upgrade(deployment: Deployment, client: Client, spent: dict[str, int]) -> None:
