@@ -59,8 +59,19 @@ fuzz package="./internal/jsonstream" time="10s":
     {{ go }} test -list '^Fuzz' {{ package }} | grep ^Fuzz | while read -r target; do \
         {{ go }} test -run '^$' -fuzz "^$target\$" -fuzztime {{ time }} {{ package }} < /dev/null || exit 1; done
 
+# Install Chromium by Debian's or Ubuntu's packages, where there is no browser for the tests of web pages
+browser:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    for program in chromium chromium-browser google-chrome; do
+        if command -v "$program" > /dev/null; then exit 0; fi
+    done
+    as_root=$([[ $EUID = 0 ]] || echo sudo)
+    $as_root apt-get update --quiet --quiet
+    DEBIAN_FRONTEND=noninteractive $as_root apt-get install --quiet --quiet --yes --no-install-recommends chromium
+
 # Compare the gateway with the real Ollama, which is built at first: bytes, usage, clients, prompt bounds
-conformance *arguments:
+conformance *arguments: browser
     @{{ caddy }} version
     @python -m tests.ollama.build
     pytest tests/conformance "$@"

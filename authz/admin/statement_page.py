@@ -13,33 +13,39 @@ if TYPE_CHECKING:
     from authz.admin.statement_values import Item, Statement
 
 _STYLE: Final = """
-:root { color-scheme: light dark; --text: #1b1b1f; --soft: #62626b; --line: #dcdce2; --bar: #3b6fd4;
-  --more: #9db9ee; --page: #ffffff; }
+:root { color-scheme: light dark; --text: #1b1b1f; --soft: #62626b; --line: #dcdce2; --bar: #1f4fae;
+  --more: #6d92dd; --page: #ffffff; }
 @media (prefers-color-scheme: dark) { :root { --text: #ececf1; --soft: #a3a3ad; --line: #3a3a42;
-  --bar: #7ba4f5; --more: #3d5a94; --page: #17171a; } }
+  --bar: #8fb3ff; --more: #4f73bd; --page: #17171a; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 62rem; padding: 2rem 1rem; background: var(--page); color: var(--text);
+body { margin: 0 auto; max-width: 72rem; padding: 2rem 1rem; background: var(--page); color: var(--text);
   font: 1rem/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.5rem; margin: 0; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
-p { margin: .25rem 0; } .soft { color: var(--soft); }
+h1, p { overflow-wrap: anywhere; } p { margin: .25rem 0; } .soft { color: var(--soft); }
 .sum { font-size: 2rem; font-weight: 600; margin: 1rem 0; }
-.wide { overflow-x: auto; } svg { width: 100%; height: auto; display: block; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+.wide { overflow-x: auto; } svg { width: 100%; height: 11rem; display: block;
+  overflow: visible; }
+table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .75rem .35rem 0; border-bottom: 1px solid var(--line); text-align: left;
   vertical-align: top; }
 th { color: var(--soft); font-weight: 500; } .number { text-align: right; white-space: nowrap; }
-tfoot td { font-weight: 600; border-bottom: 0; } code { overflow-wrap: anywhere; font-size: .85em; }
+tfoot td { font-weight: 600; border-bottom: 0; } code { font-size: .85em; }
 .bar { fill: var(--bar); } .more { fill: var(--more); } .axis { fill: var(--soft); font-size: 11px;
   text-anchor: middle; }
-@media print { :root { color-scheme: light; --text: #000; --soft: #444; --line: #bbb; --bar: #444;
-  --more: #aaa; --page: #fff; } body { padding: 0; max-width: none; font-size: 10pt; }
-  tr, svg { break-inside: avoid; } h2 { break-after: avoid; } .wide { overflow: visible; }
-  * { print-color-adjust: exact; } }
+@media (max-width: 40rem) { .minor { display: none; } .sum { font-size: 1.6rem; } }
+@media print { :root { color-scheme: light; --text: #000; --soft: #444; --line: #bbb; --bar: #333;
+  --more: #888; --page: #fff; } body { padding: 0; max-width: none; font-size: 9pt; }
+  table { font-size: 7.5pt; } th, td { padding-right: .5rem; }
+  td { overflow-wrap: anywhere; min-width: 5.5em; } td.number { min-width: 0; }
+  tfoot { display: table-row-group; } .wide { overflow: visible; }
+  tr, svg { break-inside: avoid; } h2 { break-after: avoid; } * { print-color-adjust: exact; } }
 """
 
-_WIDTH: Final = 930
-_HEIGHT: Final = 150
-_FOOT: Final = 18
+_TOP: Final = 90.0
+"""How much of the drawing, in percent, is bars; below them are the days."""
+
+_LEAST: Final = 0.6
+"""The lowest bar, in percent: a day that was used shows beside any other."""
 
 
 def page(found: Statement) -> str:
@@ -79,28 +85,30 @@ def _days(found: Statement) -> str:
     count = calendar.monthrange(year, month)[1]
     tokens = {int(day.day[-2:]): (max(0, day.input_tokens), max(0, day.output_tokens)) for day in found.days}
     most = max([1, *(sum(pair) for pair in tokens.values())])
-    step = _WIDTH / count
+    step = 100 / count
     drawn = []
     for day in range(1, count + 1):
         inputs, outputs = tokens.get(day, (0, 0))
-        low, high = (_HEIGHT * part / most for part in (inputs, inputs + outputs))
-        left = (day - 1) * step + 2
+        low = _TOP * inputs / most
+        high = max(_TOP * (inputs + outputs) / most, _LEAST if inputs + outputs else 0.0)
+        left = (day - 1) * step
+        rank = "axis" if day == 1 or day % 5 == 0 else "axis minor"
         drawn += [
             f"<g><title>{found.month}-{day:02}: {inputs:,} input, {outputs:,} output</title>",
-            _bar("more", left, step - 4, 0, low),
-            _bar("bar", left, step - 4, low, high),
-            f'</g><text class="axis" x="{left + step / 2 - 2:.1f}" y="{_HEIGHT + 14}">{day}</text>',
+            _bar("more", left, step, 0.0, low),
+            _bar("bar", left, step, low, high),
+            f'</g><text class="{rank}" x="{left + step / 2:.2f}%" y="98.5%">{day}</text>',
         ]
     return (
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT + _FOOT}" role="img" aria-label="Tokens by day">'
+        '<svg role="img" aria-label="Tokens by day">'
         + "".join(drawn)
-        + f'</svg>\n<p class="soft">Input is light, output dark; the highest bar is {most:,} tokens.</p>'
+        + f'</svg>\n<p class="soft">Input is below, output above it; the highest bar is {most:,} tokens.</p>'
     )
 
 
-def _bar(name: str, left: float, width: float, low: float, high: float) -> str:
-    place = f'x="{left:.1f}" y="{_HEIGHT - high:.1f}" width="{width:.1f}" height="{high - low:.1f}"'
-    return f'<rect class="{name}" {place}/>'
+def _bar(name: str, left: float, step: float, low: float, high: float) -> str:
+    place = f'x="{left + step / 10:.2f}%" y="{_TOP - high:.2f}%" width="{step * 0.8:.2f}%"'
+    return f'<rect class="{name}" {place} height="{high - low:.2f}%"/>'
 
 
 def _items(items: Sequence[Item]) -> str:
