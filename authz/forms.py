@@ -30,7 +30,11 @@ _LABEL: Final = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DOMAIN: Final = re.compile(
     rf"(?=.{{4,253}}\Z)(?:{_LABEL}\.)+[A-Za-z](?:[A-Za-z0-9-]*[A-Za-z0-9])?", re.ASCII
 )
-_ORIGIN: Final = re.compile(r"\*|[a-z][a-z0-9+.-]*://[^/\s\"{}]+", re.ASCII)
+_ORIGIN: Final = re.compile(
+    r"(?!http://[^/]*:80\Z|https://[^/]*:443\Z)"
+    r"[a-z][a-z0-9+.-]*://(?:[a-z0-9._-]+|\[[0-9a-f:]+\])(?::[0-9]{1,5})?",
+    re.ASCII,
+)
 _ACME_DIRECTORY: Final = re.compile(r"https://[^/\s\"{}]+(?:/[^\s\"{}]*)?", re.ASCII)
 _GREATEST_PORT: Final = 65_535
 _POSTGRES: Final = frozenset({"postgresql", "postgres"})
@@ -135,9 +139,14 @@ def domain(text: str) -> str | None:
     return None if _DOMAIN.fullmatch(text) else "is no domain: write it like gw.example.com, without https://"
 
 
-def origin(text: str) -> str | None:
-    """Return why a text is no origin of web pages."""
-    return None if _ORIGIN.fullmatch(text) else "is no origin: write it like https://chat.example.com, or *"
+def origins(text: str) -> str | None:
+    """Return why a text is neither `*` nor a list of origins as browsers send them (RFC 6454, 6.2)."""
+    if text == "*" or (text and all(_ORIGIN.fullmatch(each) for each in text.split(" "))):
+        return None
+    return (
+        "is no list of origins: write each as browsers send it, like https://chat.example.com, in lower case "
+        "and without a port that is usual, with one space between two, or * for all"
+    )
 
 
 def acme_directory(text: str) -> str | None:

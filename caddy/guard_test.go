@@ -118,6 +118,27 @@ func TestSecretsStayInside(t *testing.T) {
 	equal(t, false, strings.Contains(s.stderr.String(), testKey()), "Caddy's log")
 }
 
+// TestListedOrigins: web pages of the origins in the list are let in, each by its own name, and no other.
+func TestListedOrigins(t *testing.T) {
+	s := newStack(t, freeAddr(t))
+	s.run(t, "GATEWAY_CORS_ORIGIN=http://page http://other:81")
+	defer s.stop()
+	for origin, want := range map[string]string{
+		"http://page": "http://page", "http://other:81": "http://other:81", "http://other": "", "http://page:80": "",
+		"http://page http://other:81": "", "null": "", "HTTP://PAGE": "", "*": "",
+	} {
+		for _, method := range []string{"OPTIONS", "POST"} {
+			a := s.send(t, method, "/api/chat", "", "Origin", origin, "Access-Control-Request-Method", "POST")
+			equal(t, want, a.header.Get("Access-Control-Allow-Origin"), method+" from "+origin)
+			equal(t, "", a.header.Get("Access-Control-Allow-Credentials"), "credentials of "+origin)
+			if want != "" {
+				equal(t, "Origin", a.header.Get("Vary"), "what the answer depends on")
+			}
+		}
+	}
+	equal(t, "", s.send(t, "POST", "/api/chat", "").header.Get("Access-Control-Allow-Origin"), "without an origin")
+}
+
 // TestAnyHost: a strange Host gets the same verdict, never an empty 200.
 func TestAnyHost(t *testing.T) {
 	s := sharedStack(t)

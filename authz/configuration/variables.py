@@ -111,7 +111,12 @@ SECTIONS: Final[Mapping[str, tuple[Variable, ...]]] = {
             "others must not. What begins otherwise is closed, and counted.",
             form=forms.networks,
         ),
-        _caddys("GATEWAY_CORS_ORIGIN", "Web pages that may use the gateway.", "*", form=forms.origin),
+        _caddys(
+            "GATEWAY_CORS_ORIGIN",
+            "Origins of the web pages that may use the gateway, with a space between two; * for all.",
+            "*",
+            form=forms.origins,
+        ),
         _caddys(
             "GATEWAY_MAX_BODY",
             "Greatest body of a request.",
