@@ -61,6 +61,8 @@ class Seen:
 
     backend: Backend
     is_live: bool = False
+    away_since_s: float | None = None
+    """When it first did not answer, of the times since it answered last."""
     version: str = ""
     models: tuple[Model, ...] = ()
     loaded: tuple[Model, ...] = ()
@@ -145,6 +147,10 @@ class Inventory:
     def is_live(self) -> bool:
         """Return whether any backend answers."""
         return any(poller.seen.is_live for poller in self._pollers.values())
+
+    def away_s(self, seen: Seen) -> float:
+        """Return for how long a backend has not answered; 0 if it does, or was not asked yet."""
+        return 0.0 if seen.away_since_s is None else self._now_s() - seen.away_since_s
 
     def backends_of(self, model: str) -> tuple[Seen, ...]:
         """Return the backends that have a model: live ones first, then where it is loaded."""
@@ -253,17 +259,17 @@ class _Poller:
     async def _look(self, client: httpx.AsyncClient, *, is_whole: bool) -> None:
         """Ask; what a backend answered before stays valid while it does not answer."""
         try:
-            found = evolve(self.seen, is_live=True, loaded=_models(await probe.fetch(client, "/api/ps")))
+            loaded = _models(await probe.fetch(client, "/api/ps"))
+            found = evolve(self.seen, is_live=True, away_since_s=None, loaded=loaded)
             if is_whole:
-                version = await probe.fetch(client, "/api/version")
-                found = evolve(
-                    found,
-                    version=msgspec.json.decode(version, type=_Version).version,
-                    models=_models(await probe.fetch(client, "/api/tags")),
-                )
+                version = msgspec.json.decode(
+                    await probe.fetch(client, "/api/version"), type=_Version
+                ).version
+                found = evolve(found, version=version, models=_models(await probe.fetch(client, "/api/tags")))
         except (Unanswered, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             log.debug("authz.backend_unanswered", backend=self.seen.backend.name, error=str(error))
-            found = evolve(self.seen, is_live=False)
+            since_s = self._now_s() if self.seen.away_since_s is None else self.seen.away_since_s
+            found = evolve(self.seen, is_live=False, away_since_s=since_s)
         if found == self.seen:
             return
         if found.is_live != self.seen.is_live:
@@ -280,14 +286,8 @@ def _models(body: bytes) -> tuple[Model, ...]:
     raws = msgspec.json.decode(body, type=_Models).models or []
     named = [(msgspec.json.decode(raw, type=_Named), bytes(raw)) for raw in raws]
     return tuple(
-        Model(
-            entry.name,
-            raw,
-            entry.modified_at,
-            entry.context_length or entry.details.context_length,
-            entry.digest,
-        )
-        for entry, raw in named
+        Model(it.name, raw, it.modified_at, it.context_length or it.details.context_length, it.digest)
+        for it, raw in named
     )
 
 

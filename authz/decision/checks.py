@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Final
 
 from authz import models
 from authz.decision import routes
-from authz.decision.refusals import Reason, Refusal
+from authz.decision.refusals import NEVER_RETRY, Reason, Refusal
 from authz.types import Dialect
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from authz.backends.inventory import Inventory
     from authz.messages import Ask
     from authz.types import Identity
 
@@ -21,6 +22,9 @@ ASK_AGE_S: Final = 1.8
 
 CLOCK_SKEW_S: Final = 5.0
 """How far an Ask may be ahead of our clock: further off, it could sit in a window that is not its own."""
+
+RESTARTED_WITHIN_S: Final = 20.0
+"""A backend that is restarted answers sooner; a longer absence is shown, and not retried in silence."""
 
 PROBLEMS: Final = {
     "credential": Reason.CREDENTIAL_CONFLICT,
@@ -131,6 +135,16 @@ def not_for_this_key(ask: Ask, identity: Identity) -> Refusal | None:
     if not models.is_allowed(ask.model, identity.models):
         return Refusal(Reason.MODEL_NOT_ALLOWED, identity)
     return wrong_address(ask, identity)
+
+
+def without_backend(model: str, identity: Identity, inventory: Inventory) -> Refusal:
+    """Refuse a model that no live backend has: no backend has it, or those are away, briefly or not."""
+    words = {"model": model}
+    away = inventory.backends_of(model) or (() if inventory.is_live else inventory.seen)
+    if not away and inventory.is_live:
+        return Refusal(Reason.MODEL_UNKNOWN, identity, words=words)
+    is_lasting = bool(away) and min(map(inventory.away_s, away)) > RESTARTED_WITHIN_S
+    return Refusal(Reason.BACKEND_UNAVAILABLE, identity, NEVER_RETRY if is_lasting else {}, words)
 
 
 def wrong_address(ask: Ask, identity: Identity) -> Refusal | None:

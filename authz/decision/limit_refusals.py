@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 PERIODS: Final = {"day": "per day", "month": "per month", "total": "in total"}
 RATES: Final = {"requests": Reason.RATE_REQUESTS, "tokens": Reason.RATE_TOKENS}
+NOT_DECIDED: Final = {
+    "lost": Reason.REBUILDING,
+    "late": Reason.ASK_LATE,
+    "closed": Reason.REQUEST_CLOSED,
+    "calendar": Reason.REQUEST_CLOSED,
+}
+"""Reasons to refuse a request that the script could not judge."""
 
 
 def limit_reached(reached: LimitReached, identity: Identity, *, calendar: Calendar, retry_s: int) -> Refusal:

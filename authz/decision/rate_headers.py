@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from authz.decision.refusals import NEVER_RETRY
 from authz.types import Dialect
 
 if TYPE_CHECKING:
@@ -19,6 +20,12 @@ if TYPE_CHECKING:
     from authz.limiter.admission import Rate
 
 MINUTE_S = 60
+SILENT_WAIT_S: Final = 4
+"""Of a limit, the longest wait that clients are left to spend and to retry by themselves.
+
+The SDKs of OpenAI and Anthropic wait up to a minute before they raise anything, and coding agents as long:
+their users would see no reason for it.
+"""
 
 
 def of_rates(
@@ -38,11 +45,13 @@ def of_rates(
 
 
 def retry_after(wait_us: int) -> dict[str, str]:
-    """Return when to try again: whole seconds for all clients, milliseconds for those that read them."""
-    return {
-        "retry-after": str(max(1, math.ceil(wait_us / 1_000_000))),
-        "retry-after-ms": str(max(1, math.ceil(wait_us / 1000))),
-    }
+    """Return when to try again: whole seconds for all clients, milliseconds for those that read them.
+
+    A long wait is for the user to decide about, so the client is asked not to spend it in silence.
+    """
+    seconds = max(1, math.ceil(wait_us / 1_000_000))
+    headers = {"retry-after": str(seconds), "retry-after-ms": str(max(1, math.ceil(wait_us / 1000)))}
+    return headers if seconds <= SILENT_WAIT_S else headers | NEVER_RETRY
 
 
 def _openai(unit: str, rate: Rate, _: datetime) -> dict[str, str]:

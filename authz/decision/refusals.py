@@ -133,8 +133,8 @@ def _not_found(sentence: str, code: str, statuses: dict[Dialect, int] | None = N
     return Wording(404, sentence, "invalid_request_error", code, "not_found_error", statuses=statuses or {})
 
 
-def _unavailable(sentence: str = RETRY_SENTENCE) -> Wording:
-    return Wording(503, sentence, "server_error", "service_unavailable", "overloaded_error", is_passing=True)
+def _unavailable(sentence: str = RETRY_SENTENCE, anthropic_type: str = "overloaded_error") -> Wording:
+    return Wording(503, sentence, "server_error", "service_unavailable", anthropic_type, is_passing=True)
 
 
 def _limit(sentence: str, openai_type: str) -> Wording:
@@ -249,7 +249,7 @@ WORDINGS: Final = {
     Reason.CLIENT_GONE: _unavailable(),
     Reason.LIMITER_UNAVAILABLE: _unavailable(),
     Reason.STORE_UNAVAILABLE: _unavailable(),
-    Reason.BACKEND_UNAVAILABLE: _unavailable("No backend can answer right now: try again in a second."),
+    Reason.BACKEND_UNAVAILABLE: _unavailable("No backend can answer now: try again shortly.", "api_error"),
     Reason.OVERLOADED: _unavailable(),
     Reason.DECISION_FAILED: _unavailable(),
 }

@@ -53,14 +53,6 @@ T = TypeVar("T")
 DEADLINE_S: Final = 1.5
 """Over all waits of one decision; Caddy gives up after 2 s."""
 
-NOT_DECIDED: Final = {
-    "lost": Reason.REBUILDING,
-    "late": Reason.ASK_LATE,
-    "closed": Reason.REQUEST_CLOSED,
-    "calendar": Reason.REQUEST_CLOSED,
-}
-"""Reasons to refuse a request that the script could not judge."""
-
 
 @frozen
 class Read:
@@ -215,9 +207,7 @@ class Verifier:
     async def _unserved(self, ask: Ask, identity: Identity, backends: tuple[Seen, ...]) -> Refusal | None:
         """Refuse what no backend can serve, and what no metering vouches for."""
         if not backends:
-            is_away = not self.inventory.is_live or self.inventory.backends_of(ask.model or "")
-            reason = Reason.BACKEND_UNAVAILABLE if is_away else Reason.MODEL_UNKNOWN
-            return Refusal(reason, identity, words={"model": ask.model or ""})
+            return checks.without_backend(ask.model or "", identity, self.inventory)
         if not await self.nodes.knows(ask.node):
             return Refusal(Reason.NODE_UNKNOWN, identity)
         if identity.has_budget and not await self.nodes.can_settle(ask.node):
@@ -259,7 +249,7 @@ class Verifier:
             return Stale()
         if decision.reason == "lost":
             self.rebuilder.notice(identity.tenant)
-        return Refusal(NOT_DECIDED[decision.reason], identity)
+        return Refusal(limit_refusals.NOT_DECIDED[decision.reason], identity)
 
     def _calendar(self, identity: Identity, now: datetime) -> Calendar:
         """Return the calendar of a moment; it changes once a day, so the newest one is kept."""

@@ -15,7 +15,10 @@ from attrs import evolve
 
 from authz.backends.backend import Backend
 from authz.backends.inventory import Inventory, Model, Seen
+from authz.decision import checks
+from authz.decision.refusals import Reason
 from tests.authz.backend_kinds import Scripted, ollama, raw_server
+from tests.authz.test_terms import IDENTITY
 from tests.backend.serving import served
 
 WITHIN_S = 10.0
@@ -126,6 +129,32 @@ async def test_new_model_is_found_by_being_asked_for() -> None:
         inventory.look_again()
         await until(lambda: inventory.backends_of("new") != ())
         assert 2 == app.asked.count("/api/tags")
+        inventory.use([])
+
+
+async def test_a_long_absence_is_not_retried_in_silence() -> None:
+    """For 20 s clients repeat what a backend that is away would answer; then their users are shown why."""
+    app = Scripted(ollama("m"))
+    now = [0.0]
+    with served(app) as url:
+        inventory = Inventory([Backend("a", url)], poll_s=60, now_s=lambda: now[0])
+
+        def refused(model: str) -> tuple[Reason, str | None]:
+            refusal = checks.without_backend(model, IDENTITY, inventory)
+            return refusal.reason, refusal.headers.get("x-should-retry")
+
+        assert (Reason.BACKEND_UNAVAILABLE, None) == refused("m")  # nothing was asked yet
+        await inventory.looked(within_s=WITHIN_S)
+        assert (Reason.MODEL_UNKNOWN, None) == refused("none")
+        app.answer = lambda _: b"broken"
+        await until(lambda: not inventory.is_live)
+        for now[0], retry in ((20.0, None), (20.1, "false")):
+            inventory.look_again()
+            assert [(Reason.BACKEND_UNAVAILABLE, retry)] * 2 == [refused("m"), refused("none")]
+        app.answer = ollama("m")
+        inventory.look_again()
+        await until(lambda: inventory.is_live)
+        assert [0.0] == [inventory.away_s(seen) for seen in inventory.seen]
         inventory.use([])
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from authz.decision.rate_headers import of_rates
+from authz.decision.rate_headers import of_rates, retry_after
 from authz.limiter.admission import Rate
 from authz.types import Dialect
 
@@ -38,3 +38,22 @@ def test_anthropic_resets_are_times() -> None:
     headers = of_rates(None, rate, dialect=Dialect.ANTHROPIC, now=NOW)
 
     assert "2026-02-01T00:00:15Z" == headers["anthropic-ratelimit-tokens-reset"]
+
+
+@pytest.mark.parametrize(
+    ("wait_us", "seconds", "ms", "should_retry"),
+    [
+        (0, "1", "1", None),
+        (1_500_001, "2", "1501", None),
+        (4_000_000, "4", "4000", None),
+        (4_000_001, "5", "4001", "false"),
+        (60_000_000, "60", "60000", "false"),
+    ],
+)
+def test_a_long_wait_is_shown_to_the_user(
+    wait_us: int, seconds: str, ms: str, should_retry: str | None
+) -> None:
+    """A client retries by itself after four seconds at most; of a longer wait its user is to be shown why."""
+    headers = retry_after(wait_us)
+    assert (seconds, ms) == (headers["retry-after"], headers["retry-after-ms"])
+    assert should_retry == headers.get("x-should-retry")

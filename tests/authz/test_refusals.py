@@ -79,6 +79,12 @@ def test_503_says_when_to_retry(reason: Reason) -> None:
     assert "1" == word(Refusal(reason), dialect=Dialect.OPENAI, request_id=ID).headers["retry-after"]
 
 
+def test_an_absent_backend_is_no_overload() -> None:
+    """Claude Code repeats an `overloaded_error` for minutes, whatever the headers say; a backend is away."""
+    answer = word(Refusal(Reason.BACKEND_UNAVAILABLE), dialect=Dialect.ANTHROPIC, request_id=ID)
+    assert "api_error" == json.loads(answer.body)["error"]["type"]
+
+
 @pytest.mark.parametrize("dialect", Dialect)
 @pytest.mark.parametrize("reason", WORDINGS)
 def test_a_final_answer_is_not_retried(reason: Reason, dialect: Dialect) -> None:

@@ -70,6 +70,20 @@ async def test_an_exhausted_budget_is_asked_for_once(gateway: Gateway, new_key: 
         assert (1, status) == (count, error.status_code)
 
 
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_short_wait_is_waited_for(gateway: Gateway, new_key: NewKey) -> None:
+    """A rate limit that lets the next request in within seconds is no error: the client asks again itself."""
+    key = await new_key(key=Limits(requests_per_minute=20))
+    sent: list[object] = []
+    http_client = openai.DefaultHttpxClient(event_hooks={"request": [sent.append]})
+    with openai.OpenAI(base_url=f"{gateway.url}/v1", api_key=key, http_client=http_client) as client:
+        for asked in range(1, 60):
+            client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": PROMPT}])
+            if len(sent) > asked:
+                return
+    pytest.fail("the limit was never reached")
+
+
 def test_anthropics_request_id(gateway: Gateway) -> None:
     """Anthropic's client finds the id of a served request too."""
     with anthropic.Anthropic(base_url=gateway.url, api_key=gateway.key) as client:
