@@ -54,6 +54,12 @@ MUTATION: Final = "Models and accounts can't be changed"
 MUTATIONS: Final = {"/api/pull": "There is no such model for this key, and none can be pulled"}
 """What is refused of a path; `ollama run` pulls whatever model `/api/show` does not find."""
 
+THAT_PATH: Final = "that path"
+NOT_SERVED: Final = {
+    "/v1/audio/transcriptions": "transcriptions, since Ollama does not report what tokens they cost"
+}
+"""What is said of a path that is not served, though Ollama has it."""
+
 KEY_STATES: Final = {"disabled": Reason.KEY_DISABLED, "revoked": Reason.KEY_REVOKED}
 """Reasons to refuse a key by its state; `active` is none."""
 
@@ -67,7 +73,7 @@ def route_of(ask: Ask, now: datetime) -> routes.Route | Refusal:
     route = routes.EXACT.get(ask.path) or routes.find(ask.path)
     if isinstance(route, routes.Unknown):
         if not route.is_mutation:
-            return Refusal(Reason.PATH_UNKNOWN)
+            return Refusal(Reason.PATH_UNKNOWN, words={"path": NOT_SERVED.get(ask.path, THAT_PATH)})
         return Refusal(Reason.PATH_MUTATION, words={"mutation": MUTATIONS.get(ask.path, MUTATION)})
     if ask.method not in route.methods:
         return Refusal(Reason.METHOD_NOT_ALLOWED, headers={"allow": ", ".join(route.methods)})
@@ -125,7 +131,9 @@ def _more_than_allowed(ask: Ask, identity: Identity, name: str) -> Refusal:
 
 def not_metered(route: routes.Route, identity: Identity) -> Refusal | None:
     """Refuse a route that is not metered: the others are answered elsewhere, or not at all."""
-    return None if route.class_ is routes.Class.METERED else Refusal(Reason.PATH_UNKNOWN, identity)
+    if route.class_ is routes.Class.METERED:
+        return None
+    return Refusal(Reason.PATH_UNKNOWN, identity, words={"path": THAT_PATH})
 
 
 def not_for_this_key(ask: Ask, identity: Identity) -> Refusal | None:

@@ -154,7 +154,7 @@ WORDINGS: Final = {
         "{mutation} through this gateway: ask its operator.", "path_not_allowed"
     ),
     Reason.PATH_UNKNOWN: _not_found(
-        "This gateway does not serve that path: use a documented inference route.", "path_unknown"
+        "This gateway does not serve {path}: use a documented inference route.", "path_unknown"
     ),
     Reason.METHOD_NOT_ALLOWED: _bad(
         "That method is not allowed here: use one that the Allow header names.", "method_not_allowed", 405

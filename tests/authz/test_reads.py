@@ -90,6 +90,17 @@ async def test_tokens_of_what_a_key_may_not_use_are_not_counted(guard: Guard, se
     assert "model_not_allowed" == reason(await guard.read(COUNT, method="POST", model="demo"))
 
 
+async def test_transcriptions_are_refused_with_the_reason(guard: Guard) -> None:
+    """Ollama turns speech into text without saying what it cost: the refusal says why it is not asked."""
+    answer = await guard.ask("/v1/audio/transcriptions")
+    assert (404, "path_unknown") == (answer.status_code, reason(answer))
+    assert (
+        "This gateway does not serve transcriptions, since Ollama does not report what tokens they cost: "
+        "use a documented inference route."
+    ) == answer.json()["error"]["message"]
+    assert "does not serve that path:" in (await guard.ask("/v1/audio/speech")).text
+
+
 async def test_reads_are_limited_for_each_key(guard: Guard, session: Session) -> None:
     """A key has so many reads in a minute, whatever it reads; another one of its tenant has its own."""
     taken, began_s = 0, time.monotonic()

@@ -14,6 +14,7 @@ from authz.types import Dialect
 ID = UUID("019ab5c0-1c00-7000-8000-000000000001")
 WORDS = {
     "mutation": "Models can't be changed",
+    "path": "that path",
     "count": "3",
     "what": "images",
     "model": "m",
