@@ -42,7 +42,8 @@ class Key:
     """A key as its owner may see it again and again."""
 
     prefix: str
-    name: str
+    tenant: str
+    key: str
     state: str
     models: list[str] | None
     cidrs: list[str] | None
@@ -116,7 +117,8 @@ async def list_keys(
         return [
             Key(
                 prefix=row["prefix"],
-                name=row["name"],
+                tenant=row["tenant"],
+                key=row["name"],
                 state=row["state"],
                 models=row["models"],
                 cidrs=row["cidrs"],

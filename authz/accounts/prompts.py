@@ -49,10 +49,11 @@ class Ends(IntFlag):
 class KeptPrompt:
     """A request of which prompt and answer are kept, as it shows without being opened."""
 
-    id: UUID
+    request: UUID
     at: datetime
     tenant: str
     key: str
+    prefix: str
     model: str | None
     bytes: int
     state: str
@@ -63,7 +64,7 @@ class KeptPrompt:
 class Opened:
     """A prompt and its answer, and what is wrong with them."""
 
-    id: UUID
+    request: UUID
     at: datetime
     tenant: str
     expires: datetime
@@ -73,12 +74,12 @@ class Opened:
 
 
 async def list_prompts(
-    session: Session, *, tenant: str | None, key: str | None, since: datetime, most: int
+    session: Session, *, tenant: str | None, prefix: str | None, since: datetime, most: int
 ) -> list[KeptPrompt]:
     """List the requests whose prompts are kept, the newest first; nothing is opened."""
     async with session.store.connection() as connection:
         tenant_id = None if tenant is None else (await find_tenant(connection, tenant))["id"]
-        key_id = None if key is None else (await find_key(connection, key))["id"]
+        key_id = None if prefix is None else (await find_key(connection, prefix))["id"]
         rows = _queries.list_prompts(
             connection, tenant=tenant_id, key=key_id, since=since, most=most, overhead=_HEAD.size + 48
         )
@@ -88,6 +89,7 @@ async def list_prompts(
                 row["at"],
                 row["tenant"],
                 row["key"],
+                row["prefix"],
                 row["model"],
                 row["bytes"],
                 _state(row),

@@ -27,7 +27,7 @@ _queries = sql.load("accounts")
 class Tenant:
     """A tenant, as its operator sees it."""
 
-    name: str
+    tenant: str
     state: str
     timezone: str
     keys: int

@@ -13,7 +13,7 @@ import sql
 from authz.accounts.keys import find_key
 from authz.accounts.session import opened
 from authz.accounts.tenants import find_tenant
-from authz.admin import output
+from authz.admin import limit_options, output
 from authz.admin.limit_options import moment
 from authz.admin.options import Options
 
@@ -53,12 +53,12 @@ class Event:
 
 
 async def audit(
-    session: Session, *, since: datetime, tenant: str | None = None, key: str | None = None
+    session: Session, *, since: datetime, tenant: str | None = None, prefix: str | None = None
 ) -> list[Event]:
     """List the changes and refusals since a moment, oldest first."""
     async with session.store.connection() as connection:
         tenant_id = None if tenant is None else (await find_tenant(connection, tenant))["id"]
-        key_id = None if key is None else (await find_key(connection, key))["id"]
+        key_id = None if prefix is None else (await find_key(connection, prefix))["id"]
         found = _queries.events(connection, since=since, tenant=tenant_id, key=key_id)
         return [_event(row) async for row in found]
 
@@ -79,13 +79,13 @@ async def audit_command(
     *,
     since: Annotated[str, Parameter(help="From when on: a date, a time, or a span like 7d.")] = "24h",
     tenant: Annotated[str | None, Parameter(help="Only this tenant.")] = None,
-    key: Annotated[str | None, Parameter(help="Only this key, by its prefix.")] = None,
+    prefix: limit_options.KeyPrefix = None,
     options: Options = Options(),
 ) -> int:
     """Show what administrators changed and what clients were refused, in order of time."""
     start = moment(since, datetime.now(UTC), is_past=True)
     async with opened(options.state) as session:
-        events = await audit(session, since=start, tenant=tenant, key=key)
+        events = await audit(session, since=start, tenant=tenant, prefix=prefix)
     if options.json:
         output.show_list(events)
     else:

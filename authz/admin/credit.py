@@ -10,9 +10,9 @@ from cyclopts import Parameter
 
 from authz.accounts.credits import credit_request, credit_tenant
 from authz.accounts.session import opened
-from authz.admin import output
+from authz.admin import limit_options, output
 from authz.admin.options import Options
-from authz.errors import CommandError
+from authz.errors import UsageError
 from authz.log import redacted
 from authz.types import GREATEST_COUNT
 
@@ -23,17 +23,19 @@ async def credit_command(
     *,
     request: Annotated[str | None, Parameter(help="A billed request, by its X-Request-Id.")] = None,
     tenant: Annotated[str | None, Parameter(help="Or a tenant: off what it has used today.")] = None,
-    prefix: Annotated[str | None, Parameter(help="With --tenant: off this key's use, too.")] = None,
+    prefix: Annotated[
+        str | None, Parameter(help="With --tenant: off this key's use, too.", validator=limit_options.prefix)
+    ] = None,
     tokens: Annotated[int, Parameter(help="How many; of output first, then of input.")],
     reason: Annotated[str, Parameter(help="Why; it stays in the ledger and the audit.")],
     options: Options = Options(),
 ) -> int:
     """Take tokens off the bill, as a ledger entry of its own; nothing billed is rewritten."""
     if (request is None) == (tenant is None) or (request is not None and prefix is not None):
-        raise CommandError("Give --request ID, or --tenant NAME with or without --prefix KEY.")
+        raise UsageError("Give --request ID, or --tenant NAME with or without --prefix KEY.")
     reason = _readable(reason)
     if not 0 < tokens <= GREATEST_COUNT:
-        raise CommandError(f"--tokens {tokens} can't be credited: give a whole number above 0.")
+        raise UsageError(f"--tokens {tokens} can't be credited: give a whole number above 0.")
     now = datetime.now(UTC)
     request_id = None if request is None else _id(request)
     async with opened(options.state) as session:
@@ -56,9 +58,9 @@ async def credit_command(
 def _readable(reason: str) -> str:
     reason = reason.strip()
     if not reason or len(reason) > LONGEST_REASON or not reason.isprintable():
-        raise CommandError(f"--reason must say why, in one line of at most {LONGEST_REASON} characters.")
+        raise UsageError(f"--reason must say why, in one line of at most {LONGEST_REASON} characters.")
     if redacted(reason) != reason:
-        raise CommandError("--reason holds an API key, and it stays in the ledger: leave the key out.")
+        raise UsageError("--reason holds an API key, and it stays in the ledger: leave the key out.")
     return reason
 
 
@@ -69,4 +71,4 @@ def _id(text: str) -> UUID:
         sentence = (
             f"{text!r} is no request id: take it from X-Request-Id or `neuronetz-gateway usage export`."
         )
-        raise CommandError(sentence) from error
+        raise UsageError(sentence) from error

@@ -8,7 +8,14 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from authz.accounts import scope as scope_
-from authz.accounts.keys import CreatedKey, KeyState, create_key, list_keys, rotate_key, set_key_state
+from authz.accounts.keys import (
+    CreatedKey,
+    KeyState,
+    create_key,
+    list_keys,
+    rotate_key,
+    set_key_state,
+)
 from authz.accounts.scope import Scope
 from authz.accounts.session import opened
 from authz.accounts.tenants import find_tenant
@@ -65,7 +72,7 @@ async def list_keys_command(
         empty = f"No such key: create one with `neuronetz-gateway create-key --tenant {tenant} --name NAME`."
         columns = (
             "prefix",
-            "name",
+            "key",
             "state",
             "models",
             "cidrs",
@@ -126,12 +133,14 @@ async def enable_key_command(*, prefix: Prefix, options: Options = Options()) ->
 
 
 def _say_state(prefix: str, name: str, state: str, *, killed: int, is_json: bool) -> None:
-    facts = {"prefix": prefix, "name": name, "state": state}
+    facts = {"prefix": prefix, "key": name, "state": state}
     output.show_state(f"Key {prefix} ({name}) is {state}.", killed=killed, is_json=is_json, **facts)
 
 
 def _show(created: CreatedKey, *, is_json: bool) -> None:
     if is_json:
-        output.show_value(created)
+        output.show_json(
+            {"secret": created.key, "prefix": created.prefix, "tenant": created.tenant, "key": created.name}
+        )
     else:
         output.say(f"{created.key}\nKeep it now: it is not shown again. Its prefix is {created.prefix}.")

@@ -9,7 +9,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from attrs import evolve, frozen
 from cyclopts import Parameter
@@ -150,6 +150,12 @@ def prefix(_: object, text: str | None) -> None:
     """Check a --prefix before the stores are opened. Raises UsageError."""
     if text is not None:
         check_prefix(text)
+
+
+KeyPrefix = Annotated[
+    str | None, Parameter(help="Only this key, by its first 11 characters.", validator=prefix)
+]
+"""The filter of lists that a key's use stands in."""
 
 
 def _models(text: str) -> tuple[str, ...]:

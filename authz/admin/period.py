@@ -10,7 +10,7 @@ from attrs import frozen
 
 import sql
 from authz.admin.limit_options import moment
-from authz.errors import CommandError
+from authz.errors import CommandError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,10 +71,10 @@ class Period:
 
 
 def parse(since: str | None, until: str | None, now: datetime) -> Period:
-    """Read --since and --until: dates, times, or spans that reach back from now. Raises CommandError."""
+    """Read --since and --until: dates, times, or spans that reach back from now. Raises UsageError."""
     first, last = _end(since, now), _end(until, now)
     if first is not None and type(first) is type(last) and first >= last:
-        raise CommandError(f"--until {until} is not after --since {since}: give a later end.")
+        raise UsageError(f"--until {until} is not after --since {since}: give a later end.")
     return Period(first, last)
 
 

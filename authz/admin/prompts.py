@@ -30,9 +30,7 @@ MOST: Final = 10_000
 async def prompts_list_command(
     *,
     tenant: Annotated[str | None, Parameter(help="Only of this tenant.")] = None,
-    key: Annotated[
-        str | None, Parameter(help="Only of this key, by its prefix.", validator=limit_options.prefix)
-    ] = None,
+    prefix: limit_options.KeyPrefix = None,
     since: Annotated[str, Parameter(help="From when on: a date, a time, or a span like 7d.")] = "366d",
     limit: Annotated[int, Parameter(help="Show so many, the newest.")] = 100,
     options: Options = Options(),
@@ -41,12 +39,12 @@ async def prompts_list_command(
     start = moment(since, datetime.now(UTC), is_past=True)
     async with opened(options.state) as session:
         found = await prompts.list_prompts(
-            session, tenant=tenant, key=key, since=start, most=min(max(limit, 1), MOST)
+            session, tenant=tenant, prefix=prefix, since=start, most=min(max(limit, 1), MOST)
         )
     if options.json:
         output.show_list(found)
     else:
-        columns = ("id", "at", "tenant", "key", "model", "bytes", "state", "expires")
+        columns = ("request", "at", "tenant", "key", "prefix", "model", "bytes", "state", "expires")
         output.show_table(found, columns=columns, empty="No prompt is kept: see `set-limits --log-prompts`.")
     return 0
 
@@ -94,7 +92,7 @@ async def prompts_erase_command(
 
 def _json(found: Opened) -> dict[str, object]:
     return {
-        "id": found.id,
+        "request": found.request,
         "at": found.at,
         "tenant": found.tenant,
         "expires": found.expires,
@@ -106,7 +104,7 @@ def _json(found: Opened) -> dict[str, object]:
 
 def _print(found: Opened) -> None:
     output.say(
-        f"{found.id} of {found.tenant}, {found.at:%Y-%m-%d %H:%M:%S}Z, kept until {found.expires:%F %R}Z"
+        f"{found.request} of {found.tenant}, {found.at:%Y-%m-%d %H:%M:%S}Z, kept until {found.expires:%F %R}Z"
     )
     for name, text in (("prompt", found.prompt), ("answer", found.answer)):
         output.say(f"\n--- {name} ({len(text):,} bytes)\n{_CONTROL.sub('?', text.decode(errors='replace'))}")

@@ -23,7 +23,7 @@ from authz.admin.options import Options
 from authz.admin.statement_page import page
 from authz.admin.statement_values import Completeness, Item, Journal, Source, Statement, Tokens
 from authz.chains.checkpoint import last_note
-from authz.errors import CommandError
+from authz.errors import CommandError, UsageError
 from authz.models import canonical
 from authz.stack.folder import write_atomically
 
@@ -193,4 +193,4 @@ def _first(month: str) -> date:
     try:
         return date.fromisoformat(f"{month}-01")
     except ValueError as error:
-        raise CommandError(f"--month {month} is no month: write it like 2026-11.") from error
+        raise UsageError(f"--month {month} is no month: write it like 2026-11.") from error

@@ -19,7 +19,7 @@ from authz.stack.streams import kill, streams
 class Row:
     """A stream, with names instead of ids."""
 
-    id: str
+    request: str
     tenant: str
     key: str
     model: str | None
@@ -48,7 +48,7 @@ async def streams_list_command(*, options: Options = Options()) -> int:
     if options.json:
         output.show_list(rows)
     else:
-        columns = ("id", "tenant", "key", "model", "backend", "age_s", "tokens")
+        columns = ("request", "tenant", "key", "model", "backend", "age_s", "tokens")
         output.show_table(rows, columns=columns, empty="Nothing runs right now.")
     return 0
 

@@ -49,7 +49,7 @@ async def list_tenants_command(*, options: Options = Options()) -> int:
         output.show_list(tenants)
     else:
         empty = "No tenant yet: create one with `neuronetz-gateway create-tenant --name NAME`."
-        output.show_table(tenants, columns=("name", "state", "keys", "timezone", "created"), empty=empty)
+        output.show_table(tenants, columns=("tenant", "state", "keys", "timezone", "created"), empty=empty)
     return 0
 
 

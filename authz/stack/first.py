@@ -31,7 +31,7 @@ async def first_key(state: Path) -> First:
         tenants = await list_tenants(session)
         if not tenants:
             await create_tenant(session, _TENANT)
-        elif len(tenants) > 1 or tenants[0].name != _TENANT or tenants[0].keys:
-            return First(tenants[0].name)
+        elif len(tenants) > 1 or tenants[0].tenant != _TENANT or tenants[0].keys:
+            return First(tenants[0].tenant)
         created = await create_key(session, tenant=_TENANT, name=_KEY)
     return First(_TENANT, created.key)

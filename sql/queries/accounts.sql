@@ -65,7 +65,7 @@ SELECT EXISTS (SELECT FROM tenants WHERE name = :name);
 -- name: list_keys(tenant, state, beginning)
 -- list-keys: a key once per secret. Without a state: neither revoked keys nor secrets that a rotation has ended.
 SELECT
-    s.lookup AS prefix, k.id, k.name, k.state, k.models, k.cidrs::text[] AS cidrs, k.max_output,
+    s.lookup AS prefix, t.name AS tenant, k.id, k.name, k.state, k.models, k.cidrs::text[] AS cidrs, k.max_output,
     k.log_prompts_s,
     least(k.expires_at, s.expires_at) AS expires_at, k.created_at
 FROM tenants AS t JOIN keys AS k ON k.tenant_id = t.id JOIN secrets AS s ON s.key_id = k.id

@@ -25,10 +25,10 @@ WITH kept AS (
     LIMIT :most
 )
 SELECT
-    k.*, t.name AS tenant,
-    (SELECT s.lookup FROM secrets AS s WHERE s.key_id = k.key_id ORDER BY s.created_at DESC LIMIT 1) AS key,
+    k.*, t.name AS tenant, o.name AS key,
+    (SELECT s.lookup FROM secrets AS s WHERE s.key_id = k.key_id ORDER BY s.created_at DESC LIMIT 1) AS prefix,
     (SELECT l.model FROM ledger AS l WHERE l.request_id = k.request_id AND l.entry = 0) AS model
-FROM kept AS k LEFT JOIN tenants AS t ON t.id = k.tenant_id
+FROM kept AS k LEFT JOIN tenants AS t ON t.id = k.tenant_id LEFT JOIN keys AS o ON o.id = k.key_id
 ORDER BY k.at DESC;
 
 -- name: pieces(request)

@@ -24,7 +24,7 @@ async def test_tenant_is_created_once(session: Session) -> None:
     await create_tenant(session, "acme")
     with pytest.raises(CommandError, match="exists already"):
         await create_tenant(session, "acme")
-    assert ["acme"] == [tenant.name for tenant in await list_tenants(session)]
+    assert ["acme"] == [tenant.tenant for tenant in await list_tenants(session)]
 
 
 @pytest.mark.parametrize("name", ["", "Acme", "a b", "-a", "a" * 64, "ä"])
@@ -119,7 +119,7 @@ async def test_keys_that_have_ended_are_listed_on_request(session: Session, key:
     ):
         listed = await list_keys(session, "acme", state=state)
         assert [one.prefix for one in expected] == [one.prefix for one in listed]
-    assert ["paused"] == [one.name for one in await list_keys(session, "acme", beginning="pau")]
+    assert ["paused"] == [one.key for one in await list_keys(session, "acme", beginning="pau")]
 
 
 @pytest.mark.usefixtures("outside")

@@ -82,13 +82,13 @@ async def test_counted_refusals_are_listed_by_the_minute(
 
 
 async def test_an_audit_can_be_of_one(session: Session, book: Book, owner: Identity) -> None:
-    """--tenant, --key and --since leave out what is another's, and what was before."""
+    """--tenant, --prefix and --since leave out what is another's, and what was before."""
     await create_tenant(session, "zeta")
     other = await create_key(session, tenant="zeta", name="third")
     await book.add(denied(owner, datetime.now(UTC)))
     assert {"zeta"} == {event.tenant for event in await audit(session, since=LONG_AGO, tenant="zeta")}
-    assert {"third"} == {event.key for event in await audit(session, since=LONG_AGO, key=other.prefix)}
-    mine = await audit(session, since=LONG_AGO, key=owner.lookup)
+    assert {"third"} == {event.key for event in await audit(session, since=LONG_AGO, prefix=other.prefix)}
+    mine = await audit(session, since=LONG_AGO, prefix=owner.lookup)
     assert ["key_created", "request_denied"] == sorted(event.action for event in mine)
     assert [] == await audit(session, since=datetime.now(UTC) + timedelta(hours=1))
 

@@ -126,8 +126,8 @@ async def test_what_is_not_whole_shows(
 ) -> None:
     """A missing or cut piece shows in the list, and when it is opened; the rest opens all the same."""
     request = await prompts.keep(*rows)
-    (listed,) = await list_prompts(session, tenant=None, key=None, since=LONG_AGO, most=10)
-    assert (request, state) == (listed.id, listed.state)
+    (listed,) = await list_prompts(session, tenant=None, prefix=None, since=LONG_AGO, most=10)
+    assert (request, state) == (listed.request, listed.state)
     found = await open_prompt(session, request, KEYS)
     assert problems == found.problems
     kept = {way: b"".join(row[3] or b"" for row in rows if row[0] == way) for way in (0, 1)}
@@ -179,7 +179,7 @@ async def test_a_piece_of_both(
     """Prompt and answer of a short request share a piece, of which the same holds."""
     request = await prompts.keep(*rows)
     await prompts.owner.execute(f"UPDATE prompt_pieces SET {change}")  # noqa: S608
-    (listed,) = await list_prompts(session, tenant=None, key=None, since=LONG_AGO, most=10)
+    (listed,) = await list_prompts(session, tenant=None, prefix=None, since=LONG_AGO, most=10)
     assert state == listed.state
     found = await open_prompt(session, request, KEYS)
     assert problems == found.problems
@@ -204,27 +204,23 @@ async def test_the_list_opens_nothing(session: Session, key: CreatedKey, prompts
     first = await prompts.keep(*WHOLE)
     second = await prompts.keep(*WHOLE)
     await create_tenant(session, "other")
-    listed = await list_prompts(session, tenant="acme", key=key.prefix, since=LONG_AGO, most=10)
-    assert [second, first] == [row.id for row in listed]
-    assert ("acme", key.prefix, None, 17) == (
-        listed[0].tenant,
-        listed[0].key,
-        listed[0].model,
-        listed[0].bytes,
-    )
+    listed = await list_prompts(session, tenant="acme", prefix=key.prefix, since=LONG_AGO, most=10)
+    assert [second, first] == [row.request for row in listed]
+    one = listed[0]
+    assert ("acme", "first", key.prefix, None, 17) == (one.tenant, one.key, one.prefix, one.model, one.bytes)
     assert [second] == [
-        row.id for row in await list_prompts(session, tenant=None, key=None, since=LONG_AGO, most=1)
+        row.request for row in await list_prompts(session, tenant=None, prefix=None, since=LONG_AGO, most=1)
     ]
-    assert [] == await list_prompts(session, tenant="other", key=None, since=LONG_AGO, most=10)
+    assert [] == await list_prompts(session, tenant="other", prefix=None, since=LONG_AGO, most=10)
     future = datetime.now(UTC) + timedelta(hours=1)
-    assert [] == await list_prompts(session, tenant=None, key=None, since=future, most=10)
+    assert [] == await list_prompts(session, tenant=None, prefix=None, since=future, most=10)
 
 
 async def test_what_has_expired_is_not_opened(session: Session, prompts: Prompts) -> None:
     """From its moment on a prompt neither shows nor opens, whether metering has removed it or not."""
     request = await prompts.keep(*WHOLE)
     await prompts.owner.execute("UPDATE prompt_pieces SET expires_at = now()")
-    assert [] == await list_prompts(session, tenant=None, key=None, since=LONG_AGO, most=10)
+    assert [] == await list_prompts(session, tenant=None, prefix=None, since=LONG_AGO, most=10)
     with pytest.raises(CommandError, match="or not any more"):
         await open_prompt(session, request, KEYS)
 

@@ -208,5 +208,5 @@ def test_a_statement_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("month", ["2026-13", "november", "2026-11-05", ""])
 def test_a_wrong_month_is_one_sentence(month: str, capsys: pytest.CaptureFixture[str]) -> None:
     """What is no month says how to write one."""
-    assert 1 == run(["usage", "statement", "--tenant", "acme", "--month", month])
+    assert 2 == run(["usage", "statement", "--tenant", "acme", "--month", month])
     assert f"error: --month {month} is no month: write it like 2026-11.\n" == capsys.readouterr().err

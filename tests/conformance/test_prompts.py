@@ -66,7 +66,7 @@ def vault(gateway: Gateway, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     created = gateway.run(
         "create-key", "--tenant", "vaulted", "--name", "only", "--log-prompts", "7d", "--json"
     )
-    found = Vault(gateway, private, json.loads(created.stdout)["key"])
+    found = Vault(gateway, private, json.loads(created.stdout)["secret"])
     until(lambda: _is_kept(found))
     yield found
     gateway.run("prompts", "erase", "--tenant", "vaulted")

@@ -212,7 +212,7 @@ async def _credit(world: Watched) -> None:
 
 async def _audit(world: Watched) -> None:
     await world.act_as(ADMIN_ROLE)
-    await audit(world.session, since=world.now - timedelta(days=1), tenant=None, key=None)
+    await audit(world.session, since=world.now - timedelta(days=1), tenant=None, prefix=None)
 
 
 async def _state(world: Watched) -> None:

@@ -53,14 +53,14 @@ async def throwaway(session: Session) -> AsyncIterator[Throwaway]:
         if not await _queries.take_turn(turn):
             raise CommandError("Another `doctor --prove` runs on this database: wait for its end.")
         try:
-            if any(tenant.name == TENANT for tenant in await list_tenants(session)):
+            if any(tenant.tenant == TENANT for tenant in await list_tenants(session)):
                 await _clear(session)
                 await set_tenant_state(session, TENANT, "active")
             else:
                 await create_tenant(session, TENANT)
             yield Throwaway(session, secrets.token_hex(4))
         finally:
-            if any(tenant.name == TENANT for tenant in await list_tenants(session)):
+            if any(tenant.tenant == TENANT for tenant in await list_tenants(session)):
                 await _clear(session)
     finally:
         await turn.close()
