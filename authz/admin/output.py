@@ -55,9 +55,12 @@ def show_table(rows: Sequence[Any], *, columns: Sequence[str], empty: str, bar: 
     console.print(table)
 
 
-def show_list(rows: Iterable[Any]) -> None:
-    """Print frozen values as one JSON list."""
-    show_json([attrs.asdict(row) for row in rows])
+def show_list(rows: Iterable[Any], *, columns: Sequence[str] | None = None) -> None:
+    """Print frozen values as one JSON list, all of their attributes or those named."""
+    if columns is None:
+        show_json([attrs.asdict(row) for row in rows])
+    else:
+        show_json([{name: getattr(row, name) for name in columns} for row in rows])
 
 
 def _cell(value: object) -> str:

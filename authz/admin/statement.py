@@ -101,15 +101,15 @@ def _items(rows: Iterable[Any], sources: Iterable[Any]) -> list[Item]:
     """Sum by key and model: the ledger keeps each name of a model as it was sent."""
     sums: defaultdict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0, 0])
     for row in rows:
-        total = sums[row["name"], row["key"], _model(row)]
+        total = sums[row["key"], row["prefix"], _model(row)]
         for index, name in enumerate(("requests", "input_tokens", "output_tokens")):
             total[index] += row[name]
     gpu_ms: defaultdict[tuple[str, str], int] = defaultdict(int)
     for row in sources:
-        gpu_ms[row["key"], _model(row)] += row["gpu_ms"]
+        gpu_ms[row["prefix"], _model(row)] += row["gpu_ms"]
     return [
-        Item(key, name, model, requests, inputs, outputs, inputs + outputs, gpu_ms[key, model] / 1000)
-        for (name, key, model), (requests, inputs, outputs) in sorted(sums.items())
+        Item(key, prefix, model, requests, inputs, outputs, inputs + outputs, gpu_ms[prefix, model] / 1000)
+        for (key, prefix, model), (requests, inputs, outputs) in sorted(sums.items())
     ]
 
 

@@ -112,10 +112,10 @@ def _bar(name: str, left: float, step: float, low: float, high: float) -> str:
 
 
 def _items(items: Sequence[Item]) -> str:
-    columns = ("name", "key", "model", "requests", "input", "output", "tokens", "GPU seconds")
+    columns = ("key", "prefix", "model", "requests", "input", "output", "tokens", "GPU seconds")
     rows = [
         (
-            *(item.name, item.key, item.model, item.requests),
+            *(item.key, item.prefix, item.model, item.requests),
             *(item.input_tokens, item.output_tokens, item.tokens, item.gpu_seconds),
         )
         for item in items

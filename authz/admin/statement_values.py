@@ -18,7 +18,7 @@ class Item:
     """
 
     key: str
-    name: str
+    prefix: str
     model: str
     requests: int
     input_tokens: int

@@ -1,26 +1,26 @@
-"""What was billed, by tenant, key, model or day: the ledger's sums, however long the ledger is."""
+"""What was billed, by tenant, key, model, day and month: the ledger's sums, however long the ledger is."""
 
 from __future__ import annotations
 
-from collections import defaultdict
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from attrs import fields, frozen
+from attrs import evolve, frozen
 from cyclopts import App, Parameter
 
 import sql
 from authz.accounts.keys import find_key
 from authz.accounts.session import opened
 from authz.accounts.tenants import find_tenant
-from authz.admin import output
+from authz.admin import limit_options, output
 from authz.admin.options import Options
 from authz.admin.period import Period, parse
+from authz.errors import UsageError
 from authz.models import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from uuid import UUID
 
     from authz.accounts.session import Session
@@ -34,64 +34,61 @@ app.command("authz.admin.credit:credit_command", name="credit")
 
 
 class By(StrEnum):
-    """What usage is summed by; a day is its tenant's."""
+    """What usage is summed by, one or several of them; days and months are the tenant's."""
 
     TENANT = "tenant"
     KEY = "key"
     MODEL = "model"
     DAY = "day"
+    MONTH = "month"
+
+    @property
+    def column(self) -> str:
+        """What it is called in a row."""
+        return self.replace("-", "_")
 
 
-class _Tokens:
-    input_tokens: int
-    output_tokens: int
+SHOWN: Final = {
+    By.TENANT: ("tenant",),
+    By.KEY: ("tenant", "key", "prefix"),
+    By.MODEL: ("model",),
+    By.DAY: ("day",),
+    By.MONTH: ("month",),
+}
+"""What a row says of each: fields of Usage. The query `sums` groups by a column of the same name."""
+
+
+@frozen(kw_only=True)
+class Usage:
+    """What was used of what a row is about; None stands for what usage was not summed by.
+
+    Key and prefix are the name and the handle of a key; what was credited to a tenant alone has no handle.
+    The model is under one of its names, empty where no record says which. A request counts when a backend was
+    asked.
+    """
+
+    tenant: str | None = None
+    key: str | None = None
+    prefix: str | None = None
+    model: str | None = None
+    day: date | None = None
+    month: date | None = None
+    requests: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
 
     @property
     def tokens(self) -> int:
         """Input plus output, what a bar shows."""
         return self.input_tokens + self.output_tokens
 
-
-@frozen
-class Usage(_Tokens):
-    """What one key has used; a request counts when a backend was asked."""
-
-    tenant: str
-    key: str
-    name: str
-    requests: int
-    input_tokens: int
-    output_tokens: int
+    def with_more(self, row: Mapping[str, int]) -> Usage:
+        """Return this with the figures of another row added."""
+        figures = {name: getattr(self, name) + row[name] for name in FIGURES}
+        return evolve(self, **figures)
 
 
-@frozen
-class TenantUsage(_Tokens):
-    """What one tenant has used."""
-
-    tenant: str
-    requests: int
-    input_tokens: int
-    output_tokens: int
-
-
-@frozen
-class ModelUsage(_Tokens):
-    """What was used of one model, under whatever of its names; empty where no record says which."""
-
-    model: str
-    requests: int
-    input_tokens: int
-    output_tokens: int
-
-
-@frozen
-class DayUsage(_Tokens):
-    """What was used on one day."""
-
-    day: date
-    requests: int
-    input_tokens: int
-    output_tokens: int
+FIGURES: Final = ("requests", "input_tokens", "output_tokens")
 
 
 @frozen
@@ -102,84 +99,121 @@ class Scope:
     key: UUID | None
 
 
-AnyUsage = Usage | TenantUsage | ModelUsage | DayUsage
-Figures = tuple[int, int, int]
+Name = tuple[By, object]
+"""A tenant or key by its id, or a model, end user, day or month as it is."""
 
 
 async def usage(
     session: Session,
     *,
-    tenant: str | None,
-    key: str | None,
+    tenant: str | None = None,
+    prefix: str | None = None,
     period: Period = Period(),
-    by: By = By.KEY,
-) -> Sequence[AnyUsage]:
-    """Sum the ledger over a period, exactly. Keys and tenants are listed, used or not."""
+    by: Sequence[By] = (By.KEY,),
+) -> list[Usage]:
+    """Sum the ledger over a period, exactly, in the order of what it is summed by.
+
+    Summed by tenants or keys alone, each of them is listed, used or not.
+    """
     async with session.store.connection() as connection:
-        scope = await _scope(connection, tenant, key)
-        await period.refuse_dropped(connection)
-        zones = [
-            (row["id"], row["timezone"]) async for row in _queries.timezones(connection, tenant=scope.tenant)
-        ]
-        found = _queries.sums(connection, by=by, key=scope.key, **period.columns(zones))
-        sums = {row[_COLUMNS[by]]: _figures(row) async for row in found}
-        return await _listed(connection, sums, scope=scope, by=by)
+        scope = await _scope(connection, tenant, prefix)
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            rows = [row async for row in _rows(connection, scope, period, by)]
+            called = await _called(connection, by, scope)
+    sums: dict[tuple[Name, ...], Usage] = {
+        (name,): Usage(**fields) for name, fields in called.items() if len(by) == 1
+    }
+    for row in rows:
+        names = tuple(_name(each, row) for each in by)
+        if names not in sums:
+            sums[names] = Usage(
+                **{key: value for name in names for key, value in _said(name, called).items()}
+            )
+        sums[names] = sums[names].with_more(row)
+    found = list(sums.values())
+    return sorted(found, key=lambda row: [getattr(row, name) or "" for name in shown(by)])
 
 
-_COLUMNS: Final = {By.TENANT: "tenant_id", By.KEY: "key_id", By.MODEL: "model", By.DAY: "day"}
+def shown(by: Sequence[By]) -> list[str]:
+    """Return what rows say that are summed in this way, each field once."""
+    return list(dict.fromkeys(name for each in by for name in SHOWN[each]))
 
 
-async def _scope(connection: Any, tenant: str | None, key: str | None) -> Scope:
+async def _rows(
+    connection: Any, scope: Scope, period: Period, by: Sequence[By]
+) -> AsyncIterator[Mapping[str, Any]]:
+    """Yield sums, several of one name in parts."""
+    await period.refuse_dropped(connection)
+    zones = [
+        (row["id"], row["timezone"]) async for row in _queries.timezones(connection, tenant=scope.tenant)
+    ]
+    summed = {"by": list(by), "key": scope.key, **period.columns(zones)}
+    async for row in _queries.sums(connection, **summed):
+        yield row
+
+
+async def _scope(connection: Any, tenant: str | None, prefix: str | None) -> Scope:
     tenant_id = None if tenant is None else (await find_tenant(connection, tenant))["id"]
-    key_id = None if key is None else (await find_key(connection, key))["id"]
+    key_id = None if prefix is None else (await find_key(connection, prefix))["id"]
     return Scope(tenant_id, key_id)
 
 
-async def _listed(connection: Any, sums: dict[Any, Figures], *, scope: Scope, by: By) -> Sequence[AnyUsage]:
-    unused = (0, 0, 0)
-    names = {"tenant": scope.tenant, "key": scope.key}
-    if by is By.KEY:
-        keys = [row async for row in _queries.named_keys(connection, **names)]
-        return [Usage(row["tenant"], row["key"], row["name"], *sums.get(row["id"], unused)) for row in keys]
-    if by is By.TENANT:
-        tenants = [row async for row in _queries.named_tenants(connection, **names)]
-        return [TenantUsage(row["name"], *sums.get(row["id"], unused)) for row in tenants]
-    if by is By.MODEL:
-        return [ModelUsage(model, *figures) for model, figures in sorted(_by_canonical(sums).items())]
-    return [DayUsage(day, *figures) for day, figures in sums.items()]
+async def _called(connection: Any, by: Sequence[By], scope: Scope) -> dict[Name, dict[str, Any]]:
+    """Return what tenants and keys are called, those that usage is summed by."""
+    queries = {By.TENANT: _queries.named_tenants, By.KEY: _queries.named_keys}
+    return {
+        (each, row["id"]): {name: row[name] for name in SHOWN[each]}
+        for each in by
+        if each in queries
+        async for row in queries[each](connection, tenant=scope.tenant, key=scope.key)
+    }
 
 
-def _figures(row: Any) -> Figures:
-    return row["requests"], row["input_tokens"], row["output_tokens"]
+def _name(by: By, row: Mapping[str, Any]) -> Name:
+    value = row[by.column]
+    return by, canonical(value) if by is By.MODEL and value else value
 
 
-def _by_canonical(sums: dict[str, Figures]) -> dict[str, Figures]:
-    """Merge the names of one model: the ledger keeps each as it was sent."""
-    merged: defaultdict[str, Figures] = defaultdict(lambda: (0, 0, 0))
-    for name, figures in sums.items():
-        model = canonical(name) if name else ""
-        one = merged[model]
-        merged[model] = (one[0] + figures[0], one[1] + figures[1], one[2] + figures[2])
-    return merged
+def _said(name: Name, called: Mapping[Name, dict[str, Any]]) -> dict[str, Any]:
+    by, value = name
+    return called.get(name, {}) if by in {By.TENANT, By.KEY} else {by.column: value}
+
+
+def _dimensions(text: str) -> list[By]:
+    """Parse `key,model,day`. Raises UsageError."""
+    try:
+        return list(dict.fromkeys(By(part.strip()) for part in text.split(",")))
+    except ValueError as error:
+        sentence = (
+            f"--by {text} can't be summed by: write one or several of {', '.join(By)}, like key,model,day."
+        )
+        raise UsageError(sentence) from error
 
 
 @app.default
 async def usage_command(
     *,
-    by: Annotated[By, Parameter(help="What to sum by; a day is its tenant's.")] = By.KEY,
+    by: Annotated[
+        str, Parameter(help=f"What to sum by, comma-separated: {', '.join(By)}. Days are the tenant's.")
+    ] = "key",
     tenant: Annotated[str | None, Parameter(help="Only this tenant.")] = None,
-    key: Annotated[str | None, Parameter(help="Only this key, by its prefix.")] = None,
-    since: Annotated[str | None, Parameter(help="From when on: a date, a time, or a span like 7d.")] = None,
+    prefix: Annotated[
+        str | None, Parameter(help="Only the key with this prefix.", validator=limit_options.prefix)
+    ] = None,
+    since: Annotated[
+        str | None, Parameter(help="From when on: a date (of the tenant's), a time, or a span like 7d.")
+    ] = None,
     until: Annotated[str | None, Parameter(help="Before when, likewise.")] = None,
     options: Options = Options(),
 ) -> int:
-    """Show what was used: the sums of the ledger by key, tenant, model or day."""
+    """Show what was used: the ledger's sums by key, tenant, model, day or month, or by several."""
+    dimensions = _dimensions(by)
     period = parse(since, until, datetime.now(UTC))
     async with opened(options.state) as session:
-        rows = await usage(session, tenant=tenant, key=key, period=period, by=by)
+        rows = await usage(session, tenant=tenant, prefix=prefix, period=period, by=dimensions)
+    columns = [*shown(dimensions), *FIGURES]
     if options.json:
-        output.show_list(rows)
-        return 0
-    columns = [field.name for field in fields(type(rows[0]))] if rows else []
-    output.show_table(rows, columns=columns, empty="Nothing has been used yet.", bar="tokens")
+        output.show_list(rows, columns=columns)
+    else:
+        output.show_table(rows, columns=columns, empty="Nothing has been used yet.", bar="tokens")
     return 0

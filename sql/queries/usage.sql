@@ -26,22 +26,22 @@ WITH whose AS (
         AND (l.input_tokens <> 0 OR l.output_tokens <> 0 OR l.entry = 0 AND l.backend IS NOT NULL)
 )
 SELECT
-    CASE WHEN :by::text = 'day' THEN day END AS day,
-    CASE WHEN :by::text = 'tenant' THEN tenant_id END AS tenant_id,
-    CASE WHEN :by::text = 'key' THEN key_id END AS key_id,
-    CASE WHEN :by::text = 'model' THEN model END AS model,
+    CASE WHEN 'tenant' = ANY(:by::text[]) THEN tenant_id END AS tenant,
+    CASE WHEN 'key' = ANY(:by::text[]) THEN key_id END AS key,
+    CASE WHEN 'model' = ANY(:by::text[]) THEN model END AS model,
+    CASE WHEN 'day' = ANY(:by::text[]) THEN day END AS day,
+    CASE WHEN 'month' = ANY(:by::text[]) THEN date_trunc('month', day)::date END AS month,
     sum(requests)::bigint AS requests,
     sum(input_tokens)::bigint AS input_tokens,
     sum(output_tokens)::bigint AS output_tokens
 FROM parts
 WHERE :key::uuid IS NULL OR key_id = :key
-GROUP BY 1, 2, 3, 4
-ORDER BY 1, 2, 3, 4;
+GROUP BY 1, 2, 3, 4, 5;
 
 -- name: statement(tenant, first, after)
 -- usage statement: a tenant's sums of a month, by key and model.
 SELECT
-    coalesce(min(s.lookup), '') AS key, coalesce(k.name, '(credits)') AS name, u.model,
+    coalesce(k.name, '(credits)') AS key, coalesce(min(s.lookup), '') AS prefix, u.model,
     u.requests, u.input_tokens, u.output_tokens
 FROM (
     SELECT
@@ -67,7 +67,7 @@ ORDER BY day;
 -- usage statement: by what the tokens of a month are known, from the days of the ledger that are kept. An id
 -- lies within a day of its window, whatever the time zone.
 SELECT
-    coalesce(s.lookup, '') AS key, l.model, l.usage_source AS source, l.requests, l.tokens, l.gpu_ms
+    coalesce(s.lookup, '') AS prefix, l.model, l.usage_source AS source, l.requests, l.tokens, l.gpu_ms
 FROM (
     SELECT
         key_id, coalesce(model, '') AS model, usage_source,
@@ -129,24 +129,22 @@ SELECT
 
 -- name: named_keys(tenant, key)
 -- usage: what keys are called, used or not.
-SELECT k.id, t.id AS tenant_id, t.name AS tenant, min(s.lookup) AS key, k.name, k.created_at
+SELECT k.id, t.name AS tenant, k.name AS key, min(s.lookup) AS prefix
 FROM keys AS k JOIN tenants AS t ON t.id = k.tenant_id JOIN secrets AS s ON s.key_id = k.id
 WHERE (:tenant::uuid IS NULL OR t.id = :tenant) AND (:key::uuid IS NULL OR k.id = :key)
 GROUP BY t.id, k.id
 UNION ALL
-SELECT t.id, t.id, t.name, '', '(credits)', NULL
+SELECT t.id, t.name, '(credits)', ''
 FROM tenants AS t
 WHERE :key::uuid IS NULL AND (:tenant::uuid IS NULL OR t.id = :tenant)
-    AND EXISTS (SELECT FROM usage_daily AS u WHERE u.tenant_id = t.id AND u.key_id = t.id)
-ORDER BY tenant, created_at, id;
+    AND EXISTS (SELECT FROM usage_daily AS u WHERE u.tenant_id = t.id AND u.key_id = t.id);
 
 -- name: named_tenants(tenant, key)
 -- usage --by tenant: what tenants are called, used or not.
-SELECT id, name
+SELECT id, name AS tenant
 FROM tenants
 WHERE (:tenant::uuid IS NULL OR id = :tenant)
-    AND (:key::uuid IS NULL OR id = (SELECT tenant_id FROM keys WHERE id = :key))
-ORDER BY name;
+    AND (:key::uuid IS NULL OR id = (SELECT tenant_id FROM keys WHERE id = :key));
 
 -- name: ledger_days(since, until)
 -- usage export: for each day the first id and the end of its ids, so that a page reads one day.

@@ -74,7 +74,7 @@ async def test_a_request_is_credited(
     ]
     (waiting,) = await owner_of_tables.fetch("SELECT * FROM unpublished")
     assert (billed.request_id, 2) == (waiting["request_id"], waiting["entry"])
-    (row,) = await usage(session, tenant="acme", key=None, by=By.MODEL)
+    (row,) = await usage(session, tenant="acme", by=[By.MODEL])
     assert (1, 5, 0) == (row.requests, row.input_tokens, row.output_tokens)
     audited = await owner_of_tables.fetchrow("SELECT * FROM admin_audit ORDER BY id DESC LIMIT 1")
     assert audited is not None
@@ -96,14 +96,14 @@ async def test_a_tenant_is_credited(
     assert {(billed.tenant_id, 26), (billed.key_id, 30)} == {
         (row["scope_id"], row["used"]) for row in await owner_of_tables.fetch(WINDOWS)
     }
-    keys = await usage(session, tenant="acme", key=None)
-    assert [("first", 30), ("(credits)", -4)] == [(row.name, row.tokens) for row in keys]  # type: ignore[union-attr]
+    keys = await usage(session, tenant="acme")
+    assert [("(credits)", -4), ("first", 30)] == [(row.key, row.tokens) for row in keys]
     assert billed.lookup
     await credit_tenant(session, "acme", prefix=billed.lookup, tokens=6, reason=WHY, at=NOW)
     assert {(billed.tenant_id, 20), (billed.key_id, 24)} == {
         (row["scope_id"], row["used"]) for row in await owner_of_tables.fetch(WINDOWS)
     }
-    (whole,) = await usage(session, tenant="acme", key=None, by=By.TENANT)
+    (whole,) = await usage(session, tenant="acme", by=[By.TENANT])
     assert 20 == whole.tokens
 
 

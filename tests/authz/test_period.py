@@ -68,15 +68,15 @@ async def test_a_period_is_what_lies_between_its_ends(
             row for row in rows if not _is_before(row, since) and (until is None or _is_before(row, until))
         ]
         for by in (By.DAY, By.TENANT):
-            found = await usage(session, tenant=None, key=None, period=Period(since, until), by=by)
+            found = await usage(session, period=Period(since, until), by=[by])
             assert sum(row.tokens for row in inside) == sum(row.tokens for row in found), (since, until)
             assert len(inside) == sum(row.requests for row in found)
 
 
 async def test_days_are_those_of_the_budget(session: Session, rows: list[LedgerRow]) -> None:
     """--by day agrees with the day whose window paid."""
-    found = await usage(session, tenant="acme", key=None, by=By.DAY)
-    days = {row.day: row.tokens for row in found}  # type: ignore[union-attr]
+    found = await usage(session, tenant="acme", by=[By.DAY])
+    days = {row.day: row.tokens for row in found}
     assert rows[0].tenant_id
     mine = [row for row in rows if row.tenant_id == rows[0].tenant_id]
     assert {

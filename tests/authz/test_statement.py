@@ -60,8 +60,8 @@ async def test_a_statement_is_a_month_of_the_tenant(session: Session, billed: Id
     """One item per key and model, credits among them; the sum is what the budget of the month counted."""
     november = await statement(session, "acme", NOVEMBER, OVER)
     assert [
-        Item("", "(credits)", "", 0, 0, -5, -5),
-        Item(billed.lookup, "first", "llama3.2:latest", 2, 20, 40, 60, 1.7),
+        Item("(credits)", "", "", 0, 0, -5, -5),
+        Item("first", billed.lookup, "llama3.2:latest", 2, 20, 40, 60, 1.7),
     ] == november.items
     assert ("acme", "2026-11", "Pacific/Auckland", 55, 0) == (
         *(november.tenant, november.month, november.timezone),
@@ -71,7 +71,7 @@ async def test_a_statement_is_a_month_of_the_tenant(session: Session, billed: Id
     assert [("2026-11-30", 20, 35)] == [astuple(day) for day in november.days]
     december = await statement(session, "acme", DECEMBER, OVER)
     assert ([("second", "qwen3:8b", 30)], 30, 0) == (
-        [(item.name, item.model, item.tokens) for item in december.items],
+        [(item.key, item.model, item.tokens) for item in december.items],
         december.tokens,
         december.completeness.drift_tokens,
     )
@@ -126,7 +126,7 @@ async def test_what_is_missing_is_said(
         "The budget of the month counted -1 tokens: see gateway_drift_tokens.",
         "Sources and GPU seconds are of the days that the ledger still has.",
     ] == made.notes
-    assert billed.lookup in {item.key for item in made.items}
+    assert billed.lookup in {item.prefix for item in made.items}
 
 
 @pytest.mark.usefixtures("outside", "billed")
@@ -170,7 +170,7 @@ class Page(HTMLParser):
 
 def test_a_name_on_a_page_is_no_markup() -> None:
     """A client chooses the model's name."""
-    item = Item("nz_AAAAAAAA", "first", "<script>alert(1)</script>", 1, 1, 1, 2)
+    item = Item("first", "nz_AAAAAAAA", "<script>alert(1)</script>", 1, 1, 1, 2)
     empty = Completeness([], 0, 0, is_kept=True)
     made = Statement(
         tenant="acme",

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, date, datetime
+from typing import Any
 
 import pytest
-from attrs import asdict
 
 from authz.__main__ import run
 from authz.accounts.keys import create_key
 from authz.accounts.session import Session
 from authz.accounts.tenants import create_tenant
 from authz.admin.period import Period
-from authz.admin.usage import By, DayUsage, ModelUsage, TenantUsage, Usage, usage
+from authz.admin.usage import SHOWN, By, Usage, usage
 from authz.errors import CommandError
 from authz.models import canonical
 from authz.store import Store
@@ -34,42 +34,64 @@ async def owners(session: Session, store: Store, owner: Identity) -> list[Identi
     return [owner, await known(store, second.prefix), await known(store, third.prefix)]
 
 
-def summed(rows: list[LedgerRow], by: By) -> dict[object, tuple[int, int, int]]:
+Names = tuple[object, ...]
+Figures = tuple[int, int, int]
+
+
+def summed(rows: list[LedgerRow], by: list[By]) -> dict[Names, Figures]:
     """The ledger's rows, without the empty ones."""
-    sums: dict[object, tuple[int, int, int]] = {}
+    sums: dict[Names, Figures] = {}
     for row in rows:
-        names = {
+        day = row.day or row.partition
+        named: dict[By, object] = {
             By.TENANT: row.tenant_id,
             By.KEY: row.key_id,
             By.MODEL: canonical(row.model) if row.model else "",
-            By.DAY: row.partition,
+            By.DAY: day,
+            By.MONTH: day.replace(day=1),
         }
+        names = tuple(named[each] for each in by)
         one = (int(row.entry == 0 and row.backend is not None), row.input_tokens, row.output_tokens)
         if any(one):
-            known_sum = sums.get(names[by], (0, 0, 0))
-            sums[names[by]] = (known_sum[0] + one[0], known_sum[1] + one[1], known_sum[2] + one[2])
+            known_sum = sums.get(names, (0, 0, 0))
+            sums[names] = (known_sum[0] + one[0], known_sum[1] + one[1], known_sum[2] + one[2])
     return sums
 
 
 @pytest.mark.parametrize(
     "since", [None, datetime(2026, 11, 22, tzinfo=UTC), NOON], ids=["ever", "day", "noon"]
 )
-@pytest.mark.parametrize("by", By)
+@pytest.mark.parametrize(
+    "by",
+    [*([each] for each in By), [By.DAY, By.TENANT], [By.KEY, By.MODEL, By.DAY], [*By]],
+    ids=lambda by: ",".join(by) if isinstance(by, list) else None,
+)
 async def test_usage_is_the_sum_of_the_ledger(
-    session: Session, book: Book, owners: list[Identity], by: By, since: datetime | None
+    session: Session, book: Book, owners: list[Identity], by: list[By], since: datetime | None
 ) -> None:
     """Whole days from the rollup and a part of one from the ledger give what the ledger's rows add up to."""
     await book.add(*(anything(owners[number // 3 % 3], number) for number in range(400)))
     asked = [row for row in book.rows if since is None or row.at >= since]
-    rows = await usage(session, tenant=None, key=None, period=Period(since), by=by)
-    names = {owner.lookup: owner.key for owner in owners} | {
-        owner.tenant_name: owner.tenant for owner in owners
-    }
+    rows = await usage(session, period=Period(since), by=by)
+    ids: dict[object, object] = {owner.lookup: owner.key for owner in owners}
+    ids |= {owner.tenant_name: owner.tenant for owner in owners}
     found = {}
     for row in rows:
-        name = asdict(row)[by]
-        found[names.get(name, name)] = (row.requests, row.input_tokens, row.output_tokens)
+        values = (getattr(row, SHOWN[each][-1]) for each in by)
+        names = tuple(ids.get(value, value) for value in values)
+        found[names] = (row.requests, row.input_tokens, row.output_tokens)
     assert summed(asked, by) == found
+    assert len(found) == len(rows)
+
+
+async def test_rows_are_in_the_order_of_what_they_are_summed_by(
+    session: Session, book: Book, owners: list[Identity]
+) -> None:
+    """--by model,day puts models first and the days of each one after the other."""
+    await book.add(*(anything(owners[0], number) for number in range(200)))
+    rows = await usage(session, by=[By.MODEL, By.DAY])
+    assert sorted((row.model or "", row.day) for row in rows) == [(row.model, row.day) for row in rows]
+    assert {None} == {row.key for row in rows}
 
 
 @pytest.mark.parametrize("by", By)
@@ -77,8 +99,8 @@ async def test_usage_of_one(session: Session, book: Book, owners: list[Identity]
     """With --tenant or --key only theirs is shown."""
     first, second, third = owners
     await book.add(served(first, NOON), served(second, NOON), served(third, NOON))
-    ours = await usage(session, tenant="acme", key=None, by=by)
-    mine = await usage(session, tenant="acme", key=first.lookup, by=by)
+    ours = await usage(session, tenant="acme", by=[by])
+    mine = await usage(session, tenant="acme", prefix=first.lookup, by=[by])
     assert (60, 30) == (sum(row.tokens for row in ours), sum(row.tokens for row in mine))
 
 
@@ -88,17 +110,19 @@ async def test_usage_has_what_each_cut_is_called(
     """Tenants and keys are listed by name though unused; models under one name; days as dates."""
     first, second, _ = owners
     await book.add(served(first, NOON), served(first, NOON, model="library/LLAMA3.2"), denied(second, NOON))
+    two: dict[str, Any] = {"requests": 2, "input_tokens": 20, "output_tokens": 40}
     assert [
-        Usage("acme", first.lookup, "first", 2, 20, 40),
-        Usage("acme", second.lookup, "second", 0, 0, 0),
-        Usage("zeta", owners[2].lookup, "third", 0, 0, 0),
-    ] == await usage(session, tenant=None, key=None)
+        Usage(tenant="acme", key="first", prefix=first.lookup, **two),
+        Usage(tenant="acme", key="second", prefix=second.lookup),
+        Usage(tenant="zeta", key="third", prefix=owners[2].lookup),
+    ] == await usage(session)
     for by, expected in {
-        By.TENANT: [TenantUsage("acme", 2, 20, 40), TenantUsage("zeta", 0, 0, 0)],
-        By.MODEL: [ModelUsage("llama3.2:latest", 2, 20, 40)],
-        By.DAY: [DayUsage(date(2026, 11, 24), 2, 20, 40)],
+        By.TENANT: [Usage(tenant="acme", **two), Usage(tenant="zeta")],
+        By.MODEL: [Usage(model="llama3.2:latest", **two)],
+        By.DAY: [Usage(day=date(2026, 11, 24), **two)],
+        By.MONTH: [Usage(month=date(2026, 11, 1), **two)],
     }.items():
-        assert expected == await usage(session, tenant=None, key=None, by=by)
+        assert expected == await usage(session, by=[by])
 
 
 async def test_a_part_of_a_dropped_day_can_not_be_known(
@@ -108,9 +132,9 @@ async def test_a_part_of_a_dropped_day_can_not_be_known(
     await book.add(served(owner, NOON))
     await book.drop(NOON.date())
     with pytest.raises(CommandError, match="2026-11-24 is not kept any more: give a whole day"):
-        await usage(session, tenant=None, key=None, period=Period(NOON))
+        await usage(session, period=Period(NOON))
     midnight = datetime(2026, 11, 24, tzinfo=UTC)
-    (row,) = await usage(session, tenant=None, key=None, period=Period(midnight))
+    (row,) = await usage(session, period=Period(midnight))
     assert 30 == row.tokens
 
 
@@ -121,7 +145,7 @@ async def test_usage_does_not_read_the_ledger_of_whole_days(
     await book.add(*(served(owner, NOON.replace(day=day)) for day in range(1, 25)))
     for day in range(1, 25):
         await book.drop(date(2026, 11, day))
-    (row,) = await usage(session, tenant=None, key=None)
+    (row,) = await usage(session)
     assert (24, 720) == (row.requests, row.tokens)
 
 
@@ -134,12 +158,12 @@ async def used(book: Book, owner: Identity) -> Identity:
 
 @pytest.mark.usefixtures("outside")
 def test_json_keeps_its_fields(used: Identity, capsys: pytest.CaptureFixture[str]) -> None:
-    """Programs read tenant, key, name, requests, input_tokens and output_tokens of each key."""
+    """Programs read tenant, key, prefix, requests, input_tokens and output_tokens of each key."""
     assert 0 == run(["usage", "--json"])
     expected = {
         "tenant": "acme",
-        "key": used.lookup,
-        "name": "first",
+        "key": "first",
+        "prefix": used.lookup,
         "requests": 3,
         "input_tokens": 30,
         "output_tokens": 60,
@@ -164,7 +188,7 @@ def test_bars_are_drawn_on_a_terminal(
 @pytest.mark.parametrize(
     ("arguments", "code", "sentence"),
     [
-        (["--by", "year"], 2, "--by"),
+        (["--by", "key,year"], 2, "--by key,year can't be summed by: write one or several of tenant, key, "),
         (["--since", "yesterday"], 2, "'yesterday' is no time: write 2026-12-31, 2026-12-31T12:00 or 7d."),
         (["--tenant", "nobody"], 1, "There is no tenant 'nobody'"),
     ],

@@ -203,9 +203,7 @@ async def read(years: Years, session: Session) -> dict[str, float]:
     found = {}
     for by in By:
         for name, period in (("ever", Period()), ("since a noon", Period(noon))):
-            found[f"usage --by {by}, {name}"] = await timed(
-                partial(usage, session, tenant=None, key=None, period=period, by=by)
-            )
+            found[f"usage --by {by}, {name}"] = await timed(partial(usage, session, period=period, by=[by]))
     month = (years.midnight(0).replace(day=1) - timedelta(days=1)).date().replace(day=1)
     found["usage statement"] = await timed(partial(statement, session, "tenant-1", month))
     books = await Books.connect(years.url)

@@ -130,7 +130,7 @@ async def watched(old: str, redis_url: str, limiter: Limiter, tmp_path: Path) ->
     # The days ahead are there, also if a month has passed since the others were made.
     ahead = "SELECT ensure_ledger_partition($1::date + days) FROM generate_series(0, $2::int) AS days"
     await connection.execute(ahead, now.date(), AHEAD_DAYS)
-    transaction = connection.transaction()
+    transaction = connection.transaction(isolation="repeatable_read")
     await transaction.start()
     await connection.execute("INSERT INTO tenants (id, name) VALUES ($1, 'acme')", TENANT)
     await connection.execute("INSERT INTO keys (id, tenant_id, name) VALUES ($1, $2, 'one')", KEY, TENANT)
@@ -272,5 +272,5 @@ async def test_usage_locks_the_days_that_are_cut(
 ) -> None:
     """However long the period: whole days are sums, and only those at its ends are read."""
     await watched.act_as(ADMIN_ROLE)
-    await usage(watched.session, tenant=None, key=None, period=period(watched.now), by=by)
+    await usage(watched.session, period=period(watched.now), by=[by])
     assert await watched.locked() <= 1 + 2 * 3

@@ -109,7 +109,7 @@ def test_search_finds_what_is_there(gateway: Gateway, key: str) -> None:
         ("usage", "--json"),
         ("status", "--json"),
         ("revoke-key", "--prefix", "<key>"),
-        ("usage", "--key", "<key>"),
+        ("usage", "--prefix", "<key>"),
         ("create-key", "--tenant", "<key>", "--name", "x"),
     ],
     ids=" ".join,

@@ -126,7 +126,7 @@ class Deployment:
         """Return the tokens that were billed."""
         options = [part for name, value in where.items() for part in (f"--{name}", value)]
         rows = json.loads(self.cli("usage", "--by", "key", "--json", *options))
-        return {row["name"]: row["input_tokens"] + row["output_tokens"] for row in rows}
+        return {row["key"]: row["input_tokens"] + row["output_tokens"] for row in rows}
 
 
 @define
