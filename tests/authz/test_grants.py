@@ -65,6 +65,10 @@ GRANTS = {
         "aliases": "DELETE, INSERT, SELECT, UPDATE(model)",
         "alerts": "SELECT",
         "prompt_pieces": "SELECT",
+        "database_identity": "SELECT",
+        "chains": "SELECT",
+        "chain_batches": "SELECT(chain ids number)",
+        "chain_days": "SELECT(chain last)",
     },
     "gateway_auditor": {
         "database_identity": "SELECT",
@@ -96,9 +100,9 @@ GRANTS = {
         "admin_audit": "INSERT, SELECT",
     },
     "gateway_reader": {
-        "report_entries": "SELECT",
-        "report_days": "SELECT",
-        "report_windows": "SELECT",
+        "v_requests": "SELECT",
+        "v_usage_daily_local": "SELECT",
+        "v_budgets": "SELECT",
     },
 }
 

@@ -53,7 +53,11 @@ async def test_a_role_that_is_not_there_yet_is_waited_for(connection: asyncpg.Co
 @pytest.mark.usefixtures("outside")
 @pytest.mark.parametrize(
     "change",
-    ["DROP TABLE tenants CASCADE", "ALTER TABLE tenants DROP COLUMN timezone", "DROP FUNCTION credit_tenant"],
+    [
+        "DROP TABLE tenants CASCADE",
+        "ALTER TABLE tenants DROP COLUMN timezone CASCADE",
+        "DROP FUNCTION credit_tenant",
+    ],
 )
 def test_a_database_that_is_older_is_one_sentence(
     database: str, change: str, capsys: pytest.CaptureFixture[str]
