@@ -8,7 +8,7 @@ go := "python -m authz.stack.build go"
 caddy := "python -m authz.stack.build caddy"
 go_tool := go + " tool -modfile=tools/go.mod"
 # The lock is for every Python and machine at once; pins that it has are kept where they still fit.
-lock := "uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra embedded --group test --group check --group conformance --group run --group image pyproject.toml"
+lock := "uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --extra embedded --extra parquet --group test --group check --group conformance --group run --group image pyproject.toml"
 
 # List the recipes
 default:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 import os
 import sys
-from datetime import UTC, date, datetime
-from enum import StrEnum
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path  # noqa: TC003 (cyclopts reads it)
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import attrs
 import msgspec
@@ -22,33 +19,26 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 import sql
 from authz.accounts.session import opened
 from authz.accounts.tenants import find_tenant
-from authz.admin.limit_options import moment
+from authz.admin import sheets
+from authz.admin.period import Period, parse
+from authz.admin.sheets import Column, Format, Output, ReaderGone
 from authz.errors import CommandError
+from authz.stack.folder import write_atomically
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
     from uuid import UUID
 
     from authz.accounts.session import Session
+    from authz.admin.sheets import Sheet
 
 ROWS_AT_ONCE: Final = 1000
 
+EVER: Final = Period()
+
 _NAMED: Final = {"tenant": "tenant_id", "key": "key_id"}
 
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
-
 _queries = sql.load("usage")
-
-
-class Format(StrEnum):
-    """How a row is written."""
-
-    JSONL = "jsonl"
-    CSV = "csv"
-
-
-class ReaderGone(Exception):
-    """Whoever read the export wants no more of it."""
 
 
 @frozen
@@ -65,128 +55,141 @@ class Proof:
     dead_letters: int
 
 
+@frozen
+class Wanted:
+    """Which rows are exported: a tenant's and a period's."""
+
+    tenant: str | None = None
+    period: Period = EVER
+
+
 @define
-class Sheet:
-    """Writes rows, and counts and digests what it has written."""
+class Export:
+    """One run of an export, and what is known when it is over."""
 
+    session: Session
     format: Format
-    _out: BinaryIO
+    output: Output
+    wanted: Wanted = field(factory=Wanted)
     rows: int = 0
+    proof: Proof | None = None
     _names: Mapping[UUID, str] = field(factory=dict)
-    _digest: Any = field(factory=hashlib.sha256)
 
-    def begin(self, columns: Sequence[str], names: Mapping[UUID, str]) -> None:
-        """Write the head of a CSV, also of one without rows; names are those of tenants and keys."""
-        self._names = names
-        if self.format is Format.CSV:
-            self._write(_csv([[*columns, *_NAMED]]))
+    async def run(self) -> AsyncIterator[int]:
+        """Write the rows, and yield how many are written, again and again.
 
-    def add(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write some rows, with the names of tenant and key at their end."""
-        self.rows += len(rows)
-        named = [dict(row) | {to: self._names.get(row[id_]) for to, id_ in _NAMED.items()} for row in rows]
-        if self.format is Format.JSONL:
-            self._write(b"".join(msgspec.json.encode(row) + b"\n" for row in named))
-        else:
-            self._write(_csv([cell(value) for value in row.values()] for row in named))
+        Page by page and day by day, each in a moment: a snapshot held for an hour would keep Postgres from
+        clearing away what every settlement leaves behind.
+        """
+        async with self.session.store.connection() as connection:
+            tenant = self.wanted.tenant
+            owner = None if tenant is None else (await find_tenant(connection, tenant))["id"]
+            prepared = await connection.prepare(_queries.ledger_rows.sql)
+            columns = [Column(each.name, each.type.name) for each in prepared.get_attributes()]
+            self._names = {row["id"]: row["name"] async for row in _queries.ledger_names(connection)}
+            sheet = sheets.begin(
+                self.format, self.output, [*columns, *(Column(name, "text") for name in _NAMED)]
+            )
+            async for page in self._all(connection, owner):
+                self._write(sheet, page)
+                yield self.rows
+            sheet.end()
+            losses = await _queries.losses(connection)
+        self.proof = Proof(self.rows, self.output.sha256, losses["lost_lines"], losses["dead_letters"])
 
-    def proof(self, losses: Mapping[str, int]) -> Proof:
-        """Return how many rows were written, their SHA-256, and what no row can say."""
-        return Proof(self.rows, self._digest.hexdigest(), losses["lost_lines"], losses["dead_letters"])
-
-    def _write(self, data: bytes) -> None:
-        self._digest.update(data)
-        try:
-            self._out.write(data)
-            self._out.flush()
-        except BrokenPipeError as error:
-            raise ReaderGone from error
-        except OSError as error:
-            raise CommandError(f"The export can't be written: {error.strerror}.") from error
-
-
-async def export(
-    session: Session,
-    sheet: Sheet,
-    *,
-    tenant: str | None = None,
-    since: datetime | None = None,
-    until: datetime | None = None,
-) -> AsyncIterator[int | Proof]:
-    """Write the ledger from since until before until, or now.
-
-    Page by page and day by day, each in a moment: a snapshot held for an hour would keep Postgres from
-    clearing away what every settlement leaves behind. Yields how many rows are written, again and again,
-    and the proof at last.
-    """
-    async with session.store.connection() as connection:
-        owner = None if tenant is None else (await find_tenant(connection, tenant))["id"]
-        prepared = await connection.prepare(_queries.ledger_rows.sql)
-        names = {row["id"]: row["name"] async for row in _queries.ledger_names(connection)}
-        sheet.begin([column.name for column in prepared.get_attributes()], names)
+    async def _all(self, connection: Any, owner: UUID | None) -> AsyncIterator[Sequence[Any]]:
+        """Yield pages of the ledger in the order of its ids."""
+        first_day, last_day = self.wanted.period.days
+        since, until = self.wanted.period.moments
         days = [row async for row in _queries.ledger_days(connection, since=since, until=until)]
-        for first, end in days:
-            after, entry = first, -1
-            while rows := [
+        for after, end in days:
+            place = {"after": after, "entry": -1}
+            while page := [
                 row
                 async for row in _queries.ledger_rows(
-                    connection, tenant=owner, after=after, entry=entry, end=end, count=ROWS_AT_ONCE
+                    connection,
+                    tenant=owner,
+                    since=first_day,
+                    until=last_day,
+                    end=end,
+                    count=ROWS_AT_ONCE,
+                    **place,
                 )
             ]:
-                sheet.add(rows)
-                after, entry = rows[-1]["request_id"], rows[-1]["entry"]
-                yield sheet.rows
-        losses = await _queries.losses(connection)
-    yield sheet.proof(losses)
+                yield page
+                place = {"after": page[-1]["request_id"], "entry": page[-1]["entry"]}
 
-
-def _csv(rows: Iterable[Sequence[object]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
-
-
-def cell(value: object) -> object:
-    """Return a value as a spreadsheet reads it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, (datetime, date)):
-        return value.isoformat()
-    # A client chooses the model's name and the path: a spreadsheet must not take them for a formula.
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return f"'{value}"
-    return value
+    def _write(self, sheet: Sheet, page: Sequence[Any]) -> None:
+        """Write rows with the names of tenant and key at their end."""
+        self.rows += len(page)
+        sheet.add([dict(row) | {to: self._names.get(row[id_]) for to, id_ in _NAMED.items()} for row in page])
 
 
 async def export_command(
     *,
-    format_: Annotated[Format, Parameter(name="--format", help="JSON objects or CSV.")] = Format.JSONL,
-    since: Annotated[str | None, Parameter(help="From when on: a date, a time, or a span like 7d.")] = None,
+    format_: Annotated[
+        Format, Parameter(name="--format", help="JSON objects, CSV or Parquet.")
+    ] = Format.JSONL,
+    since: Annotated[
+        str | None, Parameter(help="From when on: a date (of the tenant's), a time, or a span like 7d.")
+    ] = None,
     until: Annotated[str | None, Parameter(help="Before when, likewise.")] = None,
     tenant: Annotated[str | None, Parameter(help="Only this tenant.")] = None,
+    to: Annotated[Path | None, Parameter(help="File to write, whole or not at all; else stdout.")] = None,
+    proof: Annotated[Path | None, Parameter(help="File for the proof, as JSON; else stderr.")] = None,
     state: Annotated[Path | None, Parameter(help="The stack's folder.")] = None,
 ) -> int:
-    """Write the ledger to stdout, and to stderr one line of JSON that proves it: rows, SHA-256, losses."""
-    now = datetime.now(UTC)
-    start, end = (None if text is None else moment(text, now, is_past=True) for text in (since, until))
-    sheet = Sheet(format_, sys.stdout.buffer)
+    """Write the ledger as a file for other programs, and what proves it apart: rows, SHA-256, losses.
+
+    Example: neuronetz-gateway usage export --format parquet --to ledger.parquet
+    """
+    wanted = Wanted(tenant, parse(since, until, datetime.now(UTC)))
     try:
         async with opened(state) as session:
-            with _progress() as progress:
-                task = progress.add_task("", total=None)
-                async for step in export(session, sheet, tenant=tenant, since=start, until=end):
-                    if isinstance(step, int):
-                        progress.update(task, completed=step)
-                    else:
-                        progress.stop()
-                        sys.stderr.write(msgspec.json.encode(attrs.asdict(step)).decode() + "\n")
+            with _output(to) as output:
+                done = Export(session, format_, output, wanted)
+                await _run(done)
     except ReaderGone:
         # What is still buffered would be complained about when the process ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    _prove(done.proof, proof)
     return 0
 
 
-def _progress() -> Progress:
+async def _run(export: Export) -> None:
     console = Console(stderr=True)
     columns = (SpinnerColumn(), TextColumn("{task.completed:,} rows"), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=None)
+        async for rows in export.run():
+            progress.update(task, completed=rows)
+
+
+@contextmanager
+def _output(path: Path | None) -> Iterator[Output]:
+    """Open stdout, or a file that takes its name when it is whole. Raises CommandError."""
+    if path is None:
+        yield Output(sys.stdout.buffer)
+        return
+    attempt = path.with_name(f"{path.name}.part")
+    try:
+        with attempt.open("wb") as file:
+            yield Output(file)
+            os.fsync(file.fileno())
+        attempt.rename(path)
+    except OSError as error:
+        raise CommandError(f"--to {path} can't be written: {error.strerror}.") from error
+    finally:
+        attempt.unlink(missing_ok=True)
+
+
+def _prove(proof: Proof | None, path: Path | None) -> None:
+    line = msgspec.json.encode(attrs.asdict(proof)) + b"\n" if proof else b""
+    if path is None:
+        sys.stderr.write(line.decode())
+        return
+    try:
+        write_atomically(path, line, mode=0o644)
+    except OSError as error:
+        raise CommandError(f"--proof {path} can't be written: {error.strerror}.") from error

@@ -32,6 +32,24 @@ class Period:
     since: date | datetime | None = None
     until: date | datetime | None = None
 
+    @property
+    def days(self) -> tuple[date | None, date | None]:
+        """Return the days of tenants between which the period lies, where an end is a day."""
+        since, until = (None if isinstance(end, datetime) else end for end in (self.since, self.until))
+        return since, until
+
+    @property
+    def moments(self) -> tuple[datetime | None, datetime | None]:
+        """Return the moments between which its requests began, a day further than its days for any zone."""
+        first, last = self.days
+        since = self.since if isinstance(self.since, datetime) else None
+        until = self.until if isinstance(self.until, datetime) else None
+        if first is not None:
+            since = _midnight(first - timedelta(days=1), "UTC")
+        if last is not None:
+            until = _midnight(last + timedelta(days=1), "UTC")
+        return since, until
+
     async def refuse_dropped(self, connection: Any) -> None:
         """Raise CommandError if an end cuts a day whose ledger is not kept any more."""
         for end, name in ((self.since, "since"), (self.until, "until")):

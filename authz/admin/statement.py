@@ -18,8 +18,8 @@ import sql
 from authz.accounts.session import opened
 from authz.accounts.tenants import find_tenant
 from authz.admin import output
-from authz.admin.export import cell
 from authz.admin.options import Options
+from authz.admin.sheets import cell
 from authz.admin.statement_page import page
 from authz.admin.statement_values import Completeness, Item, Journal, Source, Statement, Tokens
 from authz.chains.checkpoint import last_note

@@ -161,14 +161,17 @@ WHERE d.midnight + interval '1 day' > coalesce(:since::timestamptz, '-infinity')
     AND d.midnight < coalesce(:until::timestamptz, now())
 ORDER BY d.midnight;
 
--- name: ledger_rows(tenant, after, entry, end, count)
--- usage export: a page of the ledger, row by row.
-SELECT *
-FROM ledger
-WHERE request_id >= :after::uuid AND request_id < :end::uuid
-    AND (request_id, entry) > (:after::uuid, :entry::smallint)
-    AND (:tenant::uuid IS NULL OR tenant_id = :tenant)
-ORDER BY request_id, entry
+-- name: ledger_rows(tenant, since, until, after, entry, end, count)
+-- usage export: a page of the ledger, row by row; since and until
+-- are days of the tenants, null is no end.
+SELECT l.*
+FROM ledger AS l
+WHERE l.request_id >= :after::uuid AND l.request_id < :end::uuid
+    AND (l.request_id, l.entry) > (:after::uuid, :entry::smallint)
+    AND (:tenant::uuid IS NULL OR l.tenant_id = :tenant)
+    AND (:since::date IS NULL OR coalesce(l.day, uuid7_day(l.request_id)) >= :since)
+    AND (:until::date IS NULL OR coalesce(l.day, uuid7_day(l.request_id)) < :until)
+ORDER BY l.request_id, l.entry
 LIMIT :count;
 
 -- name: ledger_names()

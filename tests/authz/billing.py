@@ -16,6 +16,9 @@ from metering.rows import LedgerRow
 from metering.windows import increases
 from tests.authz.asking import BOOT, NODE, uuid7
 
+START = datetime(2026, 11, 24, 23, 59, tzinfo=UTC)
+"""A minute before midnight."""
+
 
 @define
 class Book:

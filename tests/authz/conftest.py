@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
@@ -26,7 +27,8 @@ from authz.store import ADMIN_ROLE, Store
 from authz.types import Identity
 from metering.ledger_store import LedgerStore as Metering
 from tests.authz.asking import BOOT, NODE, Guard
-from tests.authz.billing import Book
+from tests.authz.billing import START, Book
+from tests.authz.billing import served as row_of
 from tests.backend.app import backend
 from tests.backend.serving import served
 
@@ -126,3 +128,12 @@ def outside(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_URL", settings.redis_url)
     monkeypatch.setenv("GATEWAY_STATE", str(settings.state))
     monkeypatch.setenv("COLUMNS", "120")
+
+
+@pytest.fixture
+async def filled(book: Book, owner: Identity) -> Book:
+    """Five requests, one a minute across midnight, the last adjusted and of a strange name."""
+    rows = [row_of(owner, START + timedelta(minutes=minute)) for minute in range(5)]
+    rows[4] = rows[4]._replace(model="=1+1")
+    await book.add(*reversed(rows), rows[4]._replace(entry=1, input_tokens=-3))
+    return book

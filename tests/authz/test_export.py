@@ -8,41 +8,39 @@ import io
 import json
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, date, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import asyncpg
 import pytest
+from pyarrow import parquet
 
+from authz.__main__ import run
 from authz.accounts.keys import create_key
+from authz.accounts.limits import set_tenant_limits
 from authz.accounts.session import Session
 from authz.accounts.tenants import create_tenant
-from authz.admin.export import ROWS_AT_ONCE, Format, Proof, ReaderGone, Sheet, export
+from authz.admin.export import ROWS_AT_ONCE, Export, Proof, Wanted
+from authz.admin.period import Period
+from authz.admin.sheets import Format, Output, ReaderGone
 from authz.errors import CommandError
 from authz.types import Identity
 from metering.rows import LedgerRow
 from tests.authz.asking import BOOT, NODE
-from tests.authz.billing import Book, served
+from tests.authz.billing import START, Book, served
 
-START = datetime(2026, 11, 24, 23, 59, tzinfo=UTC)
-
-
-@pytest.fixture
-async def filled(book: Book, owner: Identity) -> Book:
-    """Five requests, one a minute across midnight, the last adjusted and of a strange name."""
-    rows = [served(owner, START + timedelta(minutes=minute)) for minute in range(5)]
-    rows[4] = rows[4]._replace(model="=1+1")
-    await book.add(*reversed(rows), rows[4]._replace(entry=1, input_tokens=-3))
-    return book
+COLUMNS = [*LedgerRow._fields, "tenant", "key"]
 
 
 async def exported(
-    session: Session, format_: Format = Format.JSONL, **whose: Any
-) -> tuple[bytes, Proof | int]:
+    session: Session, format_: Format = Format.JSONL, wanted: Wanted = Wanted()
+) -> tuple[bytes, Proof | None]:
     """What an export writes, and its proof."""
     out = io.BytesIO()
-    steps = [step async for step in export(session, Sheet(format_, out), **whose)]
-    return out.getvalue(), steps[-1]
+    export = Export(session, format_, Output(out), wanted)
+    async for _ in export.run():
+        pass
+    return out.getvalue(), export.proof
 
 
 async def test_every_row_is_exported_in_order(session: Session, filled: Book) -> None:
@@ -51,7 +49,7 @@ async def test_every_row_is_exported_in_order(session: Session, filled: Book) ->
     rows = [json.loads(line) for line in written.splitlines()]
     expected = sorted((str(row.request_id), row.entry) for row in filled.rows)
     assert expected == [(row["request_id"], row["entry"]) for row in rows]
-    assert [*filled.rows[0]._fields, "tenant", "key"] == list(rows[0])
+    assert COLUMNS == list(rows[0])
     assert {("acme", "first")} == {(row["tenant"], row["key"]) for row in rows}
     assert (10, 20, "llama3.2", "2026-11-24T23:59:00Z") == tuple(
         rows[0][name] for name in ("input_tokens", "output_tokens", "model", "at")
@@ -110,7 +108,7 @@ async def test_an_export_of_nothing_is_whole(session: Session) -> None:
     written, proof = await exported(session)
     assert (b"", Proof(0, hashlib.sha256().hexdigest(), 0, 0)) == (written, proof)
     written, _ = await exported(session, Format.CSV)
-    assert [*LedgerRow._fields, "tenant", "key"] == written.decode().strip().split(",")
+    assert COLUMNS == written.decode().strip().split(",")
 
 
 @pytest.mark.usefixtures("filled")
@@ -119,17 +117,34 @@ async def test_an_export_can_be_a_part(session: Session) -> None:
     await create_tenant(session, "zeta")
     await create_key(session, tenant="zeta", name="third")
     one, four = START + timedelta(minutes=1), START + timedelta(minutes=4)
-    parts: list[dict[str, Any]] = [{"since": one}, {"until": four}, {"since": one, "until": four}]
-    assert [5, 4, 3] == [len((await exported(session, **whose))[0].splitlines()) for whose in parts]
-    assert [6, 0] == [
-        len((await exported(session, tenant=name))[0].splitlines()) for name in ("acme", "zeta")
-    ]
+    periods = [Period(one), Period(None, four), Period(one, four)]
+    found = [await exported(session, wanted=Wanted(period=period)) for period in periods]
+    assert [5, 4, 3] == [len(written.splitlines()) for written, _ in found]
+    found = [await exported(session, wanted=Wanted(tenant=name)) for name in ("acme", "zeta")]
+    assert [6, 0] == [len(written.splitlines()) for written, _ in found]
+
+
+async def test_a_date_is_the_tenants_day(session: Session, book: Book, owner: Identity) -> None:
+    """Exported by dates, a month has the rows whose budget of the month paid, as a statement has."""
+    await set_tenant_limits(session, "acme", limits=lambda old: old, timezone="Pacific/Auckland")
+    rows = []
+    for number in range(96):  # an hour each, over the midnights of UTC and of Auckland
+        at = datetime(2026, 11, 29, tzinfo=UTC) + timedelta(hours=number)
+        day = at.astimezone(ZoneInfo("Pacific/Auckland")).date()
+        rows.append(served(owner, at, day=day, month=day.replace(day=1)))
+    await book.add(*rows)
+    for month in (date(2026, 11, 1), date(2026, 12, 1)):
+        period = Period(month, (month + timedelta(days=31)).replace(day=1))
+        written, _ = await exported(session, wanted=Wanted(period=period))
+        assert [str(row.request_id) for row in rows if row.month == month] == [
+            json.loads(line)["request_id"] for line in written.splitlines()
+        ]
 
 
 async def test_an_export_holds_few_rows_at_once(session: Session, book: Book, owner: Identity) -> None:
     """Rows come page by page, so memory is that of some rows however long the ledger is."""
     await book.add(*(served(owner, START) for _ in range(2 * ROWS_AT_ONCE + 1)))
-    *steps, _proof = [rows async for rows in export(session, Sheet(Format.JSONL, io.BytesIO()))]
+    steps = [rows async for rows in Export(session, Format.JSONL, Output(io.BytesIO())).run()]
     assert [ROWS_AT_ONCE, 2 * ROWS_AT_ONCE, 2 * ROWS_AT_ONCE + 1] == steps
 
 
@@ -140,7 +155,7 @@ async def test_an_export_holds_no_snapshot(session: Session, book: Book, owner: 
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
         " AND (backend_xmin IS NOT NULL OR state LIKE 'idle in%') AND pid <> pg_backend_pid()"
     )
-    async for _ in export(session, Sheet(Format.JSONL, io.BytesIO())):
+    async for _ in Export(session, Format.JSONL, Output(io.BytesIO())).run():
         assert 0 == await book.owner.fetchval(held)
 
 
@@ -169,7 +184,7 @@ async def test_a_stream_that_fails_is_not_the_store(
 ) -> None:
     """Whoever leaves ends the export quietly; a full disk is said."""
     with pytest.raises(said):
-        await anext(export(session, Sheet(Format.JSONL, Pipe(error))))
+        await anext(Export(session, Format.JSONL, Output(Pipe(error))).run())
 
 
 @pytest.fixture
@@ -204,3 +219,37 @@ def test_the_proof_is_one_line_of_stderr() -> None:
         "dead_letters": 0,
     } == json.loads(line)
     assert 2001 == len(done.stdout.splitlines())
+
+
+@pytest.mark.usefixtures("filled")
+async def test_parquet_has_types(session: Session, filled: Book) -> None:
+    """A reader of Parquet gets the ledger's rows as numbers, times, dates and texts, and null for nothing."""
+    written, proof = await exported(session, Format.PARQUET)
+    rows = parquet.read_table(io.BytesIO(written)).to_pylist()
+    assert proof
+    assert (6, hashlib.sha256(written).hexdigest()) == (len(rows), proof.sha256)
+    lines, _ = await exported(session)
+    for row, line in zip(rows, lines.splitlines(), strict=True):
+        text = json.loads(line)
+        assert {**row, "at": None} == {**text, "at": None}
+        assert row["at"] == datetime.fromisoformat(text["at"])
+    assert sum(row.tokens for row in filled.rows) == sum(
+        row["input_tokens"] + row["output_tokens"] for row in rows
+    )
+
+
+async def test_parquet_without_rows_is_a_file(session: Session) -> None:
+    """A table without rows has its columns all the same."""
+    written, _ = await exported(session, Format.PARQUET)
+    table = parquet.read_table(io.BytesIO(written))
+    assert (0, COLUMNS) == (table.num_rows, table.column_names)
+
+
+@pytest.mark.usefixtures("outside", "filled")
+def test_a_missing_library_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without pyarrow the sentence says what to install."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    assert 1 == run(["usage", "export", "--format", "parquet"])
+    assert "run `pip install 'neuronetz-gateway[parquet]'`" in capsys.readouterr().err

@@ -23,8 +23,9 @@ from authz import settings
 from authz.accounts.credits import credit_request, credit_tenant
 from authz.accounts.session import Session
 from authz.admin.audit import audit
-from authz.admin.export import Format, Proof, Sheet, export
+from authz.admin.export import Export, Wanted
 from authz.admin.period import Period
+from authz.admin.sheets import Format, Output
 from authz.admin.statement import statement
 from authz.admin.usage import By, usage
 from authz.limiter.admission import Reading
@@ -222,11 +223,11 @@ async def _state(world: Watched) -> None:
 
 async def _export(world: Watched) -> None:
     await world.act_as(ADMIN_ROLE)
-    sheet = Sheet(Format.JSONL, io.BytesIO())
-    since = world.now - timedelta(hours=2)
-    steps = [step async for step in export(world.session, sheet, since=since)]
-    assert isinstance(steps[-1], Proof)
-    assert steps[-1].rows
+    period = Period(world.now - timedelta(hours=2))
+    export = Export(world.session, Format.JSONL, Output(io.BytesIO()), Wanted(period=period))
+    assert [step async for step in export.run()]
+    assert export.proof
+    assert export.proof.rows
 
 
 DUTIES: dict[str, tuple[Callable[[Watched], Awaitable[None]], int]] = {
