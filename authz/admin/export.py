@@ -20,9 +20,11 @@ import sql
 from authz.accounts.session import opened
 from authz.accounts.tenants import find_tenant
 from authz.admin import sheets
+from authz.admin import watermark as watermarks
 from authz.admin.period import Period, parse
 from authz.admin.sheets import Column, Format, Output, ReaderGone
-from authz.errors import CommandError
+from authz.admin.watermark import ROWS_AT_ONCE, Watermark
+from authz.errors import CommandError, UsageError
 from authz.stack.folder import write_atomically
 
 if TYPE_CHECKING:
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
 
     from authz.accounts.session import Session
     from authz.admin.sheets import Sheet
-
-ROWS_AT_ONCE: Final = 1000
 
 EVER: Final = Period()
 
@@ -57,10 +57,12 @@ class Proof:
 
 @frozen
 class Wanted:
-    """Which rows are exported: a tenant's and a period's."""
+    """Which rows are exported: a tenant's and a period's; or those added since the last export, if any."""
 
     tenant: str | None = None
     period: Period = EVER
+    is_continued: bool = False
+    before: Watermark | None = None
 
 
 @define
@@ -72,6 +74,7 @@ class Export:
     output: Output
     wanted: Wanted = field(factory=Wanted)
     rows: int = 0
+    watermark: Watermark | None = None
     proof: Proof | None = None
     _names: Mapping[UUID, str] = field(factory=dict)
 
@@ -90,7 +93,10 @@ class Export:
             sheet = sheets.begin(
                 self.format, self.output, [*columns, *(Column(name, "text") for name in _NAMED)]
             )
-            async for page in self._all(connection, owner):
+            pages = (
+                self._added(connection, owner) if self.wanted.is_continued else self._all(connection, owner)
+            )
+            async for page in pages:
                 self._write(sheet, page)
                 yield self.rows
             sheet.end()
@@ -119,6 +125,14 @@ class Export:
                 yield page
                 place = {"after": page[-1]["request_id"], "entry": page[-1]["entry"]}
 
+    async def _added(self, connection: Any, owner: UUID | None) -> AsyncIterator[Sequence[Any]]:
+        """Yield pages of what was added since the last export, in the order in which it was added."""
+        parts, reached = await watermarks.since(connection, self.wanted.before)
+        for part in parts:
+            async for page in watermarks.added(connection, part):
+                yield [row for row in page if owner is None or row["tenant_id"] == owner]
+        self.watermark = reached
+
     def _write(self, sheet: Sheet, page: Sequence[Any]) -> None:
         """Write rows with the names of tenant and key at their end."""
         self.rows += len(page)
@@ -137,13 +151,20 @@ async def export_command(
     tenant: Annotated[str | None, Parameter(help="Only this tenant.")] = None,
     to: Annotated[Path | None, Parameter(help="File to write, whole or not at all; else stdout.")] = None,
     proof: Annotated[Path | None, Parameter(help="File for the proof, as JSON; else stderr.")] = None,
+    watermark: Annotated[
+        Path | None, Parameter(help="Write what was added since the run that left this file, and renew it.")
+    ] = None,
     state: Annotated[Path | None, Parameter(help="The stack's folder.")] = None,
 ) -> int:
     """Write the ledger as a file for other programs, and what proves it apart: rows, SHA-256, losses.
 
-    Example: neuronetz-gateway usage export --format parquet --to ledger.parquet
+    Example: neuronetz-gateway usage export --format parquet --to new.parquet --watermark ledger.watermark
     """
-    wanted = Wanted(tenant, parse(since, until, datetime.now(UTC)))
+    if watermark and (since or until):
+        raise UsageError("--watermark continues the last export: leave out --since and --until.")
+    period = parse(since, until, datetime.now(UTC))
+    before = None if watermark is None else Watermark.read(watermark)
+    wanted = Wanted(tenant, period, is_continued=watermark is not None, before=before)
     try:
         async with opened(state) as session:
             with _output(to) as output:
@@ -154,6 +175,8 @@ async def export_command(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     _prove(done.proof, proof)
+    if watermark and done.watermark:
+        done.watermark.write(watermark)
     return 0
 
 

@@ -183,3 +183,32 @@ SELECT id, name FROM tenants UNION ALL SELECT id, name FROM keys;
 SELECT
     (SELECT coalesce(sum(lost), 0)::bigint FROM journal_sequences) AS lost_lines,
     (SELECT count(*) FROM dead_letters WHERE replayed_at IS NULL) AS dead_letters;
+
+-- name: database_id()$
+-- usage export --watermark: which database this is.
+SELECT id FROM database_identity;
+
+-- name: chain_heads()
+-- usage export --watermark: how far the chains of the ledger go, and until where their rows are dropped.
+SELECT
+    c.id, c.name, coalesce(b.last, d.last, 0) AS head,
+    CASE WHEN b.first IS NULL THEN coalesce(d.last, 0) ELSE b.first - 1 END AS dropped
+FROM chains AS c
+CROSS JOIN LATERAL (SELECT min(number) AS first, max(number) AS last FROM chain_batches WHERE chain = c.id) AS b
+CROSS JOIN LATERAL (SELECT max(last) AS last FROM chain_days WHERE chain = c.id) AS d
+WHERE c.name <> 'audit'
+ORDER BY c.id;
+
+-- name: links_added(chain, after, last, count)
+-- usage export --watermark: a page of the links that were added.
+SELECT number, ids
+FROM chain_batches
+WHERE chain = :chain AND number > :after AND number <= :last
+ORDER BY number
+LIMIT :count;
+
+-- name: rows_added(requests, first, last)
+-- usage export --watermark: all entries of the requests of a page.
+SELECT l.*
+FROM ledger AS l
+WHERE l.request_id = ANY(:requests::uuid[]) AND l.request_id >= :first::uuid AND l.request_id <= :last::uuid;

@@ -9,6 +9,7 @@ import json
 import subprocess
 import sys
 from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import asyncpg
@@ -20,9 +21,10 @@ from authz.accounts.keys import create_key
 from authz.accounts.limits import set_tenant_limits
 from authz.accounts.session import Session
 from authz.accounts.tenants import create_tenant
-from authz.admin.export import ROWS_AT_ONCE, Export, Proof, Wanted
+from authz.admin.export import Export, Proof, Wanted
 from authz.admin.period import Period
 from authz.admin.sheets import Format, Output, ReaderGone
+from authz.admin.watermark import ROWS_AT_ONCE
 from authz.errors import CommandError
 from authz.types import Identity
 from metering.rows import LedgerRow
@@ -243,6 +245,22 @@ async def test_parquet_without_rows_is_a_file(session: Session) -> None:
     written, _ = await exported(session, Format.PARQUET)
     table = parquet.read_table(io.BytesIO(written))
     assert (0, COLUMNS) == (table.num_rows, table.column_names)
+
+
+@pytest.mark.usefixtures("outside", "filled")
+def test_the_command_writes_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--to, --proof and --watermark name files; the second run has no row, and nothing of a part is left."""
+    folder = tmp_path / "exports"
+    folder.mkdir()
+    names = [folder / name for name in ("ledger.parquet", "proof.json", "mark")]
+    options = [f"--{option}={name}" for option, name in zip(("to", "proof", "watermark"), names, strict=True)]
+    for rows in (6, 0):
+        assert 0 == run(["usage", "export", "--format", "parquet", *options])
+        assert rows == parquet.read_table(names[0]).num_rows
+        proof = json.loads(names[1].read_text())
+        assert (rows, hashlib.sha256(names[0].read_bytes()).hexdigest()) == (proof["rows"], proof["sha256"])
+    assert sorted(names) == sorted(folder.iterdir())
+    assert ("", "") == capsys.readouterr()
 
 
 @pytest.mark.usefixtures("outside", "filled")
