@@ -29,6 +29,8 @@ const (
 	defaultRollBytes = 64 << 20
 
 	ownLogger = "gateway.journal"
+
+	secondsPerDay = 86_400
 )
 
 var (
@@ -55,7 +57,8 @@ type JournalWriter struct {
 	// Filename is the path of the journal; placeholders are replaced. There is no default.
 	Filename string `json:"filename,omitempty"`
 	// RollBytes is the size at which the file is set aside, under a name with the time, and a
-	// new one begun. 0 means 64 MiB.
+	// new one begun. 0 means 64 MiB. So is a file of a day that is over, in UTC, before the first
+	// line of another one: a file that is days old can then be removed, with the addresses in it.
 	RollBytes int64 `json:"roll_bytes,omitempty"`
 }
 
@@ -109,6 +112,7 @@ type journal struct {
 	boot    string     // of the process, likewise
 	file    *os.File   // what is written to
 	size    int64      // of the file, in bytes
+	day     int64      // in which it was last written to, in UTC, since 1970
 	safe    int64      // of these, what was there when the file was last seen at its path
 	whole   uint64     // the number up to which all lines had been written then
 	held    [][]byte   // lines that could not be written, oldest first
@@ -149,17 +153,23 @@ func (j *journal) put(line []byte) error {
 	if j.isTorn {
 		line = append([]byte{'\n'}, line...)
 	}
-	if j.roll > 0 && j.size > 0 && j.size+int64(len(line)) > j.roll {
+	today := dayOf(j.clock.now())
+	isFull := j.roll > 0 && j.size+int64(len(line)) > j.roll
+	if j.size > 0 && (isFull || j.day < today) {
 		if err := j.rotate(); err != nil {
 			return err
 		}
 	}
 	n, err := j.write(j.file, line)
+	j.day = today
 	j.size += int64(n)
 	j.isDirty = true
 	j.isTorn = err != nil && (n > 0 || j.isTorn)
 	return err
 }
+
+// dayOf returns the number of a moment's day in UTC.
+func dayOf(moment time.Time) int64 { return moment.Unix() / secondsPerDay }
 
 // hold keeps a line until the journal can be written. What has run may take all the room,
 // refusals half of it: a closed journal makes many of them, and they must not crowd out

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/caddyserver/caddy/v2"
 )
@@ -109,6 +110,7 @@ func TestFullJournal(t *testing.T) {
 func TestTornEnd(t *testing.T) {
 	j := newJournal(t, new(disk))
 	must(t, os.WriteFile(j.path, []byte("whole\ntor"), 0o600))
+	must(t, os.Chtimes(j.path, j.clock.now(), j.clock.now()))
 	owned(t, j)
 	_, err := j.Write([]byte("next\n"))
 	must(t, err)
@@ -214,4 +216,42 @@ func TestOneJournal(t *testing.T) {
 	if open("other.log") == nil {
 		t.Error("the journal moved while the process runs")
 	}
+}
+
+// TestJournalBeginsAnewEachDay: a file has lines of one day, so that one which is days old can be
+// removed with the addresses in it; also one that another process has left.
+func TestJournalBeginsAnewEachDay(t *testing.T) {
+	j := newJournal(t, new(disk))
+	c := newManualClock()
+	j.clock = c
+	files := func() int {
+		found, err := filepath.Glob(filepath.Join(filepath.Dir(j.path), "journal*.log"))
+		must(t, err)
+		return len(found)
+	}
+	write := func() {
+		_, err := j.Write([]byte("{}\n"))
+		must(t, err)
+	}
+	owned(t, j)
+	write()
+	c.advance(time.Duration(secondsPerDay-c.now().Unix()%secondsPerDay)*time.Second - time.Second)
+	write()
+	equal(t, 1, files(), "on one day")
+	c.advance(time.Second)
+	write()
+	write()
+	equal(t, 2, files(), "on two days")
+	c.advance(72 * time.Hour)
+	yesterday := c.now().Add(-24 * time.Hour)
+	must(t, os.Chtimes(j.path, yesterday, yesterday))
+	left := &journal{clock: c, path: j.path, write: j.write}
+	must(t, j.lock.Close())
+	owned(t, left)
+	_, err := left.Write([]byte("{}\n"))
+	must(t, err)
+	equal(t, 3, files(), "after another process")
+	text, err := os.ReadFile(j.path)
+	must(t, err)
+	equal(t, "{}\n", string(text), "the newest file")
 }

@@ -124,7 +124,7 @@ func (j *journal) inspectEnd() error {
 	if err != nil {
 		return err
 	}
-	j.size, j.isTorn = info.Size(), false
+	j.size, j.day, j.isTorn = info.Size(), max(j.day, dayOf(info.ModTime())), false
 	if j.size == 0 {
 		return nil
 	}
