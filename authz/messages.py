@@ -122,6 +122,8 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     deadline_s: int
     log_prompt_s: int = 0
     """How long prompt and answer are kept, sealed; 0 keeps none."""
+    end_user: bool = False
+    """The journal has the end user that the client names."""
 
 
 class Denial(msgspec.Struct, frozen=True, kw_only=True):

@@ -90,6 +90,8 @@ class Policy:
     weight: int | None = None
     details: int | None = None
     """1 if /api/show may answer with a model's system prompt, template and license."""
+    end_users: int | None = None
+    """1 if the ledger has the end users that clients name."""
 
     def over(self, other: Policy) -> Policy:
         """Return this policy, with the other's where this one is silent."""

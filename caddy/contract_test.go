@@ -107,7 +107,7 @@ func goldenExchange(t *testing.T) *exchange {
 		id: g.ID, start: process.clock.now().Add(-1210 * time.Millisecond), method: "POST",
 		path: "/v1/chat/completions", ip: "203.0.113.9", key: "nz_3bVSxmba", grant: g,
 		tenant: &g.Tenant, keyID: &g.Key, outcome: outcomeCompleted, status: 200, upstreamStatus: 200,
-		request: request{model: &model, stream: &isStream, prompt: prompt{
+		request: request{model: &model, stream: &isStream, endUser: "alice@example.com", prompt: prompt{
 			bytes: 311, messages: 2, tools: 1, bounds: map[string]int64{strings.Repeat("ab", 32): 104, "bytes": 390},
 		}},
 		usage: &usage{

@@ -226,7 +226,8 @@ func (x *exchange) openLine(now time.Time) openLine {
 	return openLine{
 		V: version, ID: x.id, Node: process.node, Boot: process.boot, Seq: process.seq.Add(1),
 		TraceID: x.trace,
-		Tenant:  g.Tenant, Key: g.Key, IP: x.ip, Path: concealed(x.path), Model: x.model(), ModelAsked: x.alias(),
+		Tenant:  g.Tenant, Key: g.Key, IP: x.ip, EndUser: x.endUser(), Path: concealed(x.path),
+		Model: x.model(), ModelAsked: x.alias(),
 		Backend: x.backend(), Stream: q.stream, Reserved: g.Reserved, Ceiling: g.Ceiling, Windows: g.Windows,
 		Queued: x.attempts.isQueued, PromptBytes: int64(q.prompt.bytes), Images: int64(q.prompt.images),
 		Deadline: now.Unix() + g.DeadlineS,

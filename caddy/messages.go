@@ -94,6 +94,7 @@ type grant struct {
 	Cold       bool              `json:"cold"`         // the backend must load the model first
 	DeadlineS  int64             `json:"deadline_s"`   // 0 is none
 	LogPromptS int64             `json:"log_prompt_s"` // how long prompt and answer are kept; 0 keeps none
+	EndUser    bool              `json:"end_user"`     // the journal has the user that the client names
 }
 
 // slots returns how many requests may be in flight at a backend; 0 is any number.
@@ -142,6 +143,7 @@ type openLine struct {
 	Tenant      string   `json:"tenant"`
 	Key         string   `json:"key"`
 	IP          string   `json:"ip"`
+	EndUser     *string  `json:"end_user"` // null unless the Grant says that it is kept
 	Path        string   `json:"path"`
 	Model       *string  `json:"model"`
 	ModelAsked  *string  `json:"model_asked"` // null unless the client calls it by an alias

@@ -49,6 +49,7 @@ func (x *record) encode(e zapcore.ObjectEncoder) error {
 	e.AddUint64("seq", x.seq)
 	addOptional(e, "trace_id", x.trace)
 	e.AddString("ip", x.ip)
+	addOptional(e, "end_user", x.endUser())
 	addOptional(e, "lookup", x.lookup())
 	addOptional(e, "tenant", x.tenant)
 	addOptional(e, "key", x.keyID)

@@ -68,6 +68,8 @@ type request struct {
 	maxOutput *int64 // the smallest cap
 	hasUsage  bool   // the usage of a stream
 
+	endUser string // that the client names, "" for none
+
 	field string // of the problem, where it has a place
 
 	asked  *asked // what it wants of the GPU, nil before the body has been read
@@ -94,6 +96,7 @@ func readRequest(body []byte, kind api) (request, problem) {
 	}
 	q.stream = effectiveStream(q.stream, kind)
 	q.asked = q.readAsked(kind)
+	q.endUser = q.readEndUser(kind)
 	q.prompt = countPrompt(body, q.members, kind, process.tables.of(q.model))
 	return q, noProblem
 }

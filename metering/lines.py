@@ -77,6 +77,7 @@ class Open(Head, frozen=True, gc=False, kw_only=True):
     deadline: Seconds
     trace_id: str | None = None
     ip: str | None = None
+    end_user: str | None = None
     path: str | None = None
     model: str | None = None
     model_asked: str | None = None
@@ -104,6 +105,8 @@ class Record(Head, frozen=True, gc=False, kw_only=True):
     trace_id: str | None = None
     """The trace that client or Caddy put it into; lines of the release before lack it."""
     ip: str | None = None
+    end_user: str | None = None
+    """The user that the client names, if its tenant keeps them."""
     lookup: str | None = None
     tenant: UUID | None = None
     key: UUID | None = None

@@ -47,6 +47,7 @@ class PolicyOptions:
         priority: Requests of a `batch` wait for a backend behind `interactive` ones, but never without end.
         weight: Turns at a full backend, 1 to 100, for each one of a tenant with weight 1; 0 takes it back.
         details: If /api/show may answer with a model's system prompt, template and license.
+        end_users: If the end users that clients name are kept in the ledger, and in `usage export`.
     """
 
     allow: Annotated[tuple[str, ...], Parameter(negative=(), consume_multiple=False, show_default=False)] = ()
@@ -54,6 +55,7 @@ class PolicyOptions:
     priority: Literal["interactive", "batch", "none"] | None = None
     weight: int | None = None
     details: Literal["shown", "withheld", "none"] | None = None
+    end_users: Literal["kept", "ignored", "none"] | None = None
 
     def applied(self, policy: Policy) -> Policy:
         """Return the policy, changed as the command line says. Raises UsageError on a bad value."""
@@ -71,6 +73,8 @@ class PolicyOptions:
             changes["weight"] = _weight(self.weight)
         if self.details is not None:
             changes["details"] = None if self.details == NONE else int(self.details == "shown")
+        if self.end_users is not None:
+            changes["end_users"] = None if self.end_users == NONE else int(self.end_users == "kept")
         return evolve(policy, **{_FIELDS.get(name, name): value for name, value in changes.items()})
 
 

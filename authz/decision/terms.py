@@ -127,6 +127,7 @@ class Terms:
             cold=not self.backends[0].has_loaded(self.ask.model or ""),
             deadline_s=admission.deadline_s,
             log_prompt_s=self.identity.log_prompts_s or 0,
+            end_user=bool(self.identity.policy.end_users),
         )
 
     def _allowed(self) -> dict[str, tuple[int, int]]:
