@@ -178,6 +178,14 @@ class Settings:
         least=0,
         most=LONGEST_LEDGER_DAYS,
     )
+    address_days: int = _setting(
+        "GATEWAY_ADDRESS_DAYS",
+        "How long clients' addresses are kept, in Postgres and in the journal; 0 for as long as the ledger.",
+        30,
+        unit="days",
+        least=0,
+        most=LONGEST_LEDGER_DAYS,
+    )
     alert_url: str = _setting(
         "GATEWAY_ALERT_URL",
         "Where authz posts what needs a person, as JSON whose `text` Slack and Mattermost show; for ntfy end "

@@ -42,6 +42,7 @@ def main() -> int:
         found.redis_url,
         found.ledger_days or None,
         Spool(found.prompts, found.prompt_tenant_bytes),
+        found.address_days or None,
     )
     uvloop.run(_serve(around, found.metrics))
     return 0

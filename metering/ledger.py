@@ -98,6 +98,7 @@ def _recorded(ended: Ended) -> LedgerRow:
         bound_table=storable(record.table),
         model_asked=storable(record.model_asked),
         trace_id=storable(record.trace_id),
+        end_user=storable(record.end_user),
     )
 
 
@@ -160,6 +161,7 @@ def open_row(line: Open) -> OpenRow:
         queued=line.queued,
         model_asked=storable(line.model_asked),
         trace_id=storable(line.trace_id),
+        end_user=storable(line.end_user),
     )
 
 

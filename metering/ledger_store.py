@@ -75,6 +75,7 @@ class LedgerStore(Connection):
             queued=[row.queued for row in begun],
             models_asked=[row.model_asked for row in begun],
             trace_ids=[row.trace_id for row in begun],
+            end_users=[row.end_user for row in begun],
         )
 
     async def settled(self, ids: Iterable[UUID]) -> set[UUID]:
@@ -184,6 +185,11 @@ class LedgerStore(Connection):
         """Put the links of days that are over under roots."""
         await self._one("close_chain_days")
 
+    async def forget_people(self, address_days: int | None) -> int:
+        """Remove addresses of more than so many days ago, and what is left of erased tenants."""
+        removed: int = await self._one("forget_people", days=address_days)
+        return removed
+
     async def oldest_day(self) -> date:
         """Return the oldest day that may still be billed."""
         day: date = await self._one("oldest_day")
@@ -264,6 +270,7 @@ def _open_row(row: asyncpg.Record) -> OpenRow:
         row["started_at"],
         row["model_asked"],
         row["trace_id"],
+        row["end_user"],
     )
 
 

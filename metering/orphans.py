@@ -105,6 +105,7 @@ def priced(orphan: Orphan, ratios: Ratios, *, at: datetime) -> LedgerRow:
         model=row.model,
         model_asked=row.model_asked,
         trace_id=row.trace_id,
+        end_user=row.end_user,
         backend=row.backend or "",
         stream=row.stream,
         reserved=Tokens(row.reserved_input, row.reserved_output),

@@ -113,18 +113,36 @@ async def prepare_days(ledger: LedgerStore, today: date) -> None:
         await ledger.ensure_partition(today + timedelta(days=ahead))
 
 
-async def keep_journal(journal: JournalStore, node: UUID, active: Path, finished: Iterable[Path]) -> None:
+async def keep_journal(
+    journal: JournalStore,
+    node: UUID,
+    active: Path,
+    finished: Iterable[Path],
+    *,
+    since: datetime | None = None,
+) -> None:
     """Remove the oldest of the files that are committed to their end; forget marks of missing files.
 
-    A mark lives as long as its file: without it the file would be read again.
+    What was last written to before a moment goes, too: there are addresses in it. A mark lives as long as
+    its file: without it the file would be read again.
     """
-    for path in list(finished)[:-KEPT_FILES]:
+    read = list(finished)
+    old = [path for path in read if since is not None and _written_at(path) < since.timestamp()]
+    for path in dict.fromkeys((*read[:-KEPT_FILES], *old)):
         path.unlink(missing_ok=True)
         log.info("metering.journal_file_removed", name=path.name)
     there_are = [_fingerprint(path) for path in (*older(active), active)]
     kept = [fingerprint for fingerprint in there_are if fingerprint is not None]
     if len(kept) == len(there_are):
         await journal.forget_marks(node, kept=kept, days=KEPT_MARKS_DAYS)
+
+
+def _written_at(path: Path) -> float:
+    """Return when a file was last written to, in seconds since 1970; infinity if it is not there any more."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return float("inf")
 
 
 def _fingerprint(path: Path) -> bytes | None:

@@ -135,6 +135,7 @@ class OpenRow:
     model_asked: str | None = None
     """What the client called the model, where that is an alias."""
     trace_id: str | None = None
+    end_user: str | None = None
 
 
 @frozen
@@ -151,7 +152,7 @@ class Charged:
 
 
 class LedgerRow(NamedTuple):
-    """A row of the ledger: the fields are columns of the table."""
+    """A row of the ledger: the fields are columns of the table, but ip and end_user, for which it has ids."""
 
     request_id: UUID
     entry: int
@@ -215,6 +216,7 @@ class LedgerRow(NamedTuple):
     bound_table: str | None = None
     model_asked: str | None = None
     trace_id: str | None = None
+    end_user: str | None = None
 
     @property
     def partition(self) -> date:

@@ -32,6 +32,7 @@ class Surroundings:
     redis_url: str
     ledger_days: int | None = None
     spool: Spool | None = None
+    address_days: int | None = None
     reach: Callable[[str], None] = _nowhere
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     ticks: Callable[[], float] = time.monotonic

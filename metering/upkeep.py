@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import structlog
@@ -74,6 +75,7 @@ class Upkeep:
         await self._attempt("ledger", RETENTION_EVERY_S, self._keep_ledger)
         await self._attempt("prompts", PROMPTS_EVERY_S, self._take_prompts)
         await self._attempt("expiry", EXPIRY_EVERY_S, self._expire_prompts)
+        await self._attempt("people", EXPIRY_EVERY_S, self._forget_people)
 
     @property
     def is_cut_off(self) -> bool:
@@ -115,7 +117,9 @@ class Upkeep:
     async def _keep_journal(self) -> None:
         """Remove files that were read, and forget marks of files that are no longer there."""
         journal = JournalStore.beside(self._ledger)
-        await keep_journal(journal, self._node, self._around.journal, self._finished())
+        days, now = self._around.address_days, self._around.clock()
+        since = None if days is None else now - timedelta(days=days)
+        await keep_journal(journal, self._node, self._around.journal, self._finished(), since=since)
 
     async def _keep_ledger(self) -> None:
         """Make the days to come, put past ones under roots, drop those beyond the policy."""
@@ -135,6 +139,12 @@ class Upkeep:
         expired = await PromptStore.beside(self._ledger).expire()
         if expired:
             log.info("metering.prompts_expired", pieces=expired)
+
+    async def _forget_people(self) -> None:
+        """Remove the addresses that are kept no longer, and what came late of tenants that are erased."""
+        removed = await self._ledger.forget_people(self._around.address_days)
+        if removed:
+            log.info("metering.people_forgotten", rows=removed)
 
 
 async def follow(begin: Callable[[LedgerStore, Versions], Upkeep], database_url: str) -> NoReturn:

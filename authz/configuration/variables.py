@@ -191,6 +191,7 @@ SECTIONS: Final[Mapping[str, tuple[Variable, ...]]] = {
             unit="KiB, MiB or GiB",
         ),
         _ours("ledger_days", METERING),
+        _ours("address_days", METERING),
     ),
     "Prompts that are kept": (
         _ours("prompt_key", CADDY, COMMANDS),

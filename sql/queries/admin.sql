@@ -15,13 +15,13 @@ FROM (
     WHERE at >= :since::timestamptz
     UNION ALL
     SELECT
-        at, coalesce(lookup, ip, 'unknown'), 'request_' || outcome, tenant_id, key_id, NULL,
+        l.at, coalesce(l.lookup, l.ip, c.address, 'unknown'), 'request_' || l.outcome, l.tenant_id, l.key_id, NULL,
         json_strip_nulls(json_build_object(
-            'reason', reason, 'status', status, 'method', method, 'path', path, 'model', model,
-            'ip', ip, 'request', request_id, 'trace', trace_id
+            'reason', l.reason, 'status', l.status, 'method', l.method, 'path', l.path, 'model', l.model,
+            'ip', coalesce(l.ip, c.address), 'request', l.request_id, 'trace', l.trace_id
         ))::text
-    FROM ledger
-    WHERE request_id >= uuid7_floor(:since) AND outcome IN ('denied', 'refused', 'authz_failed')
+    FROM ledger AS l LEFT JOIN client_addresses AS c ON c.id = l.address_id
+    WHERE l.request_id >= uuid7_floor(:since) AND l.outcome IN ('denied', 'refused', 'authz_failed')
     UNION ALL
     SELECT
         minute, coalesce(text(source), 'many'), 'requests_denied', tenant_id, key_id, NULL,

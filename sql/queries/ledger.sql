@@ -13,6 +13,10 @@ SELECT ensure_ledger_partition(:day);
 -- metering.upkeep: puts the links of days that are over under roots, once; returns how many.
 SELECT close_chain_days();
 
+-- name: forget_people(days)$
+-- metering.upkeep: removes addresses that are kept no longer; returns how many rows went.
+SELECT forget_people(:days::int);
+
 -- name: oldest_day()$
 -- metering.settle: the oldest day that may still be billed.
 SELECT oldest_ledger_day();
@@ -24,12 +28,12 @@ FROM ledger
 WHERE request_id = ANY(:ids::uuid[]) AND entry = 0
     AND request_id >= :first::uuid AND request_id < :until::uuid;
 
--- name: add_open(request_ids, nodes, boots, tenant_ids, key_ids, reserved_inputs, reserved_outputs, days, months, deadlines, ips, paths, models, backends, streams, ceiling_inputs, ceiling_outputs, prompt_bytes, images, queued, models_asked, trace_ids)!
+-- name: add_open(request_ids, nodes, boots, tenant_ids, key_ids, reserved_inputs, reserved_outputs, days, months, deadlines, ips, paths, models, backends, streams, ceiling_inputs, ceiling_outputs, prompt_bytes, images, queued, models_asked, trace_ids, end_users)!
 -- metering.settle: open lines whose record is not in the same batch, nor in the ledger already.
 INSERT INTO open_requests (
     request_id, node, boot, tenant_id, key_id, reserved_input, reserved_output, day, month, deadline, ip,
     path, model, backend, stream, ceiling_input, ceiling_output, prompt_bytes, images, queued, model_asked,
-    trace_id
+    trace_id, end_user
 )
 SELECT *
 FROM unnest(
@@ -37,7 +41,7 @@ FROM unnest(
     :reserved_inputs::bigint[], :reserved_outputs::bigint[], :days::date[], :months::date[],
     :deadlines::timestamptz[], :ips::text[], :paths::text[], :models::text[], :backends::text[],
     :streams::boolean[], :ceiling_inputs::bigint[], :ceiling_outputs::bigint[], :prompt_bytes::bigint[],
-    :images::int[], :queued::boolean[], :models_asked::text[], :trace_ids::text[]
+    :images::int[], :queued::boolean[], :models_asked::text[], :trace_ids::text[], :end_users::text[]
 ) AS o
 ON CONFLICT DO NOTHING;
 
@@ -52,7 +56,7 @@ DELETE FROM open_requests
 WHERE node = :node AND boot < :boot
 RETURNING request_id, node, boot, tenant_id, key_id, reserved_input, reserved_output, day, month, deadline,
     ip, path, model, backend, stream, ceiling_input, ceiling_output, prompt_bytes, images, queued,
-    started_at, model_asked, trace_id;
+    started_at, model_asked, trace_id, end_user;
 
 -- name: take_overdue(node, before)
 -- metering.orphans: open requests that must have ended long ago, and those of nodes that never return.
@@ -67,26 +71,28 @@ WHERE request_id = ANY(ARRAY(
 ))
 RETURNING request_id, node, boot, tenant_id, key_id, reserved_input, reserved_output, day, month, deadline,
     ip, path, model, backend, stream, ceiling_input, ceiling_output, prompt_bytes, images, queued,
-    started_at, model_asked, trace_id;
+    started_at, model_asked, trace_id, end_user;
 
--- name: add_ledger(request_id, entry, at, node, boot, seq, ip, lookup, tenant_id, key_id, method, path, model, backend, stream, outcome, reason, status, upstream_status, reserved_input, reserved_output, day, month, max_output, terminal, reported_input_tokens, reported_output_tokens, cached_tokens, deltas, output_bytes, prompt_bytes, images, ttft_ms, duration_ms, load_ms, prompt_eval_ms, eval_ms, input_tokens, output_tokens, overrun_tokens, usage_source, input_bytes_per_token, output_bytes_per_token, output_tokens_per_delta, output_tokens_per_s, actor, ceiling_input, ceiling_output, text_bytes, tool_bytes, messages, tools, cold, stream_ms, tool_bytes_per_token, sent, tried, waited_ms, bound, bound_table, model_asked, trace_id)
+-- name: add_ledger(request_id, entry, at, node, boot, seq, ip, lookup, tenant_id, key_id, method, path, model, backend, stream, outcome, reason, status, upstream_status, reserved_input, reserved_output, day, month, max_output, terminal, reported_input_tokens, reported_output_tokens, cached_tokens, deltas, output_bytes, prompt_bytes, images, ttft_ms, duration_ms, load_ms, prompt_eval_ms, eval_ms, input_tokens, output_tokens, overrun_tokens, usage_source, input_bytes_per_token, output_bytes_per_token, output_tokens_per_delta, output_tokens_per_s, actor, ceiling_input, ceiling_output, text_bytes, tool_bytes, messages, tools, cold, stream_ms, tool_bytes_per_token, sent, tried, waited_ms, bound, bound_table, model_asked, trace_id, end_user)
 -- metering.settle: only the rows answered are new, and only they count; each waits to be published. Columns
--- go by name, so that a release which knows fewer of them runs on the same schema.
+-- go by name, so that a release which knows fewer of them runs on the same schema. Who a request came from
+-- stands elsewhere, and here an id.
 WITH added AS (
     INSERT INTO ledger (
-        request_id, entry, at, node, boot, seq, ip, lookup, tenant_id, key_id, method, path, model,
+        request_id, entry, at, node, boot, seq, address_id, lookup, tenant_id, key_id, method, path, model,
         backend, stream, outcome, reason, status, upstream_status, reserved_input, reserved_output, day,
         month, max_output, terminal, reported_input_tokens, reported_output_tokens, cached_tokens,
         deltas, output_bytes, prompt_bytes, images, ttft_ms, duration_ms, load_ms, prompt_eval_ms,
         eval_ms, input_tokens, output_tokens, overrun_tokens, usage_source, input_bytes_per_token,
         output_bytes_per_token, output_tokens_per_delta, output_tokens_per_s, actor, ceiling_input,
         ceiling_output, text_bytes, tool_bytes, messages, tools, cold, stream_ms,
-        tool_bytes_per_token, sent, tried, waited_ms, bound, bound_table, model_asked, trace_id
+        tool_bytes_per_token, sent, tried, waited_ms, bound, bound_table, model_asked, trace_id,
+        end_user_id
     )
     SELECT *
     FROM unnest(
         :request_id::uuid[], :entry::smallint[], :at::timestamptz[], :node::uuid[], :boot::uuid[],
-        :seq::bigint[], :ip::text[], :lookup::text[], :tenant_id::uuid[], :key_id::uuid[],
+        :seq::bigint[], address_ids(:tenant_id::uuid[], :request_id::uuid[], :ip::text[]), :lookup::text[], :tenant_id::uuid[], :key_id::uuid[],
         :method::text[], :path::text[], :model::text[], :backend::text[], :stream::boolean[],
         :outcome::text[], :reason::text[], :status::int[], :upstream_status::int[],
         :reserved_input::bigint[], :reserved_output::bigint[], :day::date[], :month::date[],
@@ -100,7 +106,8 @@ WITH added AS (
         :ceiling_input::bigint[], :ceiling_output::bigint[], :text_bytes::bigint[], :tool_bytes::bigint[],
         :messages::bigint[], :tools::bigint[], :cold::boolean[], :stream_ms::bigint[],
         :tool_bytes_per_token::float8[], :sent::boolean[], :tried::text[], :waited_ms::bigint[],
-        :bound::bigint[], :bound_table::text[], :model_asked::text[], :trace_id::text[]
+        :bound::bigint[], :bound_table::text[], :model_asked::text[], :trace_id::text[],
+        end_user_ids(:tenant_id::uuid[], :end_user::text[])
     ) AS r
     ORDER BY 1, 2
     ON CONFLICT DO NOTHING

@@ -162,10 +162,12 @@ WHERE d.midnight + interval '1 day' > coalesce(:since::timestamptz, '-infinity')
 ORDER BY d.midnight;
 
 -- name: ledger_rows(tenant, since, until, after, entry, end, count)
--- usage export: a page of the ledger, row by row; since and until
+-- usage export: a page of the ledger, row by row, with who it came from, as far as that is kept; since and until
 -- are days of the tenants, null is no end.
-SELECT l.*
+SELECT l.*, c.address, e.name AS end_user
 FROM ledger AS l
+LEFT JOIN client_addresses AS c ON c.id = l.address_id
+LEFT JOIN end_users AS e ON e.id = l.end_user_id
 WHERE l.request_id >= :after::uuid AND l.request_id < :end::uuid
     AND (l.request_id, l.entry) > (:after::uuid, :entry::smallint)
     AND (:tenant::uuid IS NULL OR l.tenant_id = :tenant)
@@ -209,6 +211,8 @@ LIMIT :count;
 
 -- name: rows_added(requests, first, last)
 -- usage export --watermark: all entries of the requests of a page.
-SELECT l.*
+SELECT l.*, c.address, e.name AS end_user
 FROM ledger AS l
+LEFT JOIN client_addresses AS c ON c.id = l.address_id
+LEFT JOIN end_users AS e ON e.id = l.end_user_id
 WHERE l.request_id = ANY(:requests::uuid[]) AND l.request_id >= :first::uuid AND l.request_id <= :last::uuid;

@@ -31,7 +31,10 @@ from metering.rows import LedgerRow
 from tests.authz.asking import BOOT, NODE
 from tests.authz.billing import START, Book, served
 
-COLUMNS = [*LedgerRow._fields, "tenant", "key"]
+COLUMNS = [
+    *(name for name in LedgerRow._fields if name != "end_user"),
+    *("address_id", "end_user_id", "address", "end_user", "tenant", "key"),
+]
 
 
 async def exported(

@@ -69,8 +69,12 @@ GRANTS = {
         "chains": "SELECT",
         "chain_batches": "SELECT(chain ids number)",
         "chain_days": "SELECT(chain last)",
+        "client_addresses": "SELECT",
+        "end_users": "SELECT",
     },
     "gateway_auditor": {
+        "client_addresses": "SELECT",
+        "end_users": "SELECT",
         "database_identity": "SELECT",
         "chains": "SELECT",
         "chain_batches": "SELECT",
@@ -109,9 +113,12 @@ GRANTS = {
 FUNCTIONS = {
     "gateway_authz": {"disable_key", "outbid_versions"},
     "gateway_metering": {
+        "address_ids",
         "close_chain_days",
+        "end_user_ids",
         "ensure_ledger_partition",
         "expire_prompts",
+        "forget_people",
         "oldest_ledger_day",
         "store_prompts",
     },

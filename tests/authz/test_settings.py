@@ -33,7 +33,7 @@ def test_defaults_lie_in_the_state_folder() -> None:
 def test_every_number_is_read_and_bounded() -> None:
     """A number of every setting is read at its bounds, and refused beyond them, by the variable's name."""
     numbers = [setting for setting in fields(Settings) if setting.type is int]
-    assert 13 == len(numbers)
+    assert 14 == len(numbers)
     for setting in numbers:
         variable, bounds = setting.metadata["variable"], setting.metadata["bounds"]
         for value in (bounds[0], bounds[-1]):

@@ -140,11 +140,19 @@ async def begin(
         reach: Callable[[str], None] = lambda _step: None,
         *,
         ledger_days: int | None = None,
+        address_days: int | None = None,
         database: str = database,
     ) -> Service:
         clock = Clock(began=datetime.fromtimestamp(journal.begun_ms / 1000, UTC))
         around = Surroundings(
-            journal.path, database, "", ledger_days, reach=reach, clock=clock.now, ticks=clock.ticks
+            journal.path,
+            database,
+            "",
+            ledger_days,
+            address_days=address_days,
+            reach=reach,
+            clock=clock.now,
+            ticks=clock.ticks,
         )
         stores = await LedgerStore.connect(database), await LedgerStore.connect(database)
         metering = await Metering.begin(NODE, around, ledger=stores[0], limiter=limiter)

@@ -119,7 +119,10 @@ CUT_OFF = (
 
 CASES: dict[str, tuple[list[str], list[str]]] = {
     "altered": (["UPDATE ledger SET output_tokens = 1 WHERE request_id = '{5}'"], [ALTERED % (5, 2)]),
-    "set to null": (["UPDATE ledger_20261125 SET ip = NULL WHERE request_id = '{0}'"], [ALTERED % (0, 1)]),
+    "set to null": (
+        ["UPDATE ledger_20261125 SET address_id = NULL WHERE request_id = '{0}'"],
+        [ALTERED % (0, 1)],
+    ),
     "dropped": (["DELETE FROM ledger WHERE request_id = '{11}'"], [MISSING % (11, 3)]),
     "inserted": (
         [

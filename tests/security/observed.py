@@ -22,7 +22,10 @@ SETTLED_WITHIN_S: Final = 20
 POLLED: Final = {"/api/version", "/api/tags", "/api/ps"}
 """The requests of authz and Caddy themselves to a backend, always by GET and without a query."""
 
-ROWS: Final = "SELECT * FROM ledger WHERE request_id = ANY($1)"
+ROWS: Final = (
+    "SELECT l.*, c.address FROM ledger AS l LEFT JOIN client_addresses AS c ON c.id = l.address_id"
+    " WHERE l.request_id = ANY($1)"
+)
 IS_READ: Final = (
     "SELECT coalesce(bool_or(position >= $1), false) FROM journal_files WHERE NOT is_finished AND node = $2"
 )
@@ -175,7 +178,7 @@ def _row(row: Any) -> Row:
         reason=row["reason"],
         tenant=row["tenant_id"],
         key=row["key_id"],
-        ip=row["ip"],
+        ip=row["address"],
         usage_source=row["usage_source"],
         tokens=row["input_tokens"] + row["output_tokens"],
     )

@@ -1,0 +1,124 @@
+"""Who requests came from: named while it is wanted, removed for good, and the books stay whole."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+
+from authz.accounts.aliases import set_alias
+from authz.accounts.limits import set_key_limits
+from authz.accounts.scope import Scope
+from authz.accounts.session import Session
+from metering.journal_store import JournalStore
+from metering.retention import keep_journal
+from tests.metering.conftest import Begin, Service
+from tests.metering.test_orphans import add_tenant
+from tests.metering.test_retention import DAY, now
+from tests.metering.verifying import verified
+from tests.metering.writing import LOOKUP, NODE, JournalFile
+
+__all__ = ["now"]
+
+PEOPLE = """
+    SELECT e.name, a.address FROM ledger AS l
+    LEFT JOIN end_users AS e ON e.id = l.end_user_id
+    LEFT JOIN client_addresses AS a ON a.id = l.address_id
+    ORDER BY l.request_id, l.entry
+"""
+
+PERSONAL = ("alice", "203.0.113.9", "198.51.100.0", "acme", "laptop", "my-model")
+
+
+async def people(service: Service) -> list[tuple[str | None, str | None]]:
+    """Who each row of the ledger came from, as far as that is known."""
+    return [tuple(row) for row in await service.ledger.fetch(PEOPLE)]
+
+
+async def owned(service: Service, session: Session) -> None:
+    """The tenant and the key of the journal's requests, with all that names them."""
+    await add_tenant(service)
+    scope = Scope(models=("my-model",), cidrs=("198.51.100.0/24",))
+    await set_key_limits(session, LOOKUP, scope=lambda _: scope)
+    await set_alias(session, "my-model-alias", "llama3.2", tenant="acme")
+
+
+async def test_a_row_has_ids_of_whom_it_came_from(begin: Begin, journal: JournalFile, database: str) -> None:
+    """One address of a day and one end user have an id each; what is not named has none."""
+    service = await begin()
+    for name in ("alice", "bob", "alice", None):
+        journal.request(end_user=name)
+    await service.beat(2)
+    assert ["alice", "bob", "alice", None] == [name for name, _ in await people(service)]
+    rows = await service.rows()
+    assert {None} == {row["ip"] for row in rows}
+    assert 1 == len({row["address_id"] for row in rows})
+    assert (2, 1) == (await service.count("end_users"), await service.count("client_addresses"))
+    assert [] == (await verified(database)).faults
+
+
+async def test_an_orphan_has_whom_its_open_line_names(begin: Begin, journal: JournalFile) -> None:
+    """What died with Caddy came from somebody, too."""
+    service = await begin()
+    journal.append(journal.opened(journal.new_id(), end_user="alice"))
+    journal.start()
+    await service.beat()
+    assert [("alice", "203.0.113.9")] == await people(service)
+
+
+async def test_addresses_go_when_their_days_are_over(
+    begin: Begin, journal: JournalFile, now: datetime, database: str
+) -> None:
+    """Removed at the first round after the end, also if nothing ran then; the rest of the ledger stays."""
+    journal.begun_ms = int(now.timestamp() * 1000)
+    for days in (31, 30, 0):
+        moment = journal.begun_ms - days * DAY
+        journal.append(journal.ended(journal.new_id(at_ms=moment), end_user="alice"))
+        refused = {"tenant": None, "key": None, "lookup": None, "reserved": None, "outcome": "denied"}
+        journal.append(journal.ended(journal.new_id(at_ms=moment), **refused, reason="key_missing"))
+    service = await begin(address_days=None)
+    await service.beat(2)
+    assert (3, 3) == (await service.count("client_addresses"), await service.count("refusals_per_minute"))
+    assert 0 == await service.store.forget_people(None)
+    assert 2 == await service.store.forget_people(30)
+    assert [("alice", None), ("alice", "203.0.113.9"), ("alice", "203.0.113.9")] == await people(service)
+    sources = await service.ledger.fetch("SELECT source, refusals FROM refusals_per_minute ORDER BY minute")
+    assert [(True, 1), (False, 1), (False, 1)] == [(row[0] is None, row[1]) for row in sources]
+    assert [] == (await verified(database)).faults
+    assert 0 == await service.store.forget_people(30)
+
+
+async def test_the_duty_removes_addresses(begin: Begin, journal: JournalFile, now: datetime) -> None:
+    """Metering does it by itself, by the setting."""
+    journal.begun_ms = int(now.timestamp() * 1000)
+    journal.append(journal.ended(journal.new_id(at_ms=journal.begun_ms - 3 * DAY)))
+    service = await begin(address_days=2)
+    await service.drain()
+    service.clock.seconds += 61
+    await service.drain()
+    assert (0, 1) == (await service.count("client_addresses"), await service.count("ledger"))
+
+
+async def test_old_dead_letters_have_no_people(begin: Begin, journal: JournalFile) -> None:
+    """A line that was not understood keeps its figures, and loses addresses and names."""
+    service = await begin()
+    journal.append(journal.ended(journal.new_id(), end_user='a\\"l"ice', v=2))
+    await service.drain()
+    await service.ledger.execute("UPDATE dead_letters SET at = at - interval '40 days'")
+    assert 1 == await service.store.forget_people(30)
+    (raw,) = [bytes(row["raw"]) for row in await service.ledger.fetch("SELECT raw FROM dead_letters")]
+    assert b'"ip":"","' in raw
+    assert b'"end_user":""' in raw
+    assert b"ice" not in raw
+    assert b'"input_tokens":10' in raw
+
+
+async def test_old_files_of_the_journal_go(begin: Begin, journal: JournalFile, now: datetime) -> None:
+    """A file that was read and last written to before the moment is removed; others stay."""
+    service = await begin()
+    await service.drain()
+    old, new = journal.rotate(), journal.rotate()
+    long_ago = now.timestamp() - 40 * 86_400
+    os.utime(old, (long_ago, long_ago))
+    os.utime(new, (now.timestamp(), now.timestamp()))
+    await keep_journal(JournalStore.beside(service.store), NODE, journal.path, [old, new], since=now)
+    assert (False, True) == (old.exists(), new.exists())
