@@ -91,10 +91,34 @@ async def list_tenants(session: Session) -> list[Tenant]:
         ]
 
 
+@frozen
+class Erased:
+    """What was erased of a tenant, which goes on under another name; kept_rows are too old for it."""
+
+    name: str
+    prompts: int
+    end_users: int
+    addresses: int
+    audit_rows: int
+    kept_rows: int
+    id: uuid.UUID
+
+
+async def erase_tenant(session: Session, name: str) -> Erased:
+    """Erase a tenant's name, prompts, end users and addresses for good, and revoke its keys; sums stay."""
+    async with session.store.connection() as connection, connection.transaction():
+        tenant = await find_tenant(connection, name)
+        row = await _queries.erase_tenant(connection, tenant=tenant["id"], actor=session.actor)
+    await session.publish()
+    return Erased(id=tenant["id"], **row)
+
+
 async def set_tenant_state(session: Session, name: str, state: str) -> uuid.UUID:
     """Disable or enable a tenant with all its keys; in force when this returns."""
     async with session.store.connection() as connection, connection.transaction():
         tenant = await find_tenant(connection, name)
+        if tenant["erased_at"] is not None:
+            raise CommandError(f"The tenant {name!r} was erased for good: create another with create-tenant.")
         await _queries.set_tenant_state(connection, tenant=tenant["id"], state=state)
         await session.audit(
             connection, f"tenant_{state}", tenant=tenant["id"], old={"state": tenant["state"]}

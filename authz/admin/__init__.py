@@ -93,6 +93,10 @@ GROUPS: Final = {
             "rotate": "authz.admin.vault:vault_rotate_command",
         },
     ),
+    "tenant": (
+        "The data of a tenant.",
+        {"erase": "authz.admin.tenants:tenant_erase_command"},
+    ),
     "node": (
         "The nodes and their journals.",
         {"list": "authz.admin.nodes:node_list_command", "retire": "authz.admin.nodes:node_retire_command"},

@@ -1,14 +1,15 @@
-"""Commands about tenants: create, list, disable and enable."""
+"""Commands about tenants: create, list, disable, enable and erase."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
+from attrs import asdict
 from cyclopts import Parameter
 
 from authz.accounts.scope import timezone as timezone_of
 from authz.accounts.session import opened
-from authz.accounts.tenants import create_tenant, list_tenants, set_tenant_state
+from authz.accounts.tenants import create_tenant, erase_tenant, list_tenants, set_tenant_state
 from authz.admin import output
 from authz.admin.limit_options import LimitOptions
 from authz.admin.options import Kill, Options
@@ -72,4 +73,37 @@ async def enable_tenant_command(*, tenant: Name, options: Options = Options()) -
     async with opened(options.state) as session:
         await set_tenant_state(session, tenant, "active")
     output.show_state(f"Tenant {tenant} is enabled.", killed=0, is_json=options.json, tenant=tenant)
+    return 0
+
+
+async def tenant_erase_command(
+    tenant: Name,
+    *,
+    kill_running: Annotated[Kill, Parameter(name="--kill")] = False,
+    options: Options = Options(),
+) -> int:
+    """Erase a tenant's name, prompts, end users and addresses for good; what was billed stays.
+
+    Example: neuronetz-gateway tenant erase acme --kill
+    """
+    async with opened(options.state) as session:
+        erased = await erase_tenant(session, tenant)
+        killed = await kill_all(session.settings.control, tenant=erased.id) if kill_running else 0
+    if options.json:
+        output.show_json(asdict(erased) | {"tenant": tenant, "killed": killed})
+        return 0
+    output.say(
+        f"Tenant {tenant} is erased: {erased.prompts:,} prompts, {erased.end_users:,} end users, "
+        f"{erased.addresses:,} addresses, the details of {erased.audit_rows:,} rows of the audit. "
+        f"What was billed stays under the name {erased.name}."
+    )
+    if erased.kept_rows:
+        output.say(
+            f"{erased.kept_rows:,} rows are older than the release that can erase, and keep an address or a "
+            "change until their day is dropped."
+        )
+    output.say(
+        "Files of the journal have addresses and end users for GATEWAY_ADDRESS_DAYS, and backups as long as "
+        "you keep them."
+    )
     return 0

@@ -144,6 +144,10 @@ class Books:
             async for row in rows
         ]
 
+    async def people_faults(self) -> list[tuple[str, UUID]]:
+        """Return the end users and addresses that stand where another one was, each with its id."""
+        return [(row["kind"], row["id"]) async for row in _queries.people_faults(self._connection)]
+
     async def audit_faults(self) -> list[RowFault]:
         """Return the rows of the audit that are not as they were chained."""
         rows = _queries.audit_faults(self._connection)

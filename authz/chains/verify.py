@@ -123,11 +123,16 @@ class Verification:
                 self._add([row])
         self._add(unknown.values())
         self._add(await self._books.audit_faults())
+        for kind, id_ in await self._books.people_faults():
+            self._say(f"The {kind} {id_} was altered: the ledger has this id of another one.")
 
     def _add(self, faults: Iterable[RowFault]) -> None:
         for fault in faults:
-            if len(self._faults) < SHOWN:
-                self._faults.append(_sentence(fault))
+            self._say(_sentence(fault))
+
+    def _say(self, sentence: str) -> None:
+        if len(self._faults) < SHOWN:
+            self._faults.append(sentence)
 
 
 def _is_dropped(row: RowFault, oldest: date) -> bool:

@@ -21,7 +21,7 @@ ORDER BY t.name;
 -- name: find_tenant(name)^
 -- Every command that takes --tenant.
 SELECT
-    id, name, state, timezone, policy,
+    id, name, state, timezone, policy, erased_at,
     requests_per_minute, tokens_per_minute, concurrency, tokens_per_day, tokens_per_month, tokens_total
 FROM tenants
 WHERE name = :name
@@ -38,6 +38,10 @@ WHERE id = :tenant;
 -- name: set_tenant_state(tenant, state)!
 -- disable-tenant, enable-tenant.
 UPDATE tenants SET state = :state, version = version + 1 WHERE id = :tenant AND state <> :state;
+
+-- name: erase_tenant(tenant, actor)^
+-- tenant erase: a function with the owner's rights, as no command may change the audit.
+SELECT name, prompts, end_users, addresses, audit_rows, kept_rows FROM erase_tenant(:tenant, :actor);
 
 -- name: insert_key(key, tenant, name, models, cidrs, expires_at, max_output, log_prompts_s, policy, rpm, tpm, concurrency, day, month, total)!
 -- create-key.

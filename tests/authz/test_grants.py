@@ -122,7 +122,7 @@ FUNCTIONS = {
         "oldest_ledger_day",
         "store_prompts",
     },
-    "gateway_admin": {"credit_request", "credit_tenant", "erase_prompts"},
+    "gateway_admin": {"credit_request", "credit_tenant", "erase_prompts", "erase_tenant"},
     "gateway_service": {"drop_ledger_partition", "ensure_ledger_partition"},
 }
 

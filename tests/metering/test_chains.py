@@ -11,12 +11,14 @@ import pytest
 
 import sql
 from authz.accounts.credits import credit_request
+from authz.accounts.limits import set_key_limits
+from authz.accounts.scope import Scope
 from authz.accounts.session import Session
 from authz.errors import StoreUnavailable
 from tests.metering.conftest import Begin
 from tests.metering.test_orphans import add_tenant
 from tests.metering.verifying import verified
-from tests.metering.writing import NODE, START, JournalFile
+from tests.metering.writing import LOOKUP, NODE, START, TENANT, JournalFile
 
 CHAINS = "SELECT c.name, count(*) FROM chain_batches AS b JOIN chains AS c ON c.id = b.chain GROUP BY 1"
 
@@ -97,6 +99,27 @@ async def test_commands_at_once_take_turns(session: Session, database: str) -> N
     assert ([], 160, 160) == (report.faults, report.links, report.rows)
     for connection in connections:
         await connection.close()
+
+
+async def test_an_erasure_covers_nothing_later(
+    begin: Begin, journal: JournalFile, session: Session, database: str
+) -> None:
+    """What is changed after it keeps its details, or is found."""
+    service = await begin()
+    await add_tenant(service)
+    await set_key_limits(session, LOOKUP, scope=lambda _: Scope(models=("my-model",)))
+    await service.ledger.execute(
+        f"INSERT INTO admin_audit (actor, action, tenant_id) VALUES ('me', 'tenant_erased', '{TENANT}')"  # noqa: S608
+    )
+    await set_key_limits(session, LOOKUP, scope=lambda _: Scope(models=("another",)))
+    assert [] == (await verified(database)).faults
+    hide = "UPDATE admin_audit SET old = NULL, new = NULL, salt = NULL WHERE action = 'limits_set' AND id "
+    latest = "(SELECT max(id) FROM admin_audit)"
+    await service.ledger.execute(f"{hide} < {latest}")
+    assert [] == (await verified(database)).faults
+    await service.ledger.execute(f"{hide} = {latest}")
+    (fault,) = (await verified(database)).faults
+    assert "of the audit was altered" in fault
 
 
 async def test_rows_from_before_the_chains_are_taken_in(

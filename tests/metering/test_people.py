@@ -5,17 +5,23 @@ from __future__ import annotations
 import os
 from datetime import datetime
 
+import asyncpg
+import pytest
+
 from authz.accounts.aliases import set_alias
+from authz.accounts.credits import credit_request
 from authz.accounts.limits import set_key_limits
 from authz.accounts.scope import Scope
 from authz.accounts.session import Session
+from authz.accounts.tenants import erase_tenant, set_tenant_state
+from authz.errors import CommandError
 from metering.journal_store import JournalStore
 from metering.retention import keep_journal
 from tests.metering.conftest import Begin, Service
 from tests.metering.test_orphans import add_tenant
 from tests.metering.test_retention import DAY, now
 from tests.metering.verifying import verified
-from tests.metering.writing import LOOKUP, NODE, JournalFile
+from tests.metering.writing import LOOKUP, NODE, START, TENANT, JournalFile
 
 __all__ = ["now"]
 
@@ -122,3 +128,141 @@ async def test_old_files_of_the_journal_go(begin: Begin, journal: JournalFile, n
     os.utime(new, (now.timestamp(), now.timestamp()))
     await keep_journal(JournalStore.beside(service.store), NODE, journal.path, [old, new], since=now)
     assert (False, True) == (old.exists(), new.exists())
+
+
+async def test_an_erasure_leaves_sums_and_chains(
+    begin: Begin, journal: JournalFile, session: Session, database: str
+) -> None:
+    """Names, end users and addresses are in no table any more; every sum is, and the chains are whole."""
+    service = await begin()
+    await owned(service, session)
+    request = journal.request(end_user="alice")
+    journal.request(end_user="alice")
+    journal.append(journal.opened(journal.new_id(), end_user="alice"))
+    journal.append(journal.ended(journal.new_id(), end_user="alice", v=2))
+    await service.beat(2)
+    await credit_request(session, request, tokens=5, reason="why", at=START)
+    assert set(PERSONAL) <= await texts(service)
+    before = await sums(service)
+    erased = await erase_tenant(session, "acme")
+    assert (1, 1, 0) == (erased.end_users, erased.addresses, erased.kept_rows)
+    assert set() == set(PERSONAL) & await texts(service)
+    assert before == await sums(service)
+    report = await verified(database)
+    assert [] == report.faults
+    journal.request(end_user="alice")
+    await service.beat(2)
+    assert set() == set(PERSONAL) & await texts(service)
+    assert [] == (await verified(database)).faults
+    await erase_tenant(session, erased.name)
+    assert [] == (await verified(database)).faults
+    with pytest.raises(CommandError, match="erased for good"):
+        await set_tenant_state(session, erased.name, "active")
+
+
+async def sums(service: Service) -> list[list[tuple[object, ...]]]:
+    """All that was billed."""
+    return [
+        [tuple(row) for row in await service.ledger.fetch(query)]
+        for query in (
+            "SELECT * FROM ledger ORDER BY request_id, entry",
+            "SELECT * FROM usage_daily ORDER BY day, key_id, model",
+            "SELECT scope_id, period, start, used FROM budget_windows ORDER BY 1, 2, 3",
+        )
+    ]
+
+
+async def texts(service: Service) -> set[str]:
+    """Those of the personal texts that any table has."""
+    tables = await service.ledger.fetch(
+        "SELECT c.oid::regclass::text AS name FROM pg_class AS c"
+        " WHERE c.relkind IN ('r', 'p') AND c.relnamespace = 'public'::regnamespace AND NOT c.relispartition"
+    )
+    found = set()
+    for table in tables:
+        for (row,) in await service.ledger.fetch(f"SELECT t::text FROM {table['name']} AS t"):  # noqa: S608
+            plain = _plain(row)
+            found |= {text for text in PERSONAL if text in plain}
+    return found
+
+
+def _plain(row: str) -> str:
+    """Return the text of a row, with the bytes of dead letters as text."""
+    if '"\\\\x' not in row:
+        return row
+    start = row.index('"\\\\x') + 4
+    return (
+        bytes.fromhex(row[start : row.index('"', start)]).decode(errors="replace") if len(row) > 300 else row
+    )
+
+
+@pytest.mark.parametrize(
+    ("statement", "fault"),
+    [
+        ("UPDATE ledger SET input_tokens = 1 WHERE seq = (SELECT min(seq) FROM ledger)", "was altered"),
+        ("UPDATE ledger SET end_user_id = gen_random_uuid()", "was altered"),
+        ("UPDATE ledger SET address_id = NULL", "was altered"),
+        ("DELETE FROM admin_audit WHERE action = 'tenant_erased'", "is missing"),
+        ("UPDATE admin_audit SET new = '{}' WHERE action = 'limits_set'", "was altered"),
+        ("UPDATE admin_audit SET details = NULL WHERE action = 'limits_set'", "was altered"),
+        ("UPDATE admin_audit SET actor = 'me' WHERE action = 'limits_set'", "was altered"),
+    ],
+)
+async def test_an_erasure_hides_nothing(
+    begin: Begin, journal: JournalFile, session: Session, database: str, statement: str, fault: str
+) -> None:
+    """What an owner of the database alters beside an erasure is found as ever."""
+    service = await begin()
+    await owned(service, session)
+    journal.request(end_user="alice")
+    journal.request(end_user="alice")
+    await service.beat(2)
+    await erase_tenant(session, "acme")
+    await service.ledger.execute(statement)
+    faults = (await verified(database)).faults
+    assert faults
+    assert any(fault in each for each in faults)
+
+
+@pytest.mark.parametrize(
+    ("statement", "fault"),
+    [
+        ("UPDATE end_users SET name = 'mallory' WHERE name = 'alice'", "end user"),
+        ("UPDATE client_addresses SET address = '192.0.2.1'", "address"),
+        ("UPDATE admin_audit SET old = NULL, new = NULL, salt = NULL", "of the audit was altered"),
+        ("UPDATE admin_audit SET new = '{\"state\": \"x\"}' WHERE action = 'limits_set'", "of the audit"),
+    ],
+)
+async def test_people_can_be_removed_but_not_exchanged(
+    begin: Begin, journal: JournalFile, session: Session, database: str, statement: str, fault: str
+) -> None:
+    """Another name, another address, or an audit without its details and without an erasure, is found."""
+    service = await begin()
+    await owned(service, session)
+    journal.request(end_user="alice")
+    await service.beat(2)
+    assert [] == (await verified(database)).faults
+    await service.ledger.execute(statement)
+    faults = (await verified(database)).faults
+    assert faults
+    assert all(fault in each for each in faults)
+
+
+async def test_no_program_can_remove_people_itself(begin: Begin, database: str) -> None:
+    """Only the functions do, and a command alone may erase."""
+    await begin()
+    connection = await asyncpg.connect(database)
+    for role in ("gateway_metering", "gateway_admin", "gateway_authz", "gateway_auditor", "gateway_reader"):
+        await connection.execute(f"SET ROLE {role}")
+        for statement in (
+            "DELETE FROM end_users",
+            "UPDATE client_addresses SET address = ''",
+            "UPDATE admin_audit SET old = NULL",
+        ):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(statement)
+        if role != "gateway_admin":
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(f"SELECT erase_tenant('{TENANT}', 'me')")
+        await connection.execute("RESET ROLE")
+    await connection.close()
