@@ -50,6 +50,12 @@ class Period:
             until = _midnight(last + timedelta(days=1), "UTC")
         return since, until
 
+    @property
+    def around(self) -> tuple[datetime, datetime]:
+        """Return the moments between which all ids lie whose days or moments are of the period."""
+        since, until = self.moments
+        return BEGINNING if since is None else since - CUT_DAY, END if until is None else until + CUT_DAY
+
     async def refuse_dropped(self, connection: Any) -> None:
         """Raise CommandError if an end cuts a day whose ledger is not kept any more."""
         for end, name in ((self.since, "since"), (self.until, "until")):

@@ -1,4 +1,4 @@
-"""What was billed, by tenant, key, model, day and month: the ledger's sums, however long the ledger is."""
+"""What was billed, by tenant, key, model, end user, day and month: the ledger's sums, however long it is."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ class By(StrEnum):
     TENANT = "tenant"
     KEY = "key"
     MODEL = "model"
+    END_USER = "end-user"
     DAY = "day"
     MONTH = "month"
 
@@ -52,10 +53,14 @@ SHOWN: Final = {
     By.TENANT: ("tenant",),
     By.KEY: ("tenant", "key", "prefix"),
     By.MODEL: ("model",),
+    By.END_USER: ("tenant", "end_user"),
     By.DAY: ("day",),
     By.MONTH: ("month",),
 }
-"""What a row says of each: fields of Usage. The query `sums` groups by a column of the same name."""
+"""What a row says of each: fields of Usage. The query `sums` groups by a column of the same name.
+
+An end user is one of a tenant: who is called the same by two of them is two.
+"""
 
 
 @frozen(kw_only=True)
@@ -64,13 +69,15 @@ class Usage:
 
     Key and prefix are the name and the handle of a key; what was credited to a tenant alone has no handle.
     The model is under one of its names, empty where no record says which. A request counts when a backend was
-    asked.
+    asked. An end user is None where a client names none, where they are not kept, and once they are erased or
+    the ledger of the day is dropped.
     """
 
     tenant: str | None = None
     key: str | None = None
     prefix: str | None = None
     model: str | None = None
+    end_user: str | None = None
     day: date | None = None
     month: date | None = None
     requests: int = 0
@@ -82,6 +89,11 @@ class Usage:
         """Input plus output, what a bar shows."""
         return self.input_tokens + self.output_tokens
 
+    @property
+    def is_used(self) -> bool:
+        """Return whether anything is left, once what has an end user was taken from what has none."""
+        return any(getattr(self, name) for name in FIGURES)
+
     def with_more(self, row: Mapping[str, int]) -> Usage:
         """Return this with the figures of another row added."""
         figures = {name: getattr(self, name) + row[name] for name in FIGURES}
@@ -89,6 +101,9 @@ class Usage:
 
 
 FIGURES: Final = ("requests", "input_tokens", "output_tokens")
+
+DAYS_AT_ONCE: Final = 31
+"""How many days of the ledger are read, and locked, at once where it is read whole."""
 
 
 @frozen
@@ -115,6 +130,8 @@ async def usage(
 
     Summed by tenants or keys alone, each of them is listed, used or not.
     """
+    if By.END_USER in by and By.TENANT not in by:
+        by = [*by, By.TENANT]
     async with session.store.connection() as connection:
         scope = await _scope(connection, tenant, prefix)
         async with connection.transaction(isolation="repeatable_read", readonly=True):
@@ -130,7 +147,7 @@ async def usage(
                 **{key: value for name in names for key, value in _said(name, called).items()}
             )
         sums[names] = sums[names].with_more(row)
-    found = list(sums.values())
+    found = [row for row in sums.values() if By.END_USER not in by or row.is_used]
     return sorted(found, key=lambda row: [getattr(row, name) or "" for name in shown(by)])
 
 
@@ -150,6 +167,32 @@ async def _rows(
     summed = {"by": list(by), "key": scope.key, **period.columns(zones)}
     async for row in _queries.sums(connection, **summed):
         yield row
+    if By.END_USER in by:
+        async for row in _named_sums(connection, period, summed):
+            yield row
+
+
+async def _named_sums(
+    connection: Any, period: Period, summed: Mapping[str, Any]
+) -> AsyncIterator[Mapping[str, Any]]:
+    """Yield what is to be moved from no end user to each of them.
+
+    The ledger is read some days at a time: a savepoint that is rolled back gives their locks back, of which
+    PostgreSQL has room for a few thousand, while the transaction's snapshot stays the same.
+    """
+    first, last = period.around
+    days = [row async for row in _queries.ledger_days(connection, since=first, until=last)]
+    for start in range(0, len(days), DAYS_AT_ONCE):
+        some = days[start : start + DAYS_AT_ONCE]
+        reading = connection.transaction()
+        await reading.start()
+        try:
+            ends = {"first": some[0]["first"], "end": some[-1]["until"]}
+            rows = [row async for row in _queries.named_sums(connection, **summed, **ends)]
+        finally:
+            await reading.rollback()
+        for row in rows:
+            yield row
 
 
 async def _scope(connection: Any, tenant: str | None, prefix: str | None) -> Scope:
@@ -206,7 +249,7 @@ async def usage_command(
     until: Annotated[str | None, Parameter(help="Before when, likewise.")] = None,
     options: Options = Options(),
 ) -> int:
-    """Show what was used: the ledger's sums by key, tenant, model, day or month, or by several."""
+    """Show what was used: the ledger's sums by key, tenant, model, end user, day or month, or by several."""
     dimensions = _dimensions(by)
     period = parse(since, until, datetime.now(UTC))
     async with opened(options.state) as session:

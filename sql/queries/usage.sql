@@ -29,6 +29,7 @@ SELECT
     CASE WHEN 'tenant' = ANY(:by::text[]) THEN tenant_id END AS tenant,
     CASE WHEN 'key' = ANY(:by::text[]) THEN key_id END AS key,
     CASE WHEN 'model' = ANY(:by::text[]) THEN model END AS model,
+    NULL::text AS end_user,
     CASE WHEN 'day' = ANY(:by::text[]) THEN day END AS day,
     CASE WHEN 'month' = ANY(:by::text[]) THEN date_trunc('month', day)::date END AS month,
     sum(requests)::bigint AS requests,
@@ -36,7 +37,53 @@ SELECT
     sum(output_tokens)::bigint AS output_tokens
 FROM parts
 WHERE :key::uuid IS NULL OR key_id = :key
-GROUP BY 1, 2, 3, 4, 5;
+GROUP BY 1, 2, 3, 4, 5, 6;
+
+-- name: named_sums(by, tenants, whole_from, whole_to, key, since, until, head_until, tail_from, first, end)
+-- usage --by end-user: neither sums of days nor `sums` name an end user. What the ledger says of ids from first
+-- until end is moved from no name to its name; a correction is that of its request, which has the same id.
+WITH parts AS (
+    SELECT
+        d.day, l.tenant_id, coalesce(l.key_id, l.tenant_id) AS key_id, coalesce(l.model, '') AS model, moved.name,
+        moved.sign * (l.entry = 0 AND l.backend IS NOT NULL)::int AS requests,
+        moved.sign * l.input_tokens AS input_tokens, moved.sign * l.output_tokens AS output_tokens
+    FROM ledger AS l
+    JOIN unnest(:tenants::uuid[], :whole_from::date[], :whole_to::date[]) AS w (id, whole_from, whole_to)
+        ON w.id = l.tenant_id
+    CROSS JOIN LATERAL (SELECT coalesce(l.day, uuid7_day(l.request_id)) AS day) AS d
+    JOIN end_users AS e ON e.id = coalesce(l.end_user_id, (
+        SELECT o.end_user_id FROM ledger AS o
+        WHERE l.entry > 0 AND o.request_id = l.request_id AND o.entry = 0
+            AND o.request_id >= :first::uuid AND o.request_id < :end::uuid
+    ))
+    CROSS JOIN LATERAL (VALUES (1, e.name), (-1, NULL)) AS moved (sign, name)
+    WHERE l.request_id >= :first::uuid AND l.request_id < :end::uuid
+        AND (l.end_user_id IS NOT NULL OR l.entry > 0)
+        AND (
+            d.day >= w.whole_from AND d.day < w.whole_to
+            OR l.request_id >= uuid7_floor(:since::timestamptz)
+            AND l.request_id < uuid7_floor(:until::timestamptz)
+            AND (
+                l.request_id < uuid7_floor(:head_until::timestamptz) AND d.day < w.whole_from
+                AND (d.day < w.whole_to OR l.request_id >= uuid7_floor(:tail_from::timestamptz))
+                OR l.request_id >= uuid7_floor(:tail_from::timestamptz) AND d.day >= w.whole_to
+                AND (d.day >= w.whole_from OR l.request_id < uuid7_floor(:head_until::timestamptz))
+            )
+        )
+)
+SELECT
+    tenant_id AS tenant,
+    CASE WHEN 'key' = ANY(:by::text[]) THEN key_id END AS key,
+    CASE WHEN 'model' = ANY(:by::text[]) THEN model END AS model,
+    name AS end_user,
+    CASE WHEN 'day' = ANY(:by::text[]) THEN day END AS day,
+    CASE WHEN 'month' = ANY(:by::text[]) THEN date_trunc('month', day)::date END AS month,
+    sum(requests)::bigint AS requests,
+    sum(input_tokens)::bigint AS input_tokens,
+    sum(output_tokens)::bigint AS output_tokens
+FROM parts
+WHERE :key::uuid IS NULL OR key_id = :key
+GROUP BY 1, 2, 3, 4, 5, 6;
 
 -- name: statement(tenant, first, after)
 -- usage statement: a tenant's sums of a month, by key and model.

@@ -91,13 +91,13 @@ def denied(owner: Identity, at: datetime, **fields: Any) -> LedgerRow:
 
 
 def anything(owner: Identity, number: int) -> LedgerRow:
-    """Any row of six days of November 2026: served, refused, orphaned or adjusted, by its number."""
+    """Any row of six days of November 2026: served, refused, orphaned or adjusted, of someone or no one."""
     at = datetime(2026, 11, 20 + number * 5 % 6, number * 7 % 24, 30, tzinfo=UTC)
     tokens = {"input_tokens": number * 37 % 100, "output_tokens": number * 53 % 101}
     model = ("llama3.2", "LLAMA3.2:latest", "qwen3:8b", None)[number // 4 % 4]
     taken_back = {name: -value for name, value in tokens.items()}
     return (
-        served(owner, at, model=model, **tokens),
+        served(owner, at, model=model, end_user=(None, "alice", "bob")[number // 16 % 3], **tokens),
         denied(owner, at, model=model),
         served(owner, at, model=None, backend=None, outcome="orphaned", **tokens),
         served(owner, at, entry=1, model=model, **taken_back),

@@ -7,11 +7,13 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from authz.__main__ import run
+from authz.accounts.credits import credit_request
 from authz.accounts.keys import create_key
 from authz.accounts.session import Session
-from authz.accounts.tenants import create_tenant
+from authz.accounts.tenants import create_tenant, erase_tenant
 from authz.admin.period import Period
 from authz.admin.usage import SHOWN, By, Usage, usage
 from authz.errors import CommandError
@@ -47,6 +49,7 @@ def summed(rows: list[LedgerRow], by: list[By]) -> dict[Names, Figures]:
             By.TENANT: row.tenant_id,
             By.KEY: row.key_id,
             By.MODEL: canonical(row.model) if row.model else "",
+            By.END_USER: (row.tenant_id, row.end_user),
             By.DAY: day,
             By.MONTH: day.replace(day=1),
         }
@@ -78,7 +81,10 @@ async def test_usage_is_the_sum_of_the_ledger(
     found = {}
     for row in rows:
         values = (getattr(row, SHOWN[each][-1]) for each in by)
-        names = tuple(ids.get(value, value) for value in values)
+        names = tuple(
+            (ids[row.tenant], value) if each is By.END_USER else ids.get(value, value)
+            for each, value in zip(by, values, strict=True)
+        )
         found[names] = (row.requests, row.input_tokens, row.output_tokens)
     assert summed(asked, by) == found
     assert len(found) == len(rows)
@@ -149,6 +155,52 @@ async def test_usage_does_not_read_the_ledger_of_whole_days(
     assert (24, 720) == (row.requests, row.tokens)
 
 
+async def test_end_users_are_those_of_a_tenant(session: Session, book: Book, owners: list[Identity]) -> None:
+    """Each is named with its tenant, what has no name is one row, and a correction is that of its request."""
+    first, second, third = owners
+    mine = served(first, NOON, end_user="alice", day=NOON.date(), month=NOON.date().replace(day=1))
+    await book.settle(mine)
+    await book.add(
+        served(second, NOON, end_user="alice", model="qwen3:8b"),
+        served(first, NOON),
+        served(third, NOON, end_user="alice"),
+        mine._replace(entry=1, output_tokens=5, input_tokens=0, end_user=None),
+    )
+    await credit_request(session, mine.request_id, tokens=7, reason="too many", at=NOON)
+    one: dict[str, Any] = {"requests": 1, "input_tokens": 10}
+    nameless = Usage(tenant="acme", output_tokens=20, **one)
+    zeta = Usage(tenant="zeta", end_user="alice", output_tokens=20, **one)
+    expected = [
+        nameless,
+        Usage(tenant="acme", end_user="alice", requests=2, input_tokens=20, output_tokens=38),
+        zeta,
+    ]
+    for since in (None, NOON.replace(hour=0), NOON.date()):
+        assert expected == await usage(session, by=[By.END_USER], period=Period(since))
+    assert [
+        evolve(nameless, model="llama3.2:latest"),
+        Usage(tenant="acme", end_user="alice", model="llama3.2:latest", output_tokens=18, **one),
+        evolve(zeta, model="llama3.2:latest"),
+        Usage(tenant="acme", end_user="alice", model="qwen3:8b", output_tokens=20, **one),
+    ] == await usage(session, by=[By.MODEL, By.END_USER])
+
+
+async def test_who_is_erased_leaves_sums(session: Session, book: Book, owners: list[Identity]) -> None:
+    """With the names of a tenant, or the ledger of a day, what they used goes on without them."""
+    first, _, third = owners
+    await book.add(
+        *(served(each, NOON, end_user=name) for each in (first, third) for name in ("alice", "bob"))
+    )
+    erased = await erase_tenant(session, "acme")
+    assert [(erased.name, None, 60), ("zeta", "alice", 30), ("zeta", "bob", 30)] == [
+        (row.tenant, row.end_user, row.tokens) for row in await usage(session, by=[By.END_USER])
+    ]
+    await book.drop(NOON.date())
+    assert [(erased.name, None, 60), ("zeta", None, 60)] == [
+        (row.tenant, row.end_user, row.tokens) for row in await usage(session, by=[By.END_USER])
+    ]
+
+
 @pytest.fixture
 async def used(book: Book, owner: Identity) -> Identity:
     """An owner with 30 tokens on one day and 60 on the next."""
@@ -168,6 +220,14 @@ def test_json_keeps_its_fields(used: Identity, capsys: pytest.CaptureFixture[str
         "input_tokens": 30,
         "output_tokens": 60,
     }
+    assert [expected] == json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.usefixtures("outside", "used")
+def test_json_of_end_users(capsys: pytest.CaptureFixture[str]) -> None:
+    """A program reads whose end user it is, and null for what has none."""
+    assert 0 == run(["usage", "--by", "end-user", "--json"])
+    expected = {"tenant": "acme", "end_user": None, "requests": 3, "input_tokens": 30, "output_tokens": 60}
     assert [expected] == json.loads(capsys.readouterr().out)
 
 
