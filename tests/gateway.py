@@ -99,10 +99,10 @@ async def keymaker(gateway: Gateway) -> AsyncIterator[NewKey]:
     limiter = await Limiter.connect(settings.redis_url)
     session = Session(settings, store, limiter, "tester")
 
-    async def make(*, tenant: Limits = Limits(), key: Limits = Limits()) -> str:
+    async def make(*, tenant: Limits = Limits(), key: Limits = Limits(), ssh_key: str | None = None) -> str:
         name = f"made-{next(_numbers)}"
         await create_tenant(session, name, limits=tenant)
-        return (await create_key(session, tenant=name, name="only", limits=key)).key
+        return (await create_key(session, tenant=name, name="only", limits=key, ssh_key=ssh_key)).key
 
     yield make
     await limiter.close()

@@ -1,4 +1,4 @@
-"""Create, list, rotate, disable, enable and revoke keys; a full secret is returned once, when it is made."""
+"""Create, list, rotate, disable, enable and revoke keys; a secret is returned once, when it is made."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from authz.accounts import scope as scope_
 from authz.accounts.scope import Scope
 from authz.accounts.tenants import find_tenant, no_tenant
 from authz.errors import CommandError, UsageError
-from authz.identity.secrets import Minted, Peppers, is_well_formed, mint
+from authz.identity import signatures
+from authz.identity.secrets import Minted, Peppers, is_well_formed, mint, registered
 from authz.types import Limits, Policy
 
 if TYPE_CHECKING:
@@ -50,12 +51,14 @@ class Key:
     max_output: int | None
     log_prompts_s: int | None
     expires: datetime | None
+    ssh_key: str | None
+    """The fingerprint of the public key that signs in place of a secret."""
     created: datetime
 
 
 @frozen
 class CreatedKey:
-    """A new secret, shown this once."""
+    """A new secret, shown this once, or the public key that stands for one."""
 
     key: str
     prefix: str
@@ -71,11 +74,12 @@ async def create_key(
     limits: Limits = Limits(),
     scope: Scope = Scope(),
     policy: Policy = Policy(),
+    ssh_key: str | None = None,
 ) -> CreatedKey:
-    """Create a key with one secret."""
+    """Create a key with one secret, or with a public key in place of it."""
     if not _NAME.fullmatch(name) or is_well_formed(name):  # a pasted key is no name to store
         raise UsageError(f"The key name {name!r} can't be used: take letters, digits and . _ -, at most 63.")
-    minted, key = _mint(session), uuid.uuid4()
+    minted, key = _mint(session, ssh_key), uuid.uuid4()
     try:
         async with session.store.connection() as connection, connection.transaction():
             owner = await find_tenant(connection, tenant)
@@ -125,15 +129,18 @@ async def list_keys(
                 max_output=row["max_output"],
                 log_prompts_s=row["log_prompts_s"],
                 expires=row["expires_at"],
+                ssh_key=row["public_key"] and signatures.fingerprint(row["public_key"]),
                 created=row["created_at"],
             )
             async for row in found
         ]
 
 
-async def rotate_key(session: Session, prefix: str, *, grace_ends: datetime) -> CreatedKey:
+async def rotate_key(
+    session: Session, prefix: str, *, grace_ends: datetime, ssh_key: str | None = None
+) -> CreatedKey:
     """Give a key a new secret; the older ones work until the grace period ends. Limits stay the key's."""
-    minted = _mint(session)
+    minted = _mint(session, ssh_key)
     async with session.store.connection() as connection, connection.transaction():
         key = await find_key(connection, prefix)
         if key["state"] == "revoked":
@@ -178,16 +185,27 @@ def check_prefix(prefix: str) -> None:
         raise UsageError(sentence)
 
 
-def _mint(session: Session) -> Minted:
-    return mint(Peppers.read(session.settings.pepper_file).alive[0])
+def _mint(session: Session, ssh_key: str | None) -> Minted:
+    pepper = Peppers.read(session.settings.pepper_file).alive[0]
+    return mint(pepper) if ssh_key is None else registered(pepper, ssh_key)
 
 
 async def _insert_secret(connection: Any, key: uuid.UUID, minted: Minted) -> None:
-    await _queries.insert_secret(
-        connection,
-        lookup=minted.lookup,
-        key=key,
-        tag=minted.tag,
-        pepper_id=minted.pepper_id,
-        hash=minted.hash,
-    )
+    """Store a secret. Raises CommandError if it is a public key that was registered before."""
+    public_key = None if is_well_formed(minted.secret) else minted.secret
+    try:
+        await _queries.insert_secret(
+            connection,
+            lookup=minted.lookup,
+            key=key,
+            tag=minted.tag,
+            pepper_id=minted.pepper_id,
+            hash=minted.hash,
+            public_key=public_key,
+        )
+    except asyncpg.UniqueViolationError as error:
+        sentence = (
+            f"The public key {minted.lookup} is registered already, of a revoked key maybe: "
+            "make another with `ssh-keygen -t ed25519`."
+        )
+        raise CommandError(sentence) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -24,9 +25,15 @@ from authz.admin.limit_options import LimitOptions, ScopeOptions
 from authz.admin.options import Kill, Options
 from authz.admin.policy_options import PolicyOptions
 from authz.errors import UsageError
+from authz.identity import signatures
+from authz.identity.secrets import SSH_ALGORITHM
 from authz.stack.streams import kill_all
 from authz.types import Limits, Policy
 
+SshKey = Annotated[
+    Path | None,
+    Parameter(help="The public key of a client that signs (OLLAMA_AUTH=1): no secret is made."),
+]
 TenantName = Annotated[str, Parameter(help="The tenant's name.")]
 Prefix = Annotated[str, Parameter(help="The key's first 11 characters.", validator=limit_options.prefix)]
 
@@ -38,13 +45,16 @@ async def create_key_command(
     limits: LimitOptions = LimitOptions(),
     scope: ScopeOptions = ScopeOptions(),
     policy: PolicyOptions = PolicyOptions(),
+    ssh_key: SshKey = None,
     options: Options = Options(),
 ) -> int:
     """Create a key and print it, this once."""
     own, may = limits.applied(Limits()), scope.applied(Scope(), datetime.now(UTC))
-    allowed = policy.applied(Policy())
+    allowed, public_key = policy.applied(Policy()), _public_key(ssh_key)
     async with opened(options.state) as session:
-        created = await create_key(session, tenant=tenant, name=name, limits=own, scope=may, policy=allowed)
+        created = await create_key(
+            session, tenant=tenant, name=name, limits=own, scope=may, policy=allowed, ssh_key=public_key
+        )
         async with session.store.connection() as connection:
             whole = scope_.limits_of(await find_tenant(connection, tenant))
     _show(created, is_json=options.json)
@@ -89,6 +99,7 @@ async def rotate_key_command(
     *,
     prefix: Prefix,
     grace: Annotated[str, Parameter(help="How long the older secrets still work: 24h, 7d, 0m.")] = "24h",
+    ssh_key: SshKey = None,
     options: Options = Options(),
 ) -> int:
     """Give a key a new secret and print it, this once."""
@@ -96,8 +107,9 @@ async def rotate_key_command(
     grace_ends = limit_options.moment(grace, now, is_past=False)
     if grace_ends < now:
         raise UsageError(f"--grace {grace} lies in the past: give a span like 24h, or 0m for none.")
+    public_key = _public_key(ssh_key)
     async with opened(options.state) as session:
-        created = await rotate_key(session, prefix, grace_ends=grace_ends)
+        created = await rotate_key(session, prefix, grace_ends=grace_ends, ssh_key=public_key)
     _show(created, is_json=options.json)
     return 0
 
@@ -137,10 +149,31 @@ def _say_state(prefix: str, name: str, state: str, *, killed: int, is_json: bool
     output.show_state(f"Key {prefix} ({name}) is {state}.", killed=killed, is_json=is_json, **facts)
 
 
+def _public_key(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        with path.open(encoding="utf-8") as file:
+            return signatures.public_key(file.read(signatures.LONGEST))
+    except (OSError, ValueError) as error:
+        sentence = f"{path} can't be read ({error}): name a public key, such as ~/.ollama/id_ed25519.pub."
+        raise UsageError(sentence) from error
+
+
 def _show(created: CreatedKey, *, is_json: bool) -> None:
     if is_json:
-        output.show_json(
-            {"secret": created.key, "prefix": created.prefix, "tenant": created.tenant, "key": created.name}
+        is_secret = not created.key.startswith(SSH_ALGORITHM)
+        facts = {
+            "secret": created.key if is_secret else None,
+            "ssh_key": None if is_secret else created.key,
+            "prefix": created.prefix,
+            "tenant": created.tenant,
+            "key": created.name,
+        }
+        output.show_json(facts)
+    elif created.key.startswith(SSH_ALGORITHM):
+        output.say(
+            f"{created.key}\nis registered: its holder sets OLLAMA_AUTH=1. Its prefix is {created.prefix}."
         )
     else:
         output.say(f"{created.key}\nKeep it now: it is not shown again. Its prefix is {created.prefix}.")

@@ -80,13 +80,13 @@ class Identities:
         Invented handles wait for each other alone, one at a time. Look first if an earlier turn has made
         the secret known.
         """
-        handle = secret[: secrets.LOOKUP_LENGTH]
+        handle = secrets.handle(secret)
         async with self._lock(handle), self._loading if handle in self.handles else self._trying:
             yield handle if handle in self.handles else None
 
     async def load(self, secret: str) -> Identity | None:
         """Authenticate a well-formed secret; None if it belongs to no key. Raises StoreUnavailable."""
-        identity = await self._row(secret[: secrets.LOOKUP_LENGTH])
+        identity = await self._row(secrets.handle(secret))
         if identity is None:
             return None
         pepper = self._peppers.get(identity.pepper_id)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 PREFIX: Final = "nz_"
+SSH_ALGORITHM: Final = "ssh-ed25519"
+"""Begins a public key, which is stored as a secret is."""
 PEPPER_BYTES: Final = 32
 LOOKUP_LENGTH: Final = len(PREFIX) + 8
 LENGTH: Final = LOOKUP_LENGTH + 32 + 6
@@ -108,6 +110,23 @@ def mint(pepper: Pepper, choose: Callable[[str], str] = secrets.choice) -> Minte
     body = PREFIX + "".join(choose(ALPHABET) for _ in range(40))
     secret = body + _check(body)
     return Minted(secret, secret[:LOOKUP_LENGTH], pepper.tag(secret), pepper.id, hasher.hash(secret))
+
+
+def registered(pepper: Pepper, public_key: str) -> Minted:
+    """Return what is stored of a public key, in place of a secret."""
+    hash_ = hasher.hash(public_key)
+    return Minted(public_key, handle(public_key), pepper.tag(public_key), pepper.id, hash_)
+
+
+def handle(secret: str) -> str:
+    """Return the public handle of a secret: its beginning, or eight digits of the SHA-256 of a public key."""
+    if secret.startswith(PREFIX):
+        return secret[:LOOKUP_LENGTH]
+    number, digits = int.from_bytes(hashlib.sha256(secret.encode()).digest()[:8]), ""
+    for _ in range(LOOKUP_LENGTH - len(PREFIX)):
+        number, digit = divmod(number, len(ALPHABET))
+        digits = ALPHABET[digit] + digits
+    return PREFIX + digits
 
 
 def is_well_formed(secret: str) -> bool:

@@ -54,9 +54,10 @@ VALUES (
     :rpm, :tpm, :concurrency, :day, :month, :total
 );
 
--- name: insert_secret(lookup, key, tag, pepper_id, hash)!
+-- name: insert_secret(lookup, key, tag, pepper_id, hash, public_key)!
 -- create-key, rotate-key.
-INSERT INTO secrets (lookup, key_id, tag, pepper_id, hash) VALUES (:lookup, :key, :tag, :pepper_id, :hash);
+INSERT INTO secrets (lookup, key_id, tag, pepper_id, hash, public_key)
+VALUES (:lookup, :key, :tag, :pepper_id, :hash, :public_key);
 
 -- name: expire_secrets(key, at, spared)!
 -- rotate-key: the older secrets of a key end when the grace period does.
@@ -71,7 +72,7 @@ SELECT EXISTS (SELECT FROM tenants WHERE name = :name);
 SELECT
     s.lookup AS prefix, t.name AS tenant, k.id, k.name, k.state, k.models, k.cidrs::text[] AS cidrs, k.max_output,
     k.log_prompts_s,
-    least(k.expires_at, s.expires_at) AS expires_at, k.created_at
+    least(k.expires_at, s.expires_at) AS expires_at, s.public_key, k.created_at
 FROM tenants AS t JOIN keys AS k ON k.tenant_id = t.id JOIN secrets AS s ON s.key_id = k.id
 WHERE t.name = :tenant
     AND CASE :state::text

@@ -51,7 +51,7 @@ GRANTS = {
             "published_version requests_per_minute state tokens_per_day tokens_per_minute tokens_per_month "
             "tokens_total version)"
         ),
-        "secrets": "INSERT, SELECT(created_at expires_at key_id lookup), UPDATE(expires_at)",
+        "secrets": "INSERT, SELECT(created_at expires_at key_id lookup public_key), UPDATE(expires_at)",
         "open_requests": "SELECT(month request_id tenant_id)",
         "nodes": "SELECT, UPDATE(retired_at)",
         "ledger": "SELECT",
