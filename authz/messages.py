@@ -44,6 +44,17 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: int | None = None
 
 
+class Signed(msgspec.Struct, frozen=True):
+    """What a client that signs its requests sends in place of a key."""
+
+    key: str
+    """The Ed25519 public key in base64, without its algorithm."""
+    signature: str
+    """Of `METHOD,path?ts=SECONDS`, in base64."""
+    ts: int | None
+    """In seconds since 1970; None if the request does not say, or in no form that was signed."""
+
+
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """The guard's reading of a request."""
 
@@ -68,6 +79,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     messages: int = 0
     tools: int = 0
     asked: Asked | None = None
+    signed: Signed | None = None
+    """None unless the client signs in place of sending a key."""
     problem: str | None = None
     field: str | None = None
     done: tuple[Done, ...] = ()

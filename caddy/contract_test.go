@@ -32,6 +32,7 @@ func TestGoldenMessages(t *testing.T) {
 	sameAfter[ask](t, "ask")
 	sameAfter[ask](t, "ask-refused")
 	sameAfter[ask](t, "ask-unread")
+	sameAfter[ask](t, "ask-signed")
 	sameAfter[known](t, "known")
 	g := sameAfter[grant](t, "grant")
 	_, err := parseGrant(golden(t, "grant"), g.ID)

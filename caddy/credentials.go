@@ -26,14 +26,18 @@ var credentialHeaders = []string{"Authorization", "X-Api-Key", "Api-Key"}
 // as the request's only credential, in one header: authz need not find it again, and can't find
 // another. What is no key is none: clients send empty values and those of other services beside
 // ours. ok is false if there are two keys: who picks one of them may pick the wrong one.
+// A signature (see signed) counts as a key, and stays in no header.
 func takeKey(h http.Header) (key string, ok bool) {
 	ok = true
 	for _, name := range credentialHeaders {
 		for _, value := range h[name] {
+			isSignature := false
 			if name == "Authorization" {
-				value = authorizationKey(value)
+				if isSignature = isSigned(value); !isSignature {
+					value = authorizationKey(value)
+				}
 			}
-			if isKey(value) {
+			if isSignature || isKey(value) {
 				ok = ok && (key == "" || key == value)
 				key = value
 			}
@@ -43,7 +47,7 @@ func takeKey(h http.Header) (key string, ok bool) {
 	if !ok {
 		return "", false
 	}
-	if key != "" {
+	if len(key) == keyBytes {
 		h.Set("Authorization", "Bearer "+key)
 	}
 	return key, true

@@ -51,7 +51,8 @@ type exchange struct {
 	ip     string  // as Caddy's trusted_proxies determine it
 	length *int64  // nil if chunked
 	trace  *string // the trace that it belongs to, 32 hex digits; nil without one
-	key    string  // the secret itself: never logged, never passed on
+	key    string  // the secret itself: never logged, never passed on; the public key of one who signs
+	signed *signed // nil unless the client signs
 	route  route
 
 	// What the guard understood of it.
@@ -123,6 +124,9 @@ func (x *exchange) lookup() *string {
 		return nil
 	}
 	handle := x.key[:lookupBytes]
+	if x.signed != nil {
+		handle = x.signed.handle()
+	}
 	return &handle
 }
 
@@ -161,7 +165,7 @@ func (x *exchange) makeAsk(found problem) string {
 		Model: x.request.model, Stream: x.request.stream, MaxOutput: x.request.maxOutput,
 		PromptBytes: x.request.prompt.bytes, Bounds: x.request.prompt.bounds, Images: x.request.prompt.images,
 		Messages: x.request.prompt.messages, Tools: x.request.prompt.tools,
-		Asked:   x.request.asked,
+		Asked: x.request.asked, Signed: x.signed,
 		Problem: optional(found), Field: optional(x.request.field), Done: process.done.take(),
 	}
 	x.phase = phaseAuthz

@@ -172,6 +172,10 @@ func (g *Guard) inspect(w *guardWriter, r *http.Request) (found problem, err err
 		return problemCredential, nil
 	}
 	x.key = key
+	if len(key) == signedBytes {
+		x.signed = readSigned(key, r.URL.RawQuery)
+		x.key, r.URL.RawQuery = x.signed.Key, ""
+	}
 	if key == "" || x.route.api == apiNone {
 		return noProblem, nil
 	}
@@ -184,10 +188,10 @@ func (g *Guard) inspect(w *guardWriter, r *http.Request) (found problem, err err
 		}
 	}
 	memory := &process.small
-	if process.known.has(key, x.start) {
+	if process.known.has(x.key, x.start) {
 		memory = &process.large
 	}
-	x.share = memory.share(key, x.ip)
+	x.share = memory.share(x.key, x.ip)
 	body, err := readBody(r, g.MaxBodyBytes, &x.share)
 	switch {
 	case errors.Is(err, errTooLarge):

@@ -54,6 +54,7 @@ type ask struct {
 	Messages int              `json:"messages"`
 	Tools    int              `json:"tools"`
 	Asked    *asked           `json:"asked"`
+	Signed   *signed          `json:"signed"` // null unless the client signs in place of sending a key
 	Problem  *problem         `json:"problem"`
 	Field    *string          `json:"field"` // where in the body the problem is, in our own words
 	Done     []doneRequest    `json:"done"`

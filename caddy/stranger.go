@@ -31,9 +31,11 @@ type known struct {
 }
 
 // isStranger reports whether a request has a body to read, and a key that was not granted on
-// this node lately: anybody can invent one, so authz is asked before the body costs memory.
+// this node lately: anybody can invent one, so authz is asked before the body costs memory. Of one
+// who signs the key is public, so each signature is asked for.
 func (g *Guard) isStranger(x *exchange, r *http.Request) bool {
-	return r.ContentLength != 0 && r.ContentLength <= g.MaxBodyBytes && !process.known.has(x.key, x.start)
+	return r.ContentLength != 0 && r.ContentLength <= g.MaxBodyBytes &&
+		(x.signed != nil || !process.known.has(x.key, x.start))
 }
 
 // askForKey asks authz about the key alone, with an id of its own. It returns nil if the key may
@@ -70,7 +72,10 @@ func keyRequest(x *exchange, r *http.Request, w http.ResponseWriter) *http.Reque
 	asked := &http.Request{
 		Method: http.MethodGet, URL: &url.URL{Path: "/verify"}, RequestURI: "/verify", Host: r.Host,
 		Proto: r.Proto, ProtoMajor: r.ProtoMajor, ProtoMinor: r.ProtoMinor, RemoteAddr: r.RemoteAddr, TLS: r.TLS,
-		Header: http.Header{"Authorization": {"Bearer " + x.key}}, Body: http.NoBody,
+		Header: http.Header{}, Body: http.NoBody,
+	}
+	if x.signed == nil {
+		asked.Header.Set("Authorization", "Bearer "+x.key)
 	}
 	server, _ := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	// The Caddyfile's groups of routes are taken once per request, so this one needs its own.
@@ -78,7 +83,8 @@ func keyRequest(x *exchange, r *http.Request, w http.ResponseWriter) *http.Reque
 	unread := problemUnread
 	sendTo(asked, "read", marshalASCII(ask{
 		V: version, ID: x.id, Node: process.node, Boot: process.boot, TraceID: x.trace, IP: x.ip, Method: x.method,
-		Path: x.path, Lookup: x.lookup(), Length: x.length, Problem: &unread, Done: []doneRequest{},
+		Path: x.path, Lookup: x.lookup(), Length: x.length, Signed: x.signed, Problem: &unread,
+		Done: []doneRequest{},
 	}))
 	return asked
 }

@@ -43,6 +43,8 @@ class Reason(StrEnum):
     KEY_DISABLED = "key_disabled"
     KEY_EXPIRED = "key_expired"
     TENANT_DISABLED = "tenant_disabled"
+    SIGNATURE_TIME = "signature_time"
+    SIGNATURE_USED = "signature_used"
     BODY_NOT_JSON = "body_not_json"
     BODY_DUPLICATE_FIELD = "body_duplicate_field"
     BODY_FIELD = "body_field"
@@ -168,6 +170,15 @@ WORDINGS: Final = {
     Reason.KEY_DISABLED: _key(),
     Reason.KEY_EXPIRED: _key(),
     Reason.TENANT_DISABLED: _key(),
+    # The ollama program shows the sentence of a 403 alone: `run` makes "You need to be signed in" of a 401.
+    Reason.SIGNATURE_TIME: _forbidden(
+        "The request was signed at {signed}, and it is {now} here: set the clock of your machine.",
+        "signature_time",
+    ),
+    Reason.SIGNATURE_USED: _forbidden(
+        "The signature of this request was used from another address first: send the request again.",
+        "signature_used",
+    ),
     Reason.BODY_NOT_JSON: _bad("The body is not valid JSON: send one JSON object in UTF-8."),
     Reason.BODY_DUPLICATE_FIELD: _bad(
         "A field is given twice, or in two spellings: send each field once, in lower case."

@@ -15,7 +15,7 @@ from attrs import field, frozen
 from msgspec.structs import replace
 
 from authz import versions
-from authz.decision import calendar, checks, limit_refusals, routes
+from authz.decision import calendar, checks, limit_refusals, routes, signed
 from authz.decision.read_routes import Reads
 from authz.decision.refusals import Answer, Reason, Refusal
 from authz.decision.terms import Terms
@@ -156,12 +156,17 @@ class Verifier:
         """Authenticate the secret; what its key may do right now is for `_consider` to check."""
         if ask.problem == "credential":
             return Refusal(Reason.CREDENTIAL_CONFLICT)
-        secret = secrets.presented(headers)
-        if secret is None or ask.lookup != secret[: secrets.LOOKUP_LENGTH]:
+        secret = secrets.presented(headers) if ask.signed is None else signed.key_of(ask.signed)
+        if secret is None or ask.lookup != secrets.handle(secret):
             return Refusal(Reason.KEY_MISSING)
-        identity = self.identities.known(secret)
-        if identity is not None:
+        identity = self.identities.known(secret) or await self._load(ask, secret)
+        if ask.signed is None or isinstance(identity, Refusal):
             return identity
+        now = self.now()
+        return await signed.wrong(ask, ask.signed, identity, limiter=self.limiter, now=now) or identity
+
+    async def _load(self, ask: Ask, secret: str) -> Identity | Refusal:
+        """Look a secret up in Postgres, unless its source has tried too many that are wrong."""
         async with self.identities.turn(secret) as handle:
             identity = self.identities.known(secret)
             if identity is None and not self.sources.may_try(ask.ip, handle=handle):

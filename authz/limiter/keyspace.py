@@ -13,6 +13,7 @@ nz:{T}:R:slots:K zset   the same for key K
 nz:{T}:R:open    zset   request id -> when its reservation is overdue
 nz:{T}:R:held    hash   request id -> the reservation, packed; h per scope and window: held in all
 nz:{T}:reads:K   string when key K has all of its reads again; forgotten then
+nz:{T}:signed:S  string the source that a signature S is good for; forgotten when S is too old
 nz:metering:N    string lag in ms of node N's metering, expires 60 s after it last vouched
 nz:probe         string written to see whether Redis takes writes; forgotten at once
 
@@ -73,6 +74,11 @@ def closed(tenant_id: UUID) -> str:
 def reads(tenant_id: UUID, key_id: UUID) -> str:
     """Name the bucket of a key's reads."""
     return f"nz:{{{tenant_id}}}:reads:{key_id}"
+
+
+def signed(tenant_id: UUID, name: str) -> str:
+    """Name the string with the source of a signature."""
+    return f"nz:{{{tenant_id}}}:signed:{name}"
 
 
 @lru_cache(maxsize=4096)

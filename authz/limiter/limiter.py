@@ -48,6 +48,9 @@ OVERDUE_S: Final = 2 + 60
 READS_PER_MINUTE: Final = 120
 """Of a key, apart from its limits: a list of models costs a backend nothing, and this process little."""
 
+CLAIM_S: Final = 70
+"""A signature is valid for 30 s either way, by clocks that may differ a little."""
+
 SETTLED_AT_ONCE: Final = 200
 """Requests a script closes, and totals that it raises, at most: admissions never wait long behind one."""
 
@@ -105,6 +108,13 @@ class Limiter(Masters):
         keys = (keyspace.reads(tenant, key),)
         link = self._redis.of(tenant)
         return int(await link.evaluate(scripts.READ, keys, self.clock_us, READS_PER_MINUTE))
+
+    async def claim(self, tenant: UUID, signature: str, source: str) -> bool:
+        """Keep a signature for the first source that uses it; return whether that is this one."""
+        link, name = self._redis.of(tenant), keyspace.signed(tenant, signature)
+        kept, first = link.send("SET", name, source, "NX", "EX", CLAIM_S), link.send("GET", name)
+        await answer(kept)
+        return bool(await answer(first) == source.encode())
 
     async def standing(
         self, tenant: UUID, keys: Sequence[UUID], windows: Windows

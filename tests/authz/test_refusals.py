@@ -28,6 +28,8 @@ WORDS = {
     "period": "per day",
     "seconds": "1",
     "remedy": "it starts again at midnight",
+    "signed": "2026-11-26 10:00:00 UTC",
+    "now": "2026-11-26 11:00:00 UTC",
 }
 UNAUTHENTICATED = [reason for reason, entry in WORDINGS.items() if entry.status == 401]
 

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from authz import messages
-from authz.decision import checks, routes
+from authz.decision import checks, routes, signed
 from authz.decision.refusals import WORDINGS, Reason
+from authz.identity import secrets, signatures
 from authz.limiter.limiter import MARK_AGE_S
 from authz.types import GREATEST_COUNT
 
@@ -22,7 +23,7 @@ def _sample(name: str) -> bytes:
     return (CONTRACT / name).read_bytes().strip()
 
 
-@pytest.mark.parametrize("name", ["ask.json", "ask-refused.json", "ask-unread.json"])
+@pytest.mark.parametrize("name", ["ask.json", "ask-refused.json", "ask-unread.json", "ask-signed.json"])
 def test_ask_is_read_whole(name: str) -> None:
     """Every field of an Ask is known to authz, and means what the guard wrote."""
     ask = messages.read_ask(_sample(name))
@@ -62,6 +63,16 @@ def test_answers_are_written_as_the_sample(
 def test_unread_is_the_guards_problem() -> None:
     """The guard and authz have one word for an Ask about a key alone."""
     assert messages.BODY_UNREAD == messages.read_ask(_sample("ask-unread.json")).problem
+
+
+def test_signed_is_the_guards() -> None:
+    """authz verifies what the guard passes on of a signature, and gives its key the guard's handle."""
+    ask = messages.read_ask(_sample("ask-signed.json"))
+    assert ask.signed is not None
+    assert ask.lookup == secrets.handle(signed.key_of(ask.signed))
+    text = f"{ask.method},{ask.path}?ts={ask.signed.ts}"
+    assert signatures.is_valid(ask.signed.key, ask.signed.signature, text)
+    assert not signatures.is_valid(ask.signed.key, ask.signed.signature, f"{text}0")
 
 
 def test_headers_are_ascii() -> None:
