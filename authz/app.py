@@ -276,7 +276,8 @@ def _refused(ask: Ask, refusal: Refusal) -> Answer:
     identity = refusal.identity
     tenant, key = (identity.tenant, identity.key) if identity else (None, None)
     denial = messages.Denial(id=ask.id, tenant=tenant, key=key, reason=refusal.reason)
-    answer = refusals.word(refusal, dialect=routes.dialect_of(ask.path), request_id=ask.id)
+    dialect, is_signed = routes.dialect_of(ask.path), ask.signed is not None
+    answer = refusals.word(refusal, dialect=dialect, request_id=ask.id, is_signed=is_signed)
     return evolve(answer, headers=answer.headers | {DENIAL: messages.write(denial).decode()})
 
 

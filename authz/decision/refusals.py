@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from authz.types import Identity
 
+SIGN_SENTENCE: Final = "The ollama program signs if OLLAMA_AUTH=1 is set and its public key is registered."
 KEY_SENTENCE: Final = "Invalid or missing API key: send a valid key as 'Authorization: Bearer nz_...'."
 RETRY_SOON: Final = {"retry-after": "1"}
 NEVER_RETRY: Final = {"x-should-retry": "false"}
@@ -266,20 +267,25 @@ WORDINGS: Final = {
 }
 
 
-def word(refusal: Refusal, *, dialect: Dialect, request_id: UUID) -> Answer:
-    """Return a refusal as the HTTP answer that clients of a dialect expect."""
+def word(refusal: Refusal, *, dialect: Dialect, request_id: UUID, is_signed: bool = False) -> Answer:
+    """Return a refusal as the HTTP answer that clients of a dialect expect, or those that sign."""
     wording = WORDINGS[refusal.reason]
     words = {name: redacted(value) for name, value in refusal.words.items()}
-    body = _body(wording, dialect, wording.sentence.format(**words), str(request_id))
-    retry = RETRY_SOON if wording.is_passing else NEVER_RETRY
-    headers = {"content-type": "application/json"} | retry | wording.headers | refusal.headers
-    return Answer(wording.statuses.get(dialect, wording.status), headers, body)
+    sentence, status = wording.sentence.format(**words), wording.statuses.get(dialect, wording.status)
+    challenge = wording.headers
+    if is_signed and status == HTTPStatus.UNAUTHORIZED:
+        sentence, status, challenge = f"{sentence} {SIGN_SENTENCE}", int(HTTPStatus.FORBIDDEN), {}
+    body = _body(wording, dialect, sentence, str(request_id), status=status)
+    headers = {"content-type": "application/json"} | (RETRY_SOON if wording.is_passing else NEVER_RETRY)
+    return Answer(status, headers | challenge | refusal.headers, body)
 
 
-def _body(wording: Wording, dialect: Dialect, sentence: str, request_id: str) -> bytes:
+def _body(wording: Wording, dialect: Dialect, sentence: str, request_id: str, *, status: int) -> bytes:
     shape: object
     if dialect is Dialect.OLLAMA:
         shape = {"error": sentence}
+        if status == HTTPStatus.UNAUTHORIZED:  # the ollama program prints this field, and no other
+            shape = {"error": sentence, "status": f"{sentence} {SIGN_SENTENCE}"}
     elif dialect is Dialect.ANTHROPIC:
         error = {"type": wording.anthropic_type, "message": sentence}
         shape = {"type": "error", "error": error, "request_id": request_id}

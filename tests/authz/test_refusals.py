@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from authz.decision.refusals import WORDINGS, Reason, Refusal, word
+from authz.decision.refusals import SIGN_SENTENCE, WORDINGS, Reason, Refusal, word
 from authz.types import Dialect
 
 ID = UUID("019ab5c0-1c00-7000-8000-000000000001")
@@ -42,7 +42,8 @@ def _error(reason: Reason, dialect: Dialect) -> object:
 def test_shapes(reason: Reason) -> None:
     """Every refusal has the shape of its reader's SDK, with one sentence for all of them."""
     sentence = WORDINGS[reason].sentence.format(**WORDS)
-    assert {"error": sentence} == _error(reason, Dialect.OLLAMA)
+    status = {"status": f"{sentence} {SIGN_SENTENCE}"} if reason in UNAUTHENTICATED else {}
+    assert {"error": sentence} | status == _error(reason, Dialect.OLLAMA)
     openai = {
         "message": sentence,
         "type": WORDINGS[reason].openai_type,

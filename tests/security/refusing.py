@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 from typing import Final
 
 from authz.types import Dialect
@@ -17,7 +18,9 @@ def sentence(reply: Reply, dialect: Dialect) -> str:
     shape = reply.json()
     error = shape["error"]
     if dialect is Dialect.OLLAMA:
+        status = str(shape.pop("status", ""))  # of a 401, for the ollama program
         assert {"error"} == shape.keys()
+        assert (reply.status == HTTPStatus.UNAUTHORIZED) == status.startswith(f"{error} ")
         return str(error)
     assert isinstance(error, dict)
     if dialect is Dialect.OPENAI:

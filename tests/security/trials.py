@@ -11,7 +11,7 @@ from uuid import UUID
 
 from attrs import frozen
 
-from authz.decision.refusals import WORDINGS, Reason
+from authz.decision.refusals import SIGN_SENTENCE, WORDINGS, Reason
 from authz.types import Dialect
 from tests.security import canary, frames, wire
 from tests.security.cases import H1, H1_TLS, H2, H2C, Case, filled, values_of
@@ -232,8 +232,8 @@ def _of_words(trial: Trial, reply: Reply, reason: str) -> Iterator[str]:
     shown = sentence(reply, trial.dialect)
     if not shown.startswith(WORDINGS[Reason(reason)].sentence.partition("{")[0]):
         yield f"the words of {reason} are {shown!r}"
-    # The name of a model may hold a full stop.
-    if reason != "model_unknown" and not SENTENCE.fullmatch(shown):
+    # The name of a model may hold a full stop, and who signs reads how.
+    if reason != "model_unknown" and not SENTENCE.fullmatch(shown.removesuffix(f" {SIGN_SENTENCE}")):
         yield f"{shown!r} is not one sentence"
     if reply.headers["content-type"] != "application/json":
         yield f"{reply.headers['content-type']} is no type of a refusal"
