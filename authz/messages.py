@@ -68,6 +68,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     method: str
     path: str
     lookup: str | None = None
+    in_path: bool = False
+    """The path had a key in it, or could be meant so."""
     length: int | None = None
     model: str | None = None
     stream: bool | None = None

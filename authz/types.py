@@ -92,6 +92,8 @@ class Policy:
     """1 if /api/show may answer with a model's system prompt, template and license."""
     end_users: int | None = None
     """1 if the ledger has the end users that clients name."""
+    in_path: int | None = None
+    """1 if a key may stand in the path of a request; of keys alone."""
 
     def over(self, other: Policy) -> Policy:
         """Return this policy, with the other's where this one is silent."""

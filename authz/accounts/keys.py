@@ -50,6 +50,8 @@ class Key:
     cidrs: list[str] | None
     max_output: int | None
     log_prompts_s: int | None
+    in_path: bool
+    """If it may stand in the path of a request."""
     expires: datetime | None
     ssh_key: str | None
     """The fingerprint of the public key that signs in place of a secret."""
@@ -128,6 +130,7 @@ async def list_keys(
                 cidrs=row["cidrs"],
                 max_output=row["max_output"],
                 log_prompts_s=row["log_prompts_s"],
+                in_path=row["in_path"],
                 expires=row["expires_at"],
                 ssh_key=row["public_key"] and signatures.fingerprint(row["public_key"]),
                 created=row["created_at"],

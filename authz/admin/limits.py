@@ -45,7 +45,7 @@ async def set_limits_command(
     now = datetime.now(UTC)
     limits.applied(Limits())  # a value that can't be meant is refused before the stores are asked
     scope.applied(Scope(), now)
-    policy.applied(Policy())
+    (policy.of_tenant() if tenant else policy).applied(Policy())
     unreachable: list[str] = []
     async with opened(options.state) as session:
         if tenant:

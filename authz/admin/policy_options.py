@@ -48,6 +48,7 @@ class PolicyOptions:
         weight: Turns at a full backend, 1 to 100, for each one of a tenant with weight 1; 0 takes it back.
         details: If /api/show may answer with a model's system prompt, template and license.
         end_users: If the end users that clients name are kept in the ledger, and in `usage export`.
+        in_path: If the key may stand in a path, /k/KEY/api/chat, for clients that can't send it otherwise.
     """
 
     allow: Annotated[tuple[str, ...], Parameter(negative=(), consume_multiple=False, show_default=False)] = ()
@@ -56,6 +57,13 @@ class PolicyOptions:
     weight: int | None = None
     details: Literal["shown", "withheld", "none"] | None = None
     end_users: Literal["kept", "ignored", "none"] | None = None
+    in_path: Literal["allowed", "refused"] | None = None
+
+    def of_tenant(self) -> PolicyOptions:
+        """Return these options where a tenant may have them all. Raises UsageError for one of keys alone."""
+        if self.in_path is not None:
+            raise UsageError("--in-path belongs to a key, each for itself: leave it out for a tenant.")
+        return self
 
     def applied(self, policy: Policy) -> Policy:
         """Return the policy, changed as the command line says. Raises UsageError on a bad value."""
@@ -75,6 +83,8 @@ class PolicyOptions:
             changes["details"] = None if self.details == NONE else int(self.details == "shown")
         if self.end_users is not None:
             changes["end_users"] = None if self.end_users == NONE else int(self.end_users == "kept")
+        if self.in_path is not None:
+            changes["in_path"] = 1 if self.in_path == "allowed" else None
         return evolve(policy, **{_FIELDS.get(name, name): value for name, value in changes.items()})
 
 

@@ -30,7 +30,7 @@ async def create_tenant_command(
 ) -> int:
     """Create a tenant, which owns keys and pays for them."""
     wanted, zone = limits.applied(Limits()), timezone_of(timezone)
-    allowed = policy.applied(Policy())
+    allowed = policy.of_tenant().applied(Policy())
     async with opened(options.state) as session:
         await create_tenant(session, name, limits=wanted, policy=allowed, timezone=zone)
     if options.json:

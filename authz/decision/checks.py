@@ -80,14 +80,16 @@ def route_of(ask: Ask, now: datetime) -> routes.Route | Refusal:
     return route
 
 
-def unusable(identity: Identity, now: datetime) -> Refusal | None:
-    """Refuse a key that may not be used right now, though its secret is right."""
+def unusable(ask: Ask, identity: Identity, now: datetime) -> Refusal | None:
+    """Refuse a key that may not be used right now, or not in a path, though its secret is right."""
     if identity.tenant_state != "active":
         return Refusal(Reason.TENANT_DISABLED, identity)
     if identity.key_state != "active":
         return Refusal(KEY_STATES[identity.key_state], identity)
     ends = [end for end in (identity.expires_at, identity.secret_expires_at) if end is not None]
-    return Refusal(Reason.KEY_EXPIRED, identity) if any(end <= now for end in ends) else None
+    if any(end <= now for end in ends):
+        return Refusal(Reason.KEY_EXPIRED, identity)
+    return Refusal(Reason.KEY_IN_PATH, identity) if ask.in_path and not identity.policy.in_path else None
 
 
 def body_problem(ask: Ask, identity: Identity) -> Refusal | None:

@@ -43,6 +43,7 @@ class Reason(StrEnum):
     KEY_REVOKED = "key_revoked"
     KEY_DISABLED = "key_disabled"
     KEY_EXPIRED = "key_expired"
+    KEY_IN_PATH = "key_in_path"
     TENANT_DISABLED = "tenant_disabled"
     SIGNATURE_TIME = "signature_time"
     SIGNATURE_USED = "signature_used"
@@ -170,6 +171,7 @@ WORDINGS: Final = {
     Reason.KEY_REVOKED: _key(),
     Reason.KEY_DISABLED: _key(),
     Reason.KEY_EXPIRED: _key(),
+    Reason.KEY_IN_PATH: _key(),
     Reason.TENANT_DISABLED: _key(),
     # The ollama program shows the sentence of a 403 alone: `run` makes "You need to be signed in" of a 401.
     Reason.SIGNATURE_TIME: _forbidden(

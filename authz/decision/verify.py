@@ -150,13 +150,13 @@ class Verifier:
         current = identity if await self._is_current(identity) else await self._reload(identity)
         if current is None:
             return Refusal(Reason.KEY_UNKNOWN)
-        return checks.unusable(current, self.now()) or current
+        return checks.unusable(ask, current, self.now()) or current
 
     async def _identify(self, ask: Ask, headers: Headers) -> Identity | Refusal:
         """Authenticate the secret; what its key may do right now is for `_consider` to check."""
         if ask.problem == "credential":
             return Refusal(Reason.CREDENTIAL_CONFLICT)
-        secret = secrets.presented(headers) if ask.signed is None else signed.key_of(ask.signed)
+        secret = secrets.presented(headers, ask.in_path) if ask.signed is None else signed.key_of(ask.signed)
         if secret is None or ask.lookup != secrets.handle(secret):
             return Refusal(Reason.KEY_MISSING)
         identity = self.identities.known(secret) or await self._load(ask, secret)
@@ -195,7 +195,7 @@ class Verifier:
             model = self.aliases.meant(identity.tenant, ask.model, self.inventory)
             ask = replace(ask, model=model or ask.model)
         refusal = (
-            checks.unusable(identity, self.now())
+            checks.unusable(ask, identity, self.now())
             or checks.body_problem(ask, identity)
             or checks.not_metered(route, identity)
             or checks.not_for_this_key(ask, identity)

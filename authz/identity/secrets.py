@@ -147,12 +147,15 @@ def is_proven(hash_: str, secret: str) -> bool:
         return False
 
 
-def presented(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """Return the secret that the guard has left as a request's one credential, or None."""
+def presented(headers: Iterable[tuple[bytes, bytes]], in_path: bool = False) -> str | None:
+    """Return the secret that the guard has left as a request's one credential, or None.
+
+    One that stood in the path has a scheme of its own: what knows no such secret takes none.
+    """
     lines = [value for name, value in headers if name == b"authorization"]
     if len(lines) != 1:
         return None
-    secret = lines[0].decode("latin-1").removeprefix("Bearer ")
+    secret = lines[0].decode("latin-1").removeprefix("Path " if in_path else "Bearer ")
     return secret if is_well_formed(secret) else None
 
 

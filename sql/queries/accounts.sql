@@ -71,7 +71,7 @@ SELECT EXISTS (SELECT FROM tenants WHERE name = :name);
 -- list-keys: a key once per secret. Without a state: neither revoked keys nor secrets that a rotation has ended.
 SELECT
     s.lookup AS prefix, t.name AS tenant, k.id, k.name, k.state, k.models, k.cidrs::text[] AS cidrs, k.max_output,
-    k.log_prompts_s,
+    k.log_prompts_s, coalesce((k.policy ->> 'in_path')::int, 0) = 1 AS in_path,
     least(k.expires_at, s.expires_at) AS expires_at, s.public_key, k.created_at
 FROM tenants AS t JOIN keys AS k ON k.tenant_id = t.id JOIN secrets AS s ON s.key_id = k.id
 WHERE t.name = :tenant

@@ -54,7 +54,8 @@ class Guard:
             "problem": None,
             "done": [],
         } | fields
-        headers = {"X-Nz-Ask": json.dumps(ask)} | ({"Authorization": f"Bearer {secret}"} if secret else {})
+        credential = {"Authorization": f"{_scheme(ask)} {secret}"} if secret else {}
+        headers = {"X-Nz-Ask": json.dumps(ask)} | credential
         return await self._client.get("/verify", headers=headers)
 
     async def read(
@@ -73,8 +74,12 @@ class Guard:
             "problem": None,
             "done": [],
         } | fields
-        ours = {"X-Nz-Ask": json.dumps(ask), "Authorization": f"Bearer {self.key}"}
+        ours = {"X-Nz-Ask": json.dumps(ask), "Authorization": f"{_scheme(ask)} {self.key}"}
         return await self._client.request(method, path, headers=(headers or {}) | ours)
+
+
+def _scheme(ask: dict[str, object]) -> str:
+    return "Path" if ask.get("in_path") else "Bearer"
 
 
 def reason(answer: httpx.Response) -> str:
