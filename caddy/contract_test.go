@@ -33,6 +33,7 @@ func TestGoldenMessages(t *testing.T) {
 	sameAfter[ask](t, "ask-refused")
 	sameAfter[ask](t, "ask-unread")
 	sameAfter[ask](t, "ask-signed")
+	sameAfter[ask](t, "ask-in-path")
 	sameAfter[known](t, "known")
 	g := sameAfter[grant](t, "grant")
 	_, err := parseGrant(golden(t, "grant"), g.ID)

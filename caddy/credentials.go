@@ -26,9 +26,13 @@ var credentialHeaders = []string{"Authorization", "X-Api-Key", "Api-Key"}
 // as the request's only credential, in one header: authz need not find it again, and can't find
 // another. What is no key is none: clients send empty values and those of other services beside
 // ours. ok is false if there are two keys: who picks one of them may pick the wrong one.
-// A signature (see signed) counts as a key, and stays in no header.
-func takeKey(h http.Header) (key string, ok bool) {
+// A signature (see signed) counts as a key, and stays in no header. A key in the path (see target) is
+// one beside those in headers.
+func takeKey(h http.Header, t target) (key string, ok bool) {
 	ok = true
+	if isKey(t.key) {
+		key = t.key
+	}
 	for _, name := range credentialHeaders {
 		for _, value := range h[name] {
 			isSignature := false
@@ -48,7 +52,7 @@ func takeKey(h http.Header) (key string, ok bool) {
 		return "", false
 	}
 	if len(key) == keyBytes {
-		h.Set("Authorization", "Bearer "+key)
+		h.Set("Authorization", t.credential(key))
 	}
 	return key, true
 }

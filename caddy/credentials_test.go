@@ -47,7 +47,7 @@ func TestTakeKey(t *testing.T) {
 		{"another service's", http.Header{"Authorization": {"Bearer " + key}, "X-Api-Key": {"sk-ant-1"}}, key, true},
 		{"twice the same", http.Header{"Authorization": {"Bearer " + key}, "X-Api-Key": {key}}, key, true},
 	} {
-		got, ok := takeKey(c.header)
+		got, ok := takeKey(c.header, target{})
 		equal(t, c.want, got, c.name)
 		equal(t, c.ok, ok, c.name)
 		left := http.Header{}

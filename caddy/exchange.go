@@ -46,7 +46,8 @@ type exchange struct {
 	id     string // a UUIDv7, minted with the Ask at the latest
 	start  time.Time
 	method string
-	path   string // without the query, as sent
+	path   string // without the query, as others may see it
+	target target
 	host   string
 	ip     string  // as Caddy's trusted_proxies determine it
 	length *int64  // nil if chunked
@@ -94,13 +95,14 @@ func exchangeOf(r *http.Request) *exchange {
 	return x
 }
 
-// newExchange begins the exchange of a request, whose path is given without the query.
-func newExchange(r *http.Request, path string) *exchange {
+// newExchange begins the exchange of a request with that target.
+func newExchange(r *http.Request, t target) *exchange {
 	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 	x := &exchange{
 		start:  process.clock.now(),
 		method: r.Method[:min(len(r.Method), maxMethodBytes)],
-		path:   path[:min(len(path), maxPathBytes)],
+		path:   t.shown[:min(len(t.shown), maxPathBytes)],
+		target: t,
 		host:   r.Host,
 		ip:     ip,
 	}
@@ -161,7 +163,7 @@ func (x *exchange) makeAsk(found problem) string {
 	x.mint()
 	x.ask = ask{
 		V: version, ID: x.id, Node: process.node, Boot: process.boot, TraceID: x.trace, IP: x.ip,
-		Method: x.method, Path: x.path, Lookup: x.lookup(), Length: x.length,
+		Method: x.method, Path: x.path, Lookup: x.lookup(), InPath: x.target.inPath, Length: x.length,
 		Model: x.request.model, Stream: x.request.stream, MaxOutput: x.request.maxOutput,
 		PromptBytes: x.request.prompt.bytes, Bounds: x.request.prompt.bounds, Images: x.request.prompt.images,
 		Messages: x.request.prompt.messages, Tools: x.request.prompt.tools,

@@ -75,8 +75,9 @@ func (g *Guard) Provision(ctx caddy.Context) error {
 // sure that it is answered and recorded whatever they do.
 func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	path, _, _ := strings.Cut(r.RequestURI, "?")
-	path = plainModelPath(path)
-	x := newExchange(r, path)
+	t := readTarget(path)
+	t.rewrite(r)
+	x := newExchange(r, t)
 	gw := &guardWriter{
 		ResponseWriterWrapper: &caddyhttp.ResponseWriterWrapper{ResponseWriter: w}, x: x, next: next, config: g.config,
 	}
@@ -90,7 +91,7 @@ func (g *Guard) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp
 	isPreflight := isPreflight(r) // by headers that are removed next
 	stripHeaders(r.Header)
 	x.trace = takeTrace(r.Header)
-	err := g.understand(gw, r, path, isPreflight)
+	err := g.understand(gw, r, t.path, isPreflight)
 	if err == nil {
 		err = next.ServeHTTP(gw, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
 	}
@@ -167,7 +168,7 @@ func sendTo(r *http.Request, where, text string) {
 // authz knows the key: a client without a key costs no memory.
 func (g *Guard) inspect(w *guardWriter, r *http.Request) (found problem, err error) {
 	x := w.x
-	key, ok := takeKey(r.Header)
+	key, ok := takeKey(r.Header, x.target)
 	if !ok {
 		return problemCredential, nil
 	}

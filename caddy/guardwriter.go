@@ -80,6 +80,10 @@ func (w *guardWriter) send(status int) {
 	if w.x.route.dialect == anthropic {
 		h["Request-Id"] = h["X-Request-Id"] // where Anthropic's SDKs look for it
 	}
+	if w.x.target.inPath {
+		h["Referrer-Policy"] = []string{"no-referrer"}
+		h["Cache-Control"] = []string{"no-store"} // nothing else says to a cache that this is not for all
+	}
 	if w.config.endsConnections() {
 		h["Connection"] = []string{"close"}
 	}

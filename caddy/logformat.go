@@ -97,7 +97,7 @@ func (r loggedRequest) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	e.AddString("remote_ip", ip)
 	e.AddString("proto", r.Proto)
 	e.AddString("method", r.Method)
-	e.AddString("uri", concealed(uri))
+	e.AddString("uri", readTarget(uri).logged())
 	return nil
 }
 

@@ -41,7 +41,8 @@ type ask struct {
 	IP          string  `json:"ip"`
 	Method      string  `json:"method"`
 	Path        string  `json:"path"`
-	Lookup      *string `json:"lookup"` // the public handle of the key
+	Lookup      *string `json:"lookup"`  // the public handle of the key
+	InPath      bool    `json:"in_path"` // the path has a key in it, or could be meant so
 	Length      *int64  `json:"length"`
 	Model       *string `json:"model"`
 	Stream      *bool   `json:"stream"`       // effective: as asked, or the default of the API

@@ -53,7 +53,7 @@ func TestTakeSigned(t *testing.T) {
 		{"and a token", http.Header{"Authorization": {line, "Bearer " + testKey()}}, "", false},
 		{"and another", http.Header{"Authorization": {line, other}}, "", false},
 	} {
-		got, ok := takeKey(c.header)
+		got, ok := takeKey(c.header, target{})
 		equal(t, c.want, got, c.name)
 		equal(t, c.ok, ok, c.name)
 		equal(t, 0, len(c.header), c.name+": headers that are left")

@@ -75,7 +75,7 @@ func keyRequest(x *exchange, r *http.Request, w http.ResponseWriter) *http.Reque
 		Header: http.Header{}, Body: http.NoBody,
 	}
 	if x.signed == nil {
-		asked.Header.Set("Authorization", "Bearer "+x.key)
+		asked.Header.Set("Authorization", x.target.credential(x.key))
 	}
 	server, _ := r.Context().Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	// The Caddyfile's groups of routes are taken once per request, so this one needs its own.
@@ -83,7 +83,7 @@ func keyRequest(x *exchange, r *http.Request, w http.ResponseWriter) *http.Reque
 	unread := problemUnread
 	sendTo(asked, "read", marshalASCII(ask{
 		V: version, ID: x.id, Node: process.node, Boot: process.boot, TraceID: x.trace, IP: x.ip, Method: x.method,
-		Path: x.path, Lookup: x.lookup(), Length: x.length, Signed: x.signed, Problem: &unread,
+		Path: x.path, Lookup: x.lookup(), InPath: x.target.inPath, Length: x.length, Signed: x.signed, Problem: &unread,
 		Done: []doneRequest{},
 	}))
 	return asked

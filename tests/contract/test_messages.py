@@ -23,7 +23,9 @@ def _sample(name: str) -> bytes:
     return (CONTRACT / name).read_bytes().strip()
 
 
-@pytest.mark.parametrize("name", ["ask.json", "ask-refused.json", "ask-unread.json", "ask-signed.json"])
+@pytest.mark.parametrize(
+    "name", ["ask.json", "ask-refused.json", "ask-unread.json", "ask-signed.json", "ask-in-path.json"]
+)
 def test_ask_is_read_whole(name: str) -> None:
     """Every field of an Ask is known to authz, and means what the guard wrote."""
     ask = messages.read_ask(_sample(name))

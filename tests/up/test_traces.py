@@ -110,6 +110,24 @@ def test_a_request_without_a_trace_begins_one(
     until(lambda: bytes.fromhex(begun) in collector.exported)
 
 
+def test_a_key_in_a_path_is_in_no_span(gateway: Gateway, collector: Collector) -> None:
+    """C3: a request with a key in its path, or with what is left of one, is no span."""
+    key = gateway.create_key("in-path", "--in-path", "allowed")
+    cut = key[11:40]
+    for path in (
+        f"/k/{key}",
+        f"/K/nz_{cut}",
+        f"/%6b/nz_{cut}",
+        f"/%256b/nz_{cut}",
+        f"/x/%2e%2e/k%2Fnz_{cut}",
+    ):
+        answer = httpx.get(f"{gateway.url}{path}/api/tags")
+        assert (answer.status_code == 200) == (key in path)
+    traced_after = _chat(gateway, None)[1]
+    until(lambda: bytes.fromhex(traced_after[3:35]) in collector.exported)
+    assert cut.encode() not in collector.exported
+
+
 def test_nothing_is_traced_unless_it_is_asked_for() -> None:
     """Without GATEWAY_TRACING a client's trace passes untouched, into the ledger too; nothing is exported."""
     collector = Collector()

@@ -42,6 +42,7 @@ async def credentials(gate: Gate, throwaway: Throwaway, key: str, model: str) ->
         Case("disabled key", _chat(disabled.key, body), (Reason.KEY_DISABLED,)),
         Case("expired key", _chat(expired.key, body), (Reason.KEY_EXPIRED,)),
         Case("key in the query", _chat(None, body, query=f"?api_key={key}"), (Reason.KEY_MISSING,)),
+        Case("key in the path", Request("POST", f"/k/{key}/api/chat", None, body), (Reason.KEY_IN_PATH,)),
         Case("key in a cookie", _chat(None, body, ("Cookie", f"key={key}")), (Reason.KEY_MISSING,)),
         Case("two keys", _chat(key, body, ("X-Api-Key", wrong)), (Reason.CREDENTIAL_CONFLICT,)),
     ]
