@@ -18,7 +18,7 @@ STRANGER: Final = _checked(f"{secrets.PREFIX}{'Z' * 8}{'a' * 32}")
 """A well-formed key that was never made."""
 
 
-MADE: Final = ("key", "narrow", "elsewhere", "revoked", "disabled")
+MADE: Final = ("key", "inpath", "narrow", "elsewhere", "revoked", "disabled")
 """The keys that are valid somewhere, or were."""
 
 
@@ -40,6 +40,7 @@ def spoiled(key: str) -> dict[str, str]:
 def made(gateway: Gateway) -> dict[str, str]:
     """Make the keys of a gateway under attack."""
     found = spoiled(gateway.key) | {
+        "inpath": gateway.create_key("inpath", "--in-path", "allowed"),
         "narrow": gateway.create_key("narrow", "--models", "demo"),
         "elsewhere": gateway.create_key("elsewhere", "--cidr", "192.0.2.0/24"),
     }

@@ -8,6 +8,7 @@ from typing import Final
 
 from tests.security import frames, wire
 from tests.security.cases import H1, H1_TLS, H2, H2C, PROTOCOLS
+from tests.security.keys import STRANGER
 from tests.security.observed import Row
 from tests.security.trials import Proxy
 from tests.security.wire import Line, Reply
@@ -102,6 +103,8 @@ SPELLINGS: Final[dict[str, Callable[[str], str]]] = {
     "under a model": _before("/v1/models/demo"),
     "star": _after("*"),
     "tilde": _before("/~"),
+    "behind a key": _before(f"/k/{STRANGER}"),
+    "behind what is no key": _before("/k/x"),
 }
 
 Combination = tuple[str, str, str, str]

@@ -15,18 +15,20 @@ from tests.security.observed import Witness
 from tests.security.wire import Reply
 
 CARRIERS: Final = {
-    "bearer": "Authorization: Bearer <key>",
-    "x-api-key": "X-Api-Key: <key>",
-    "api-key": "Api-Key: <key>",
-    "basic": "Authorization: Basic <basic>",
+    "bearer": ("", "Authorization: Bearer <key>"),
+    "x-api-key": ("", "X-Api-Key: <key>"),
+    "api-key": ("", "Api-Key: <key>"),
+    "basic": ("", "Authorization: Basic <basic>"),
+    "path": ("/k/<key>", "Referer: http://gateway/k/<key>/"),
 }
+"""What stands before the path, and a header."""
 PROMPTS: Final = ("tokens=2", "mode=status code=500", "mode=crash at=1", "mode=garbage at=1")
 
 
 @pytest.fixture(scope="module")
 def key(gateway: Gateway) -> str:
     """A key that only these tests use."""
-    return gateway.create_key("canary")
+    return gateway.create_key("canary", "--in-path", "allowed")
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +43,8 @@ def replies(gateway: Gateway, witness: Witness, key: str) -> list[Reply]:
 def _carried() -> list[tuple[str, str]]:
     """Each carrier in each dialect, with answers, errors and broken streams."""
     return [
-        (f"POST {path} HTTP/1.1\r\nHost: gateway\r\n{line}\r\n", _chat(prompt, is_stream=is_stream))
-        for line in CARRIERS.values()
+        (f"POST {before}{path} HTTP/1.1\r\nHost: gateway\r\n{line}\r\n", _chat(prompt, is_stream=is_stream))
+        for before, line in CARRIERS.values()
         for path in PATHS.values()
         for prompt in PROMPTS
         for is_stream in (True, False)
