@@ -37,6 +37,7 @@ COMMANDS: Final = {
     "revoke-key": "authz.admin.keys:revoke_key_command",
     "set-limits": "authz.admin.limits:set_limits_command",
     "show-limits": "authz.admin.limits:show_limits_command",
+    "connect": "authz.admin.connect:connect_command",
     "usage": "authz.admin.usage:app",
     "audit": "authz.admin.audit:app",
 }
