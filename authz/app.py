@@ -34,6 +34,8 @@ from authz.backends.vocabularies import Vocabularies
 from authz.decision import metrics, refusals, routes
 from authz.decision.aliases import Aliases
 from authz.decision.forecasts import Forecasts
+from authz.decision.own_use import OwnUse
+from authz.decision.read_routes import Reads
 from authz.decision.refusals import Answer, Refusal
 from authz.decision.verify import Read, Verifier
 from authz.errors import SettingsError, complaint
@@ -70,11 +72,6 @@ DENIAL: Final = messages.DENIAL_HEADER.lower()
 FIRST_LOOK_S: Final = 1.0
 """How long a new process waits for the backends' first answers before it serves."""
 
-READ_PATHS: Final = tuple(
-    known.path.replace("{id}", "{model:path}") for known in routes.ROUTES if known.class_ is routes.Class.READ
-)
-"""The paths that Litestar routes; the guard has compared the raw path, and the Ask is judged."""
-
 
 def create() -> Litestar:
     """Build the application from the environment: uvicorn's factory; exits with 2 if a setting is wrong."""
@@ -95,7 +92,7 @@ def build(settings: Settings, *, sources_s: Callable[[], float] = time.monotonic
     return Litestar(
         route_handlers=[
             asgi("/verify", copy_scope=False)(gate.verify),
-            route([*READ_PATHS], http_method=[*HttpMethod], exclude_from_csrf=True)(gate.read),
+            route([*routes.READ_PATHS], http_method=[*HttpMethod], exclude_from_csrf=True)(gate.read),
             get("/readyz")(gate.ready),
             get("/metrics")(gate.scrape),
             get("/backends")(gate.backends),
@@ -140,6 +137,7 @@ class Gate:
             inventory=inventory,
             aliases=aliases,
             forecasts=forecasts,
+            reads=Reads(inventory, limiter, aliases, forecasts, OwnUse(store, limiter, now_s=time.monotonic)),
             identities=identities,
             rebuilder=rebuilder,
             nodes=nodes,

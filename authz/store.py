@@ -17,8 +17,8 @@ from authz.limiter.admission import Reading
 from authz.types import SAFE_POLICY, AnswerSums, Identity, Limits, Policy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from datetime import datetime
+    from collections.abc import AsyncIterator, Sequence
+    from datetime import date, datetime
     from uuid import UUID
 
     from authz.limiter.admission import Lost
@@ -167,6 +167,14 @@ class Store:
         """Return the names by which clients ask for models: tenant or None for all, name, model."""
         async with self.connection() as connection:
             return [tuple(row.values()) async for row in _aliases.list_aliases(connection)]
+
+    async def own_use(
+        self, tenant: UUID, key: UUID, *, days: Sequence[date], most: int
+    ) -> list[tuple[date, str, int, int, int]]:
+        """Return what a key has used: day, model, requests, input and output tokens; the newest first."""
+        async with self.connection() as connection:
+            found = _queries.own_use(connection, tenant=tenant, key=key, days=days, most=most)
+            return [tuple(row.values()) async for row in found]
 
     async def learned(self, *, most: int | None = None) -> list[tuple[UUID, str, AnswerSums]]:
         """Return what the answers of tenants have shown of models: tenant, canonical name, sums."""

@@ -70,6 +70,8 @@ var routes = map[string]route{
 	"POST /v1/messages/count_tokens":              {read, anthropic, apiMessages},
 	"GET /api/status":                             {read, ollama, apiNone},
 	"GET /api/experimental/model-recommendations": {read, ollama, apiNone},
+	"GET /v1/usage":                               {read, openai, apiNone},
+	"GET /v1/limits":                              {read, openai, apiNone},
 	"GET /healthz":                                {public, ollama, apiNone},
 	"GET /readyz":                                 {public, ollama, apiNone},
 	"GET /":                                       {public, ollama, apiNone},

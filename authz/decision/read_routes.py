@@ -13,7 +13,7 @@ import msgspec
 from attrs import evolve, frozen
 
 from authz.backends import shown
-from authz.decision import limit_refusals
+from authz.decision import limit_refusals, own_use
 from authz.decision.refusals import Answer, Reason, Refusal
 from authz.models import canonical, is_allowed
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from authz.backends.inventory import Inventory, Model
     from authz.decision.aliases import Aliases
     from authz.decision.forecasts import Forecasts
+    from authz.decision.own_use import OwnUse
     from authz.limiter.limiter import Limiter
     from authz.messages import Ask
     from authz.types import Identity
@@ -54,13 +55,19 @@ class Reads:
     limiter: Limiter
     aliases: Aliases
     forecasts: Forecasts
+    own: OwnUse
 
-    async def answer(self, identity: Identity, ask: Ask, headers: Headers) -> Answer | Refusal:
-        """Answer a read route, for a verified key and an allowed method. Raises LimiterUnavailable."""
+    async def answer(self, identity: Identity, ask: Ask, headers: Headers, now: datetime) -> Answer | Refusal:
+        """Answer a read route, for a verified key and an allowed method.
+
+        Raises LimiterUnavailable and StoreUnavailable.
+        """
         if wait_us := await self.limiter.read(identity.tenant, identity.key):
             return limit_refusals.reads_used_up(identity, wait_us)
         if ask.path in FIXED:
             return FIXED[ask.path]
+        if ask.path in own_use.PATHS:
+            return await self.own.answer(identity, ask.path, now)
         if not self.inventory.is_live:
             return Refusal(Reason.BACKEND_UNAVAILABLE, identity)
         return await self._answer(identity, ask, is_anthropic=any(name == VERSIONED for name, _ in headers))

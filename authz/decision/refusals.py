@@ -225,7 +225,7 @@ WORDINGS: Final = {
         "tokens",
     ),
     Reason.RATE_READS: _limit(
-        "This key has asked {limit} times in a minute about models: try again in {seconds} s.",
+        "This key has asked {limit} times in a minute for what is not billed: try again in {seconds} s.",
         "requests",
     ),
     Reason.CONCURRENCY: _limit(

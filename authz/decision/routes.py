@@ -81,6 +81,8 @@ ROUTES: Final = (
     Route("/v1/messages/count_tokens", ("POST",), Class.READ, _ANTHROPIC),
     Route("/api/status", ("GET",), Class.READ, _OLLAMA),
     Route("/api/experimental/model-recommendations", ("GET",), Class.READ, _OLLAMA),
+    Route("/v1/usage", ("GET",), Class.READ, _OPENAI),
+    Route("/v1/limits", ("GET",), Class.READ, _OPENAI),
     Route("/healthz", ("GET",), Class.PUBLIC, _OLLAMA),
     Route("/readyz", ("GET",), Class.PUBLIC, _OLLAMA),
     Route("/", ("GET", "HEAD"), Class.PUBLIC, _OLLAMA),
@@ -88,6 +90,11 @@ ROUTES: Final = (
 
 EXACT: Final = {route.path: route for route in ROUTES if route.path != MODEL_PATH}
 """Every route but the one with a model's name at the end of its path."""
+
+READ_PATHS: Final = tuple(
+    route.path.replace("{id}", "{model:path}") for route in ROUTES if route.class_ is Class.READ
+)
+"""The paths that Litestar routes; the guard has compared the raw path, and the Ask is judged."""
 
 _OF_A_MODEL: Final = next(route for route in ROUTES if route.path == MODEL_PATH)
 

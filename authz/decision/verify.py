@@ -16,7 +16,6 @@ from msgspec.structs import replace
 
 from authz import versions
 from authz.decision import calendar, checks, limit_refusals, routes, signed
-from authz.decision.read_routes import Reads
 from authz.decision.refusals import Answer, Reason, Refusal
 from authz.decision.terms import Terms
 from authz.errors import LimiterUnavailable, StoreUnavailable
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from authz.decision.aliases import Aliases
     from authz.decision.calendar import Calendar
     from authz.decision.forecasts import Forecasts
+    from authz.decision.read_routes import Reads
     from authz.identity.identities import Identities
     from authz.identity.sources import Sources
     from authz.limiter.admission import Admission, Decision
@@ -77,6 +77,7 @@ class Verifier:
     inventory: Inventory
     aliases: Aliases
     forecasts: Forecasts
+    reads: Reads
     identities: Identities
     rebuilder: Rebuilder
     nodes: Nodes
@@ -131,8 +132,7 @@ class Verifier:
         refusal = checks.body_problem(ask, identity) or checks.wrong_address(ask, identity)
         if refusal is not None:
             return refusal
-        reads = Reads(self.inventory, self.limiter, self.aliases, self.forecasts)
-        answer = await reads.answer(identity, ask, headers)
+        answer = await self.reads.answer(identity, ask, headers, self.now())
         return answer if isinstance(answer, Refusal) else Read(identity, answer)
 
     async def _free(self, ask: Ask) -> None:

@@ -86,6 +86,14 @@ SELECT disable_key(:lookup);
 -- Redis knows later versions than Postgres, which has gone back in time: raise these beyond those.
 SELECT outbid_versions(:tenant, :tenant_known, :key, :key_known);
 
+-- name: own_use(tenant, key, days, most)
+-- /v1/usage: what a key has used on these days, the newest first.
+SELECT day, model, requests, input_tokens, output_tokens
+FROM usage_daily
+WHERE day = ANY(:days::date[]) AND key_id = :key AND tenant_id = :tenant
+ORDER BY day DESC, model
+LIMIT :most;
+
 -- name: tenant_ids()
 -- Every tenant; authz rebuilds the lost ones when it starts, so that no client has to meet the loss.
 SELECT id FROM tenants;

@@ -20,6 +20,7 @@ GRANTS = {
         "alerts": "DELETE, INSERT, SELECT, UPDATE(attempts due_at posted_at recovered_at)",
         "alert_leases": "INSERT, SELECT, UPDATE(holder until)",
         "ledger": "SELECT(request_id tenant_id)",
+        "usage_daily": "SELECT",
     },
     "gateway_metering": {
         "tenants": "SELECT, UPDATE(published_version)",
