@@ -1,7 +1,7 @@
 """The authz process: a Litestar application on a unix socket that only Caddy can reach.
 
 `/verify` answers 204 with a Grant, or the client's refusal with a Denial; the read routes answer at
-their own path; `/readyz` names what is missing, `/metrics` is for Prometheus. Nothing else is served.
+their own path. `/readyz` names what is missing, `/me` is a page, `/metrics` is for Prometheus.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from authz.alerts.webhook import Webhook
 from authz.backends.inventory import Inventory
 from authz.backends.rendered import Rendered
 from authz.backends.vocabularies import Vocabularies
-from authz.decision import metrics, refusals, routes
+from authz.decision import metrics, own_page, refusals, routes
 from authz.decision.aliases import Aliases
 from authz.decision.forecasts import Forecasts
 from authz.decision.own_use import OwnUse
@@ -94,6 +94,7 @@ def build(settings: Settings, *, sources_s: Callable[[], float] = time.monotonic
             asgi("/verify", copy_scope=False)(gate.verify),
             route([*routes.READ_PATHS], http_method=[*HttpMethod], exclude_from_csrf=True)(gate.read),
             get("/readyz")(gate.ready),
+            get("/me")(own_page.page),
             get("/metrics")(gate.scrape),
             get("/backends")(gate.backends),
         ],

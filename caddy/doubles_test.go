@@ -132,7 +132,7 @@ func grantAll(w http.ResponseWriter, r *http.Request, a ask) {
 	switch {
 	case a.Problem != nil:
 		deny(w, a, http.StatusBadRequest, string(*a.Problem))
-	case a.Lookup == nil && r.URL.Path != "/readyz":
+	case a.Lookup == nil && r.URL.Path != "/readyz" && r.URL.Path != "/me":
 		deny(w, a, http.StatusUnauthorized, "key_missing")
 	case r.URL.Path == "/verify" && findRoute(a.Method, a.Path).class == unknown:
 		deny(w, a, http.StatusNotFound, "path_unknown")

@@ -9,7 +9,7 @@ const (
 	unknown class = iota // authz, with a refusal
 	metered              // a backend, with a Grant
 	read                 // authz
-	public               // Caddy, without an Ask: health, readiness and the banner
+	public               // without an Ask: health, readiness, the banner, the page of a key's holder
 )
 
 // dialect is the family of clients that a path is for; errors have its shape.
@@ -72,6 +72,7 @@ var routes = map[string]route{
 	"GET /api/experimental/model-recommendations": {read, ollama, apiNone},
 	"GET /v1/usage":                               {read, openai, apiNone},
 	"GET /v1/limits":                              {read, openai, apiNone},
+	"GET /me":                                     {public, ollama, apiNone},
 	"GET /healthz":                                {public, ollama, apiNone},
 	"GET /readyz":                                 {public, ollama, apiNone},
 	"GET /":                                       {public, ollama, apiNone},

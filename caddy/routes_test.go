@@ -94,6 +94,7 @@ func TestPublic(t *testing.T) {
 	equal(t, 200, s.send(t, "HEAD", "/", "").status, "HEAD /")
 	equal(t, before, s.authz.count(), "Asks")
 	equal(t, 200, s.send(t, "GET", "/readyz", "").status, "readyz")
+	equal(t, `{"from":"authz","path":"/me"}`, s.send(t, "GET", "/me", "").body, "the page of a key's holder")
 	a := s.send(t, "OPTIONS", "/api/chat", "", "Origin", "http://page", "Access-Control-Request-Method", "POST",
 		"Access-Control-Request-Headers", "authorization,x-stainless-os")
 	equal(t, 204, a.status, "preflight")

@@ -83,6 +83,7 @@ ROUTES: Final = (
     Route("/api/experimental/model-recommendations", ("GET",), Class.READ, _OLLAMA),
     Route("/v1/usage", ("GET",), Class.READ, _OPENAI),
     Route("/v1/limits", ("GET",), Class.READ, _OPENAI),
+    Route("/me", ("GET",), Class.PUBLIC, _OLLAMA),
     Route("/healthz", ("GET",), Class.PUBLIC, _OLLAMA),
     Route("/readyz", ("GET",), Class.PUBLIC, _OLLAMA),
     Route("/", ("GET", "HEAD"), Class.PUBLIC, _OLLAMA),
