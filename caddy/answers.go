@@ -34,9 +34,9 @@ func (w *guardWriter) finish(err error, isCancelled bool) {
 		status, x.reason = authzFailure(status, w.unsolicited, err)
 	case x.phase == phaseBackend:
 		status = w.backendFailure(status, err)
-	// /readyz asks authz without an Ask, and reports it as not ready.
+	// /readyz asks authz without an Ask: that authz is away is the answer to a probe, and no refusal.
 	case x.route.class == public && status >= http.StatusBadGateway:
-		status, x.outcome, x.reason = http.StatusServiceUnavailable, outcomeAuthzFailed, reasonAuthzUnreachable
+		status, x.outcome, x.reason = http.StatusServiceUnavailable, outcomeCompleted, reasonAuthzUnreachable
 	// The Caddyfile has no handler for what the guard let through.
 	default:
 		x.outcome, x.reason = outcomeRefused, reasonNotConfigured

@@ -127,6 +127,22 @@ func TestAuthzFails(t *testing.T) {
 	}
 }
 
+// TestProbesWithoutAuthz: while authz is away a probe is answered that nothing is ready, which is no refusal,
+// and a client is refused.
+func TestProbesWithoutAuthz(t *testing.T) {
+	s := newStack(t, freeAddr(t))
+	s.run(t, "GATEWAY_AUTHZ=unix/"+s.path("away.sock"))
+	defer s.stop()
+	for _, path := range []string{"/readyz", "/me"} {
+		a := s.send(t, "GET", path, "")
+		equal(t, 503, a.status, path)
+		e := s.record(t, a.id)
+		equal(t, outcomeCompleted, e.Outcome, path)
+		equal(t, string(reasonAuthzUnreachable), *e.Reason, path)
+	}
+	equal(t, outcomeAuthzFailed, s.record(t, s.post(t, "/api/chat", `{"model":"m"}`).id).Outcome, "a client")
+}
+
 // TestDenials: a Denial of this request is the client's answer as authz worded it.
 func TestDenials(t *testing.T) {
 	s := sharedStack(t)
