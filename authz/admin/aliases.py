@@ -9,7 +9,7 @@ from cyclopts import Parameter
 from authz.accounts.aliases import list_aliases, remove_alias, set_alias
 from authz.accounts.session import opened
 from authz.admin import output
-from authz.admin.options import Options
+from authz.admin.options import ChangeOptions, Options
 
 Alias = Annotated[str, Parameter(name="ALIAS", help="A name, or the beginning of names and *: claude-*.")]
 Tenant = Annotated[str | None, Parameter(name="--tenant", help="Only for this tenant.")]
@@ -21,22 +21,22 @@ async def alias_set_command(
     /,
     *,
     tenant: Tenant = None,
-    options: Options = Options(),
+    options: ChangeOptions = ChangeOptions(),
 ) -> int:
     """Let clients ask for a model by another name; in force within a second.
 
     The answer names what they asked for, the ledger both; limits and allowlists are those of the model.
     """
-    async with opened(options.state) as session:
+    async with opened(options.state, actor=options.actor) as session:
         await set_alias(session, alias, model, tenant=tenant)
     return _say(f"{alias} means {model}", alias, tenant, options)
 
 
 async def alias_remove_command(
-    alias: Alias, /, *, tenant: Tenant = None, options: Options = Options()
+    alias: Alias, /, *, tenant: Tenant = None, options: ChangeOptions = ChangeOptions()
 ) -> int:
     """Let a name mean nothing but a model that is called so; in force within a second."""
-    async with opened(options.state) as session:
+    async with opened(options.state, actor=options.actor) as session:
         await remove_alias(session, alias, tenant=tenant)
     return _say(f"{alias} is no alias any more", alias, tenant, options)
 

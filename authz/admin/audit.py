@@ -53,13 +53,18 @@ class Event:
 
 
 async def audit(
-    session: Session, *, since: datetime, tenant: str | None = None, prefix: str | None = None
+    session: Session,
+    *,
+    since: datetime,
+    tenant: str | None = None,
+    prefix: str | None = None,
+    actor: str | None = None,
 ) -> list[Event]:
     """List the changes and refusals since a moment, oldest first."""
     async with session.store.connection() as connection:
         tenant_id = None if tenant is None else (await find_tenant(connection, tenant))["id"]
         key_id = None if prefix is None else (await find_key(connection, prefix))["id"]
-        found = _queries.events(connection, since=since, tenant=tenant_id, key=key_id)
+        found = _queries.events(connection, since=since, tenant=tenant_id, key=key_id, actor=actor)
         return [_event(row) async for row in found]
 
 
@@ -80,12 +85,13 @@ async def audit_command(
     since: Annotated[str, Parameter(help="From when on: a date, a time, or a span like 7d.")] = "24h",
     tenant: Annotated[str | None, Parameter(help="Only this tenant.")] = None,
     prefix: limit_options.KeyPrefix = None,
+    actor: Annotated[str | None, Parameter(help="Only what this one has changed.")] = None,
     options: Options = Options(),
 ) -> int:
     """Show what administrators changed and what clients were refused, in order of time."""
     start = moment(since, datetime.now(UTC), is_past=True)
     async with opened(options.state) as session:
-        events = await audit(session, since=start, tenant=tenant, prefix=prefix)
+        events = await audit(session, since=start, tenant=tenant, prefix=prefix, actor=actor)
     if options.json:
         output.show_list(events)
     else:

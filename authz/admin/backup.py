@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from authz import settings as settings_
 from authz.accounts.session import Session, opened
 from authz.admin import output
-from authz.admin.options import Options
+from authz.admin.options import ChangeOptions
 from authz.errors import LimiterUnavailable
 from authz.settings import Settings
 from authz.stack import backup, embedded
@@ -27,7 +27,7 @@ _UNKNOWN: Final = timedelta(days=365)
 async def backup_command(
     *,
     to: Annotated[Path, Parameter(help="A new folder for this backup.")],
-    options: Options = Options(),
+    options: ChangeOptions = ChangeOptions(),
 ) -> int:
     """Write what Postgres holds into a folder, while everything runs.
 
@@ -35,7 +35,10 @@ async def backup_command(
     """
     settings = settings_.load(os.environ, state=options.state)
     made = await backup.back_up(settings.database_url, to)
-    async with opened(options.state) as session, session.store.connection() as connection:
+    async with (
+        opened(options.state, actor=options.actor) as session,
+        session.store.connection() as connection,
+    ):
         await session.audit(connection, "backup_made", new={"folder": str(to), "sha256": made.sha256})
     if options.json:
         output.show_json({"folder": str(to), "made_at": made.made_at, "sha256": made.sha256})
@@ -50,7 +53,7 @@ async def backup_command(
 async def restore_command(
     *,
     from_: Annotated[Path, Parameter(name="--from", help="The folder that `backup --to` has written.")],
-    options: Options = Options(),
+    options: ChangeOptions = ChangeOptions(),
 ) -> int:
     """Put a backup into an empty database, while authz and metering do not run.
 
@@ -61,7 +64,10 @@ async def restore_command(
     with ExitStack() as stack:
         _serve_embedded(settings, stack)
         made = await backup.restore(settings.database_url, from_)
-        async with opened(options.state) as session, session.store.connection() as connection:
+        async with (
+            opened(options.state, actor=options.actor) as session,
+            session.store.connection() as connection,
+        ):
             await session.audit(connection, "backup_restored", new={"sha256": made.sha256})
             await _close_budgets(session, made)
     missing = backup.missing_peppers(made, settings.pepper_file)

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from authz.accounts.credits import credit_request, credit_tenant
 from authz.accounts.session import opened
 from authz.admin import limit_options, output
-from authz.admin.options import Options
+from authz.admin.options import ChangeOptions
 from authz.errors import UsageError
 from authz.log import redacted
 from authz.types import GREATEST_COUNT
@@ -28,7 +28,7 @@ async def credit_command(
     ] = None,
     tokens: Annotated[int, Parameter(help="How many; of output first, then of input.")],
     reason: Annotated[str, Parameter(help="Why; it stays in the ledger and the audit.")],
-    options: Options = Options(),
+    options: ChangeOptions = ChangeOptions(),
 ) -> int:
     """Take tokens off the bill, as a ledger entry of its own; nothing billed is rewritten."""
     if (request is None) == (tenant is None) or (request is not None and prefix is not None):
@@ -38,7 +38,7 @@ async def credit_command(
         raise UsageError(f"--tokens {tokens} can't be credited: give a whole number above 0.")
     now = datetime.now(UTC)
     request_id = None if request is None else _id(request)
-    async with opened(options.state) as session:
+    async with opened(options.state, actor=options.actor) as session:
         if request_id is not None:
             made = await credit_request(session, request_id, tokens=tokens, reason=reason, at=now)
         else:

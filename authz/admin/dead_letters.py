@@ -16,7 +16,7 @@ from cyclopts import Parameter
 import sql
 from authz.accounts.session import opened
 from authz.admin import output
-from authz.admin.options import Options
+from authz.admin.options import ChangeOptions, Options
 from authz.errors import CommandError
 
 if TYPE_CHECKING:
@@ -123,10 +123,10 @@ async def letters_list_command(*, options: Options = Options()) -> int:
 async def letters_replay_command(
     *ids: Annotated[int, Parameter(name="ID", help="As `dead-letters list` shows it; default all.")],
     wait_s: Annotated[int, Parameter(help="How long to wait for metering, which does it.")] = 30,
-    options: Options = Options(),
+    options: ChangeOptions = ChangeOptions(),
 ) -> int:
     """Have metering read dead letters again and settle what it understands now; exit 1 if any is left."""
-    async with opened(options.state) as session:
+    async with opened(options.state, actor=options.actor) as session:
         wanted = await want(session, ids or None)
         done = await _awaited(session, wanted, wait_s=wait_s)
     if options.json:

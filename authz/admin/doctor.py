@@ -16,7 +16,7 @@ from rich.table import Table
 from authz import settings as settings_
 from authz.accounts.session import opened
 from authz.admin import output
-from authz.admin.options import Options
+from authz.admin.options import ChangeOptions
 from authz.errors import UsageError
 from authz.stack.doctor.checkup import examine
 from authz.stack.doctor.finding import Finding, Level
@@ -36,16 +36,16 @@ async def doctor_command(
     model: Annotated[
         str | None, Parameter(help="To prove with; default the smallest, a loaded one first.")
     ] = None,
-    options: Options = Options(),
+    options: ChangeOptions = ChangeOptions(),
 ) -> int:
     """Check a running deployment and say what to do; the exit code is 1 if anything fails."""
     if prove:
         # What ends a command in order is Ctrl-C: the tenant is disabled then, too.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)
-        async with opened(options.state) as session:
+        async with opened(options.state, actor=options.actor) as session:
             return _shown(await proofs.prove(session, url=url, model=model), is_json=options.json)
-    if url or model:
-        raise UsageError("--url and --model are for --prove alone: add it, or leave them out.")
+    if url or model or options.actor:
+        raise UsageError("--url, --model and --actor are for --prove alone: add it, or leave them out.")
     settings = settings_.load(os.environ, state=options.state)
     return _shown(await examine(settings), is_json=options.json)
 

@@ -22,7 +22,7 @@ from authz.accounts.session import opened
 from authz.accounts.tenants import find_tenant
 from authz.admin import limit_options, output
 from authz.admin.limit_options import LimitOptions, ScopeOptions
-from authz.admin.options import Kill, Options
+from authz.admin.options import ChangeOptions, Kill, Options
 from authz.admin.policy_options import PolicyOptions
 from authz.errors import UsageError
 from authz.identity import signatures
@@ -46,12 +46,12 @@ async def create_key_command(
     scope: ScopeOptions = ScopeOptions(),
     policy: PolicyOptions = PolicyOptions(),
     ssh_key: SshKey = None,
-    options: Options = Options(),
+    options: ChangeOptions = ChangeOptions(),
 ) -> int:
     """Create a key and print it, this once."""
     own, may = limits.applied(Limits()), scope.applied(Scope(), datetime.now(UTC))
     allowed, public_key = policy.applied(Policy()), _public_key(ssh_key)
-    async with opened(options.state) as session:
+    async with opened(options.state, actor=options.actor) as session:
         created = await create_key(
             session, tenant=tenant, name=name, limits=own, scope=may, policy=allowed, ssh_key=public_key
         )
@@ -100,7 +100,7 @@ async def rotate_key_command(
     prefix: Prefix,
     grace: Annotated[str, Parameter(help="How long the older secrets still work: 24h, 7d, 0m.")] = "24h",
     ssh_key: SshKey = None,
-    options: Options = Options(),
+    options: ChangeOptions = ChangeOptions(),
 ) -> int:
     """Give a key a new secret and print it, this once."""
     now = datetime.now(UTC)
@@ -108,7 +108,7 @@ async def rotate_key_command(
     if grace_ends < now:
         raise UsageError(f"--grace {grace} lies in the past: give a span like 24h, or 0m for none.")
     public_key = _public_key(ssh_key)
-    async with opened(options.state) as session:
+    async with opened(options.state, actor=options.actor) as session:
         created = await rotate_key(session, prefix, grace_ends=grace_ends, ssh_key=public_key)
     _show(created, is_json=options.json)
     return 0
@@ -118,27 +118,27 @@ async def revoke_key_command(
     *,
     prefix: Prefix,
     kill_running: Annotated[Kill, Parameter(name="--kill")] = False,
-    options: Options = Options(),
+    options: ChangeOptions = ChangeOptions(),
 ) -> int:
     """Revoke a key for good; no request is admitted once this has returned."""
-    async with opened(options.state) as session:
+    async with opened(options.state, actor=options.actor) as session:
         key = await set_key_state(session, prefix, "revoked")
         killed = await kill_all(session.settings.control, key=key["id"]) if kill_running else 0
     _say_state(prefix, key["name"], "revoked", killed=killed, is_json=options.json)
     return 0
 
 
-async def disable_key_command(*, prefix: Prefix, options: Options = Options()) -> int:
+async def disable_key_command(*, prefix: Prefix, options: ChangeOptions = ChangeOptions()) -> int:
     """Disable a key until it is enabled again."""
-    async with opened(options.state) as session:
+    async with opened(options.state, actor=options.actor) as session:
         key = await set_key_state(session, prefix, "disabled")
     _say_state(prefix, key["name"], "disabled", killed=0, is_json=options.json)
     return 0
 
 
-async def enable_key_command(*, prefix: Prefix, options: Options = Options()) -> int:
+async def enable_key_command(*, prefix: Prefix, options: ChangeOptions = ChangeOptions()) -> int:
     """Enable a key again."""
-    async with opened(options.state) as session:
+    async with opened(options.state, actor=options.actor) as session:
         key = await set_key_state(session, prefix, "active")
     _say_state(prefix, key["name"], "active", killed=0, is_json=options.json)
     return 0

@@ -12,7 +12,7 @@ import sql
 from authz.accounts.session import opened
 from authz.accounts.tenants import no_tenant
 from authz.admin import output
-from authz.admin.options import Options
+from authz.admin.options import ChangeOptions, Options
 from authz.errors import CommandError
 from authz.models import canonical
 
@@ -117,13 +117,13 @@ async def learned_reset_command(
     *,
     model: Model = None,
     tenant: Annotated[str | None, Parameter(help="Only of this tenant and its keys.")] = None,
-    options: Options = Options(),
+    options: ChangeOptions = ChangeOptions(),
 ) -> int:
     """Have figures learned anew: until then the defaults count, and of a model what others have shown.
 
     What was billed stays. Without --model and --tenant, everything is forgotten.
     """
-    async with opened(options.state) as session:
+    async with opened(options.state, actor=options.actor) as session:
         forgotten = await forget(session, model=model, tenant=tenant)
     if options.json:
         output.show_value(forgotten)

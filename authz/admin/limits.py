@@ -12,7 +12,7 @@ from authz.accounts.scope import Scope
 from authz.accounts.session import opened
 from authz.admin import limit_options, output
 from authz.admin.limit_options import LimitOptions, ScopeOptions
-from authz.admin.options import Options
+from authz.admin.options import ChangeOptions, Options
 from authz.admin.policy_options import PolicyOptions
 from authz.errors import UsageError
 from authz.types import Limits, Policy
@@ -31,7 +31,7 @@ async def set_limits_command(
     limits: LimitOptions = LimitOptions(),
     scope: ScopeOptions = ScopeOptions(),
     policy: PolicyOptions = PolicyOptions(),
-    options: Options = Options(),
+    options: ChangeOptions = ChangeOptions(),
 ) -> int:
     """Change the limits of a tenant or a key; the next request is held to them."""
     _one_of(tenant, prefix)
@@ -47,7 +47,7 @@ async def set_limits_command(
     scope.applied(Scope(), now)
     (policy.of_tenant() if tenant else policy).applied(Policy())
     unreachable: list[str] = []
-    async with opened(options.state) as session:
+    async with opened(options.state, actor=options.actor) as session:
         if tenant:
             await set_tenant_limits(
                 session, tenant, limits=limits.applied, policy=policy.applied, timezone=timezone

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 import sql
 from authz.accounts.session import opened
 from authz.admin import output
-from authz.admin.options import Options
+from authz.admin.options import ChangeOptions, Options
 from authz.errors import CommandError, UsageError
 
 _queries = sql.load("admin")
@@ -47,7 +47,7 @@ async def node_retire_command(
     node: Annotated[str, Parameter(name="NODE", help="As `node list` shows it.")],
     /,
     *,
-    options: Options = Options(),
+    options: ChangeOptions = ChangeOptions(),
 ) -> int:
     """Retire a node whose journal never comes back; what it left open is settled at its reservation."""
     try:
@@ -55,7 +55,7 @@ async def node_retire_command(
     except ValueError as error:
         raise UsageError(f"{node!r} is no node id: see `neuronetz-gateway node list`.") from error
     async with (
-        opened(options.state) as session,
+        opened(options.state, actor=options.actor) as session,
         session.store.connection() as connection,
         connection.transaction(),
     ):

@@ -16,7 +16,7 @@ from authz.accounts.session import opened
 from authz.accounts.vault import PrivateKeys
 from authz.admin import limit_options, output
 from authz.admin.limit_options import moment
-from authz.admin.options import Options
+from authz.admin.options import ChangeOptions, Options
 
 if TYPE_CHECKING:
     from authz.accounts.prompts import Opened
@@ -57,11 +57,11 @@ async def prompts_show_command(
     part: Annotated[
         Literal["prompt", "answer"] | None, Parameter(help="Print this text alone, byte for byte.")
     ] = None,
-    options: Options = Options(),
+    options: ChangeOptions = ChangeOptions(),
 ) -> int:
     """Open a prompt and its answer, which the audit notes; exit 1 if either is not whole."""
     keys = PrivateKeys.read(private_key)
-    async with opened(options.state) as session:
+    async with opened(options.state, actor=options.actor) as session:
         found = await prompts.open_prompt(session, request, keys)
     if part is not None:
         sys.stdout.flush()
@@ -78,10 +78,10 @@ async def prompts_show_command(
 async def prompts_erase_command(
     *,
     tenant: Annotated[str, Parameter(help="The tenant's name.")],
-    options: Options = Options(),
+    options: ChangeOptions = ChangeOptions(),
 ) -> int:
     """Erase all prompts and answers of a tenant, for good."""
-    async with opened(options.state) as session:
+    async with opened(options.state, actor=options.actor) as session:
         requests = await prompts.erase_prompts(session, tenant)
     if options.json:
         output.show_json({"tenant": tenant, "requests": requests})

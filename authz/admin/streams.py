@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from authz.accounts.session import opened
 from authz.admin import output
-from authz.admin.options import Options
+from authz.admin.options import ChangeOptions, Options
 from authz.errors import CommandError, UsageError
 from authz.stack.streams import kill, streams
 
@@ -57,14 +57,14 @@ async def streams_kill_command(
     id_: Annotated[str, Parameter(name="ID", help="Of the request, as `streams list` shows it.")],
     /,
     *,
-    options: Options = Options(),
+    options: ChangeOptions = ChangeOptions(),
 ) -> int:
     """End one running request; what it produced so far is billed."""
     try:
         request_id = UUID(id_)
     except ValueError as error:
         raise UsageError(f"{id_!r} is no request id: see `neuronetz-gateway streams list`.") from error
-    async with opened(options.state) as session:
+    async with opened(options.state, actor=options.actor) as session:
         killed = await kill(session.settings.control, id=request_id)
     if not killed:
         raise CommandError(f"No request {id_} runs here: see `neuronetz-gateway streams list`.")

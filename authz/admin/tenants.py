@@ -12,7 +12,7 @@ from authz.accounts.session import opened
 from authz.accounts.tenants import create_tenant, erase_tenant, list_tenants, set_tenant_state
 from authz.admin import output
 from authz.admin.limit_options import LimitOptions
-from authz.admin.options import Kill, Options
+from authz.admin.options import ChangeOptions, Kill, Options
 from authz.admin.policy_options import PolicyOptions
 from authz.stack.streams import kill_all
 from authz.types import Limits, Policy
@@ -26,12 +26,12 @@ async def create_tenant_command(
     timezone: Annotated[str, Parameter(help="The time zone of its budgets' days and months.")] = "UTC",
     limits: LimitOptions = LimitOptions(),
     policy: PolicyOptions = PolicyOptions(),
-    options: Options = Options(),
+    options: ChangeOptions = ChangeOptions(),
 ) -> int:
     """Create a tenant, which owns keys and pays for them."""
     wanted, zone = limits.applied(Limits()), timezone_of(timezone)
     allowed = policy.of_tenant().applied(Policy())
-    async with opened(options.state) as session:
+    async with opened(options.state, actor=options.actor) as session:
         await create_tenant(session, name, limits=wanted, policy=allowed, timezone=zone)
     if options.json:
         output.show_json({"tenant": name})
@@ -58,19 +58,19 @@ async def disable_tenant_command(
     *,
     tenant: Name,
     kill_running: Annotated[Kill, Parameter(name="--kill")] = False,
-    options: Options = Options(),
+    options: ChangeOptions = ChangeOptions(),
 ) -> int:
     """Disable a tenant with all its keys, until it is enabled again."""
-    async with opened(options.state) as session:
+    async with opened(options.state, actor=options.actor) as session:
         found = await set_tenant_state(session, tenant, "disabled")
         killed = await kill_all(session.settings.control, tenant=found) if kill_running else 0
     output.show_state(f"Tenant {tenant} is disabled.", killed=killed, is_json=options.json, tenant=tenant)
     return 0
 
 
-async def enable_tenant_command(*, tenant: Name, options: Options = Options()) -> int:
+async def enable_tenant_command(*, tenant: Name, options: ChangeOptions = ChangeOptions()) -> int:
     """Enable a tenant again."""
-    async with opened(options.state) as session:
+    async with opened(options.state, actor=options.actor) as session:
         await set_tenant_state(session, tenant, "active")
     output.show_state(f"Tenant {tenant} is enabled.", killed=0, is_json=options.json, tenant=tenant)
     return 0
@@ -80,13 +80,13 @@ async def tenant_erase_command(
     tenant: Name,
     *,
     kill_running: Annotated[Kill, Parameter(name="--kill")] = False,
-    options: Options = Options(),
+    options: ChangeOptions = ChangeOptions(),
 ) -> int:
     """Erase a tenant's name, prompts, end users and addresses for good; what was billed stays.
 
     Example: neuronetz-gateway tenant erase acme --kill
     """
-    async with opened(options.state) as session:
+    async with opened(options.state, actor=options.actor) as session:
         erased = await erase_tenant(session, tenant)
         killed = await kill_all(session.settings.control, tenant=erased.id) if kill_running else 0
     if options.json:

@@ -6,7 +6,7 @@ UPDATE nodes SET retired_at = now() WHERE node = :node AND retired_at IS NULL RE
 -- node list.
 SELECT node, boot, eof_at, retired_at, created_at FROM nodes ORDER BY created_at;
 
--- name: events(since, tenant, key)
+-- name: events(since, tenant, key, actor)
 -- audit: what administrators did, what was refused request by request, and what was only counted.
 SELECT e.at, e.actor, e.action, t.name AS tenant, k.name AS key, e.old, e.new
 FROM (
@@ -32,6 +32,7 @@ FROM (
 LEFT JOIN tenants AS t ON t.id = e.tenant_id
 LEFT JOIN keys AS k ON k.id = e.key_id
 WHERE (:tenant::uuid IS NULL OR e.tenant_id = :tenant) AND (:key::uuid IS NULL OR e.key_id = :key)
+    AND (:actor::text IS NULL OR e.actor = :actor)
 ORDER BY e.at, e.action, e.actor;
 
 -- name: letters(after, count, shown)

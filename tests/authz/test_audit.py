@@ -8,7 +8,7 @@ from ipaddress import ip_network
 
 import msgspec
 import pytest
-from attrs import asdict
+from attrs import asdict, evolve
 
 from authz.__main__ import run
 from authz.accounts.keys import CreatedKey, create_key, rotate_key, set_key_state
@@ -115,6 +115,15 @@ async def test_a_change_of_limits_is_whole(session: Session, store: Store, key: 
     assert ("UTC", "Europe/Berlin") == (of_tenant.old["timezone"], of_tenant.new["timezone"])
     identity = await known(store, key.prefix)
     assert (2, 2) == (identity.tenant_version, identity.key_version)
+
+
+async def test_an_audit_can_be_of_an_actor(session: Session, key: CreatedKey) -> None:
+    """--actor leaves what this one did."""
+    other = evolve(session, actor="carol@example.com")
+    await set_key_state(other, key.prefix, "disabled")
+    await set_key_state(session, key.prefix, "active")
+    events = await audit(session, since=LONG_AGO, actor="carol@example.com")
+    assert [("carol@example.com", "key_disabled")] == [(event.actor, event.action) for event in events]
 
 
 async def test_an_audit_has_no_secret(session: Session, key: CreatedKey) -> None:
