@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
-from attrs import asdict, frozen
+from attrs import frozen
 
 import sql
 from authz.accounts import scope as scope_
@@ -21,7 +21,12 @@ from authz.identity.secrets import Minted, Peppers, is_well_formed, mint, regist
 from authz.types import Limits, Policy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from authz.accounts.session import Session
+
+_STATES: Final = {"active": "key_enabled", "disabled": "key_disabled", "revoked": "key_revoked"}
+"""What the audit calls the change to a state."""
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}", re.ASCII)
 _PREFIX: Final = re.compile(r"nz_[0-9A-Za-z]{8}", re.ASCII)
@@ -99,9 +104,9 @@ async def create_key(
                 **scope_.columns(limits),
             )
             await _insert_secret(connection, key, minted)
-            await session.audit(
-                connection, "key_created", tenant=owner["id"], key=key, new=asdict(scope) | policy.given
-            )
+            new = scope_.key_values(await find_key(connection, minted.lookup))
+            new |= {"prefix": minted.lookup, "ssh_key": ssh_key}
+            await session.audit(connection, "key_created", tenant=owner["id"], key=key, new=new)
     except asyncpg.UniqueViolationError as error:
         sentence = f"The tenant {tenant!r} has a key named {name!r} already: choose another name."
         raise CommandError(sentence) from error
@@ -148,26 +153,38 @@ async def rotate_key(
         key = await find_key(connection, prefix)
         if key["state"] == "revoked":
             raise CommandError(f"Key {prefix} is revoked for good: create another with create-key.")
+        old = await _secrets(connection, key["id"])
         await _insert_secret(connection, key["id"], minted)
         await _queries.expire_secrets(connection, key=key["id"], at=grace_ends, spared=minted.lookup)
         await _queries.touch_key(connection, key=key["id"])
-        new = {"prefix": minted.lookup, "older_end": grace_ends.isoformat()}
-        await session.audit(connection, "key_rotated", tenant=key["tenant_id"], key=key["id"], new=new)
+        new = await _secrets(connection, key["id"], named=old)
+        await session.audit(
+            connection,
+            "key_rotated",
+            tenant=key["tenant_id"],
+            key=key["id"],
+            old={"secrets": old},
+            new={"secrets": new, "ssh_key": ssh_key},
+        )
     await session.publish()
     return CreatedKey(minted.secret, minted.lookup, key["tenant"], key["name"])
 
 
 async def set_key_state(session: Session, prefix: str, state: str) -> asyncpg.Record:
-    """Revoke (for good, with all its secrets), disable or enable a key; in force when this returns."""
+    """Revoke (for good, with all its secrets), disable or enable a key; in force when this returns.
+
+    A key that is in the state already is no change, and no event.
+    """
     async with session.store.connection() as connection, connection.transaction():
         key = await find_key(connection, prefix)
         if key["state"] == "revoked" and state != "revoked":
             raise CommandError(f"Key {prefix} is revoked for good: create another with create-key.")
-        await _queries.set_key_state(connection, key=key["id"], state=state)
-        old, new = {"state": key["state"]}, {"state": state}
-        await session.audit(
-            connection, f"key_{state}", tenant=key["tenant_id"], key=key["id"], old=old, new=new
-        )
+        if key["state"] != state:
+            await _queries.set_key_state(connection, key=key["id"], state=state)
+            old, new = {"state": key["state"]}, {"state": state}
+            await session.audit(
+                connection, _STATES[state], tenant=key["tenant_id"], key=key["id"], old=old, new=new
+            )
     await session.publish()
     return key
 
@@ -186,6 +203,14 @@ def check_prefix(prefix: str) -> None:
     if not _PREFIX.fullmatch(prefix):
         sentence = "A prefix is a key's first 11 characters (nz_xxxxxxxx): see `neuronetz-gateway list-keys`."
         raise UsageError(sentence)
+
+
+async def _secrets(
+    connection: Any, key: uuid.UUID, *, at: datetime | None = None, named: Iterable[str] = ()
+) -> dict[str, datetime | None]:
+    """Return the handles of a key's secrets and when each ends: those that work, and those named."""
+    rows = _queries.secrets_of(connection, key=key, at=at, named=list(named))
+    return {row["lookup"]: row["expires_at"] async for row in rows}
 
 
 def _mint(session: Session, ssh_key: str | None) -> Minted:

@@ -67,13 +67,11 @@ async def set_tenant_limits(
     """
     async with session.store.connection() as connection, connection.transaction():
         tenant = await find_tenant(connection, name)
-        old = scope_.limits_of(tenant)
-        new = limits(old)
-        allowed = scope_.policy_of(tenant)
-        may = policy(allowed)
+        new = limits(scope_.limits_of(tenant))
+        may = policy(scope_.policy_of(tenant))
         zone = tenant["timezone"] if timezone is None else scope_.timezone(timezone)
-        before = asdict(old) | asdict(allowed) | {"timezone": tenant["timezone"]}
-        after = asdict(new) | asdict(may) | {"timezone": zone}
+        before = scope_.tenant_values(tenant)
+        after = before | asdict(new) | asdict(may) | {"timezone": zone}
         if before == after:
             return
         await _queries.set_tenant_limits(
@@ -98,16 +96,13 @@ async def set_key_limits(
     """Change a key's limits and restrictions; returns which of its limits lie above its tenant's."""
     async with session.store.connection() as connection, connection.transaction():
         key = await find_key(connection, prefix)
-        tenant = await find_tenant(connection, key["tenant"])
-        old = scope_.limits_of(key)
-        new = limits(old)
-        allowed = scope_.scope_of(key)
-        may = scope(allowed)
-        old_policy = scope_.policy_of(key)
-        new_policy = policy(old_policy)
-        above = scope_.above(new, scope_.limits_of(tenant))
-        before = asdict(old) | asdict(allowed) | asdict(old_policy)
-        after = asdict(new) | asdict(may) | asdict(new_policy)
+        whole = scope_.limits_of(await _queries.tenant_limits(connection, tenant=key["tenant_id"]))
+        new = limits(scope_.limits_of(key))
+        may = scope(scope_.scope_of(key))
+        new_policy = policy(scope_.policy_of(key))
+        above = scope_.above(new, whole)
+        before = scope_.key_values(key)
+        after = before | asdict(new) | asdict(may) | asdict(new_policy)
         if before == after:
             return above
         await _queries.set_key_limits(
@@ -122,7 +117,7 @@ async def set_key_limits(
             **scope_.columns(new),
         )
         await session.audit(
-            connection, "limits_set", tenant=tenant["id"], key=key["id"], old=before, new=after
+            connection, "limits_set", tenant=key["tenant_id"], key=key["id"], old=before, new=after
         )
     await session.publish()
     return above

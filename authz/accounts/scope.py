@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
-from attrs import fields, frozen
+from attrs import asdict, fields, frozen
 
 from authz.errors import UsageError
 from authz.types import Limits, Policy
@@ -52,6 +52,18 @@ def scope_of(row: asyncpg.Record) -> Scope:
 def policy_of(row: asyncpg.Record) -> Policy:
     """Read the policy in a row of tenants or keys."""
     return msgspec.json.decode(row["policy"], type=Policy)
+
+
+def tenant_values(row: asyncpg.Record) -> dict[str, object]:
+    """Return what the audit has of a row of tenants: all that an operator sets."""
+    own = {name: row[name] for name in ("name", "state", "timezone")}
+    return own | asdict(limits_of(row)) | asdict(policy_of(row))
+
+
+def key_values(row: asyncpg.Record) -> dict[str, object]:
+    """Return what the audit has of a row of keys, likewise."""
+    own = {name: row[name] for name in ("name", "state")}
+    return own | asdict(limits_of(row)) | asdict(scope_of(row)) | asdict(policy_of(row))
 
 
 def policy_column(policy: Policy) -> str:

@@ -8,7 +8,7 @@ from datetime import datetime  # noqa: TC003 (msgspec and attrs read it)
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
-from attrs import asdict, frozen
+from attrs import frozen
 
 import sql
 from authz.accounts import scope
@@ -17,6 +17,9 @@ from authz.types import Limits, Policy
 
 if TYPE_CHECKING:
     from authz.accounts.session import Session
+
+_STATES: Final = {"active": "tenant_enabled", "disabled": "tenant_disabled"}
+"""What the audit calls the change to a state."""
 
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}", re.ASCII)
 
@@ -59,9 +62,8 @@ async def create_tenant(
                 policy=scope.policy_column(policy),
                 **scope.columns(limits),
             )
-            await session.audit(
-                connection, "tenant_created", tenant=tenant, new=asdict(limits) | policy.given
-            )
+            new = scope.tenant_values(await find_tenant(connection, name))
+            await session.audit(connection, "tenant_created", tenant=tenant, new=new)
             await session.limiter.create(tenant, 1)
     except asyncpg.UniqueViolationError as error:
         raise CommandError(f"The tenant {name!r} exists already: choose another name.") from error
@@ -114,15 +116,18 @@ async def erase_tenant(session: Session, name: str) -> Erased:
 
 
 async def set_tenant_state(session: Session, name: str, state: str) -> uuid.UUID:
-    """Disable or enable a tenant with all its keys; in force when this returns."""
+    """Disable or enable a tenant with all its keys; in force when this returns.
+
+    A tenant that is in the state already is no change, and no event.
+    """
     async with session.store.connection() as connection, connection.transaction():
         tenant = await find_tenant(connection, name)
         if tenant["erased_at"] is not None:
             raise CommandError(f"The tenant {name!r} was erased for good: create another with create-tenant.")
-        await _queries.set_tenant_state(connection, tenant=tenant["id"], state=state)
-        await session.audit(
-            connection, f"tenant_{state}", tenant=tenant["id"], old={"state": tenant["state"]}
-        )
+        if tenant["state"] != state:
+            await _queries.set_tenant_state(connection, tenant=tenant["id"], state=state)
+            old, new = {"state": tenant["state"]}, {"state": state}
+            await session.audit(connection, _STATES[state], tenant=tenant["id"], old=old, new=new)
     await session.publish()
     found: uuid.UUID = tenant["id"]
     return found

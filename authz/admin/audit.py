@@ -48,8 +48,13 @@ class Event:
 
     @property
     def change(self) -> str:
-        """Old and new in one line, without what is null."""
-        return " -> ".join(_in_words(value) for value in (self.old, self.new) if value is not None)
+        """Old and new in one line, without what is the same in both; what is null is none."""
+        old, new = self.old, self.new
+        if isinstance(old, dict) and isinstance(new, dict):
+            names = [name for name in old | new if old.get(name) != new.get(name)]
+            old, new = ({name: value.get(name) for name in names} for value in (old, new))
+            return f"{_in_words(old)} -> {_in_words(new)}"
+        return " -> ".join(_in_words(_said(value)) for value in (old, new) if value is not None)
 
 
 async def audit(
@@ -73,10 +78,25 @@ def _event(row: Any) -> Event:
     return Event(row["at"], row["actor"], row["action"], row["tenant"], row["key"], old, new)
 
 
+def _said(value: Any) -> Any:
+    """Leave out what is null of a value that is not compared with another."""
+    if not isinstance(value, dict):
+        return value
+    return {name: part for name, part in value.items() if part is not None}
+
+
 def _in_words(value: Any) -> str:
     if not isinstance(value, dict):
         return str(value)
-    return " ".join(f"{name}={part}" for name, part in value.items() if part is not None)
+    return " ".join(f"{name}={_part(part)}" for name, part in value.items())
+
+
+def _part(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, dict):
+        return ",".join(name if end is None else f"{name} until {end}" for name, end in value.items())
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 @app.default

@@ -89,14 +89,16 @@ async def want(session: Session, ids: Sequence[int] | None) -> list[int]:
     """Have dead letters read again; None means all that were not. Those not kept whole can't be."""
     async with session.store.connection() as connection, connection.transaction():
         chosen = None if ids is None else list(ids)
-        wanted = sorted([row["id"] async for row in _queries.want_replay(connection, ids=chosen)])
+        rows = [row async for row in _queries.want_replay(connection, ids=chosen)]
+        wanted = [row["id"] for row in rows]
+        new = [row["id"] for row in rows if not row["was_wanted"]]
         refused = set(ids or ()) - set(wanted)
         if refused:
             named = ", ".join(map(str, sorted(refused)))
             sentence = f"No letter to replay is {named}: it was replayed or not kept whole, see list."
             raise CommandError(sentence)
-        if wanted:
-            await session.audit(connection, "dead_letters_replayed", new={"letters": wanted})
+        if new:
+            await session.audit(connection, "dead_letters_replayed", new={"letters": new})
     return wanted
 
 

@@ -123,7 +123,7 @@ async def revoke_key_command(
     """Revoke a key for good; no request is admitted once this has returned."""
     async with opened(options.state, actor=options.actor) as session:
         key = await set_key_state(session, prefix, "revoked")
-        killed = await kill_all(session.settings.control, key=key["id"]) if kill_running else 0
+        killed = await kill_all(session, tenant=key["tenant_id"], key=key["id"]) if kill_running else 0
     _say_state(prefix, key["name"], "revoked", killed=killed, is_json=options.json)
     return 0
 

@@ -12,7 +12,7 @@ from authz.accounts.session import opened
 from authz.admin import output
 from authz.admin.options import ChangeOptions, Options
 from authz.errors import CommandError, UsageError
-from authz.stack.streams import kill, streams
+from authz.stack.streams import kill, note_killed, streams
 
 
 @frozen
@@ -65,8 +65,12 @@ async def streams_kill_command(
     except ValueError as error:
         raise UsageError(f"{id_!r} is no request id: see `neuronetz-gateway streams list`.") from error
     async with opened(options.state, actor=options.actor) as session:
-        killed = await kill(session.settings.control, id=request_id)
-    if not killed:
-        raise CommandError(f"No request {id_} runs here: see `neuronetz-gateway streams list`.")
+        control = session.settings.control
+        of = next((each for each in await streams(control) if UUID(each.id) == request_id), None)
+        killed = await kill(control, id=request_id)
+        if not killed:
+            raise CommandError(f"No request {id_} runs here: see `neuronetz-gateway streams list`.")
+        tenant, key = (UUID(of.tenant), UUID(of.key)) if of else (None, None)
+        await note_killed(session, {"request": request_id}, tenant=tenant, key=key)
     output.show_state(f"Request {id_} is ended.", killed=killed, is_json=options.json, id=id_)
     return 0

@@ -63,7 +63,7 @@ async def disable_tenant_command(
     """Disable a tenant with all its keys, until it is enabled again."""
     async with opened(options.state, actor=options.actor) as session:
         found = await set_tenant_state(session, tenant, "disabled")
-        killed = await kill_all(session.settings.control, tenant=found) if kill_running else 0
+        killed = await kill_all(session, tenant=found) if kill_running else 0
     output.show_state(f"Tenant {tenant} is disabled.", killed=killed, is_json=options.json, tenant=tenant)
     return 0
 
@@ -88,7 +88,7 @@ async def tenant_erase_command(
     """
     async with opened(options.state, actor=options.actor) as session:
         erased = await erase_tenant(session, tenant)
-        killed = await kill_all(session.settings.control, tenant=erased.id) if kill_running else 0
+        killed = await kill_all(session, tenant=erased.id) if kill_running else 0
     if options.json:
         output.show_json(asdict(erased) | {"tenant": tenant, "killed": killed})
         return 0

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Final
 import httpx
 import msgspec
 
-from authz.errors import CommandError
+from authz.errors import CommandError, StoreUnavailable
 
 if TYPE_CHECKING:
     from pathlib import Path
     from uuid import UUID
+
+    from authz.accounts.session import Session
 
 ANSWER_WITHIN_S: Final = 5
 
@@ -48,11 +50,26 @@ async def kill(socket: Path, **which: UUID) -> int:
     return msgspec.json.decode(await _ask(socket, "POST", f"/kill?{query}"), type=_Killed).killed
 
 
-async def kill_all(socket: Path, **which: UUID) -> int:
-    """End all streams of a key or tenant, those too that a Grant of just now has yet to start."""
-    killed = await kill(socket, **which)
+async def kill_all(session: Session, *, tenant: UUID, key: UUID | None = None) -> int:
+    """End all streams of a tenant or its key, those too that a Grant of just now has yet to start."""
+    which = {"tenant": tenant} if key is None else {"key": key}
+    killed = await kill(session.settings.control, **which)
     await asyncio.sleep(GRANT_AGE_S)
-    return killed + await kill(socket, **which)
+    killed += await kill(session.settings.control, **which)
+    if killed:
+        await note_killed(session, {"requests": killed}, tenant=tenant, key=key)
+    return killed
+
+
+async def note_killed(
+    session: Session, what: dict[str, object], *, tenant: UUID | None, key: UUID | None
+) -> None:
+    """Note in the audit what was ended, afterwards: no store must be up to end a request."""
+    try:
+        async with session.store.connection() as connection:
+            await session.audit(connection, "requests_killed", tenant=tenant, key=key, new=what)
+    except StoreUnavailable as error:
+        raise CommandError(f"It is ended, but the audit does not say so: {error}") from error
 
 
 async def _ask(socket: Path, method: str, target: str) -> bytes:

@@ -63,6 +63,14 @@ VALUES (:lookup, :key, :tag, :pepper_id, :hash, :public_key);
 -- rotate-key: the older secrets of a key end when the grace period does.
 UPDATE secrets SET expires_at = least(expires_at, :at) WHERE key_id = :key AND lookup <> :spared;
 
+-- name: secrets_of(key, at, named)
+-- rotate-key, revoke-secret: the secrets of a key that work, at a moment or now, and those named.
+SELECT lookup, expires_at
+FROM secrets
+WHERE key_id = :key
+    AND (expires_at IS NULL OR expires_at > coalesce(:at::timestamptz, now()) OR lookup = ANY(:named::text[]))
+ORDER BY created_at, lookup;
+
 -- name: is_tenant(name)$
 -- list-keys: an empty list and no tenant are two things.
 SELECT EXISTS (SELECT FROM tenants WHERE name = :name);
@@ -93,6 +101,13 @@ SELECT
 FROM secrets AS s JOIN keys AS k ON k.id = s.key_id JOIN tenants AS t ON t.id = k.tenant_id
 WHERE s.lookup = :prefix
 FOR UPDATE OF k;
+
+-- name: tenant_limits(tenant)^
+-- set-limits --prefix: no lock, as whoever holds the tenant may wait for the key.
+SELECT requests_per_minute, tokens_per_minute, concurrency, tokens_per_day, tokens_per_month, tokens_total
+FROM tenants
+WHERE id = :tenant;
+
 
 -- name: limits_now(tenant, prefix)
 -- show-limits: a tenant, then each of its keys that is not revoked, or the one with this prefix; no row locks.

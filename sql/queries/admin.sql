@@ -45,17 +45,19 @@ LIMIT :count;
 
 -- name: want_replay(ids)
 -- dead-letters replay: metering reads those again that are wanted, if they were kept whole.
-UPDATE dead_letters
-SET is_replay_wanted = true
-WHERE id = ANY(ARRAY(
-    SELECT id
+WITH chosen AS (
+    SELECT id, is_replay_wanted AS was_wanted
     FROM dead_letters
     WHERE replayed_at IS NULL AND length = octet_length(raw)
         AND (:ids::bigint[] IS NULL OR id = ANY(:ids::bigint[]))
     ORDER BY id
     FOR UPDATE
-))
-RETURNING id;
+), wanted AS (
+    UPDATE dead_letters
+    SET is_replay_wanted = true
+    WHERE id = ANY(ARRAY(SELECT id FROM chosen WHERE NOT was_wanted))
+)
+SELECT id, was_wanted FROM chosen ORDER BY id;
 
 -- name: letters_now(ids)
 -- dead-letters replay: what has become of them.

@@ -18,7 +18,7 @@ from authz.accounts.session import Session
 from authz.accounts.tenants import create_tenant
 from authz.admin.audit import audit
 from authz.store import Store
-from authz.types import Identity
+from authz.types import Identity, Limits
 from metering.rows import Refused
 from tests.authz.billing import Book, denied, served
 from tests.authz.conftest import known
@@ -124,6 +124,21 @@ async def test_an_audit_can_be_of_an_actor(session: Session, key: CreatedKey) ->
     await set_key_state(session, key.prefix, "active")
     events = await audit(session, since=LONG_AGO, actor="carol@example.com")
     assert [("carol@example.com", "key_disabled")] == [(event.actor, event.action) for event in events]
+
+
+async def test_a_change_shows_what_differs(session: Session, key: CreatedKey) -> None:
+    """In one line stands what was set, or what was changed from and to: a limit that was lifted, too."""
+    await set_tenant_limits(session, "acme", limits=lambda _: Limits(requests_per_minute=5))
+    await set_tenant_limits(session, "acme", limits=lambda _: Limits(), timezone="Europe/Berlin")
+    newer = await rotate_key(session, key.prefix, grace_ends=LATER)
+    secrets = sorted([f"{key.prefix} until 2199-01-01T00:00:00Z", newer.prefix])
+    created, _, *changes = [event.change for event in await audit(session, since=LONG_AGO)]
+    assert "name=acme state=active timezone=UTC" == created
+    assert [
+        "requests_per_minute=none -> requests_per_minute=5",
+        "timezone=UTC requests_per_minute=5 -> timezone=Europe/Berlin requests_per_minute=none",
+        f"secrets={key.prefix} -> secrets={','.join(secrets)}",
+    ] == changes
 
 
 async def test_an_audit_has_no_secret(session: Session, key: CreatedKey) -> None:

@@ -94,7 +94,9 @@ async def kill(gate: Gate, throwaway: Throwaway, control: Path, model: str) -> l
             pieces = stream.aiter_raw()
             await anext(pieces)
             row = await set_key_state(throwaway.session, created.prefix, "revoked")
-            ending = asyncio.create_task(streams.kill_all(control, key=row["id"]))
+            ending = asyncio.create_task(
+                streams.kill_all(throwaway.session, tenant=row["tenant_id"], key=row["id"])
+            )
             try:
                 last = b""
                 async for piece in pieces:
