@@ -209,7 +209,12 @@ async def test_every_command(
     for line in READING:
         await operator.leaves(line, code=int(line in {"alerts test", "streams list"}))
     await secrets(operator, prefix)
-    await operator.does("tenant erase acme", "tenant_erased")
+    erased = await operator.does("tenant erase acme", "tenant_erased")
+    assert 1 == erased.new["keys"]
+    name = f"erased-{owner.tenant.hex}"
+    await operator.run(f"tenant erase {name}", code=0)
+    await operator.leaves(f"enable-tenant --tenant {name}", code=1)
+    assert 1 == sum("tenant_erased" in row for row in (await state_of(operator.owner)).tables["admin_audit"])
     assert {" ".join(path) for path in functions()} == operator.walked | set(ELSEWHERE) | STORELESS
 
 
