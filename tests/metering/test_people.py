@@ -104,6 +104,34 @@ async def test_the_duty_removes_addresses(begin: Begin, journal: JournalFile, no
     assert (0, 1) == (await service.count("client_addresses"), await service.count("ledger"))
 
 
+async def test_a_name_goes_with_the_last_day_that_has_it(
+    begin: Begin, journal: JournalFile, database: str
+) -> None:
+    """Once the ledger has no day any more on which an end user was seen, its name is removed."""
+    service = await begin()
+    for name in ("alice", "bob"):
+        journal.request(end_user=name)
+    await service.drain()
+    await service.ledger.execute("UPDATE end_users SET last_day = last_day - 10")
+    journal.request(end_user="bob")
+    await service.drain()
+    days = await service.ledger.fetch(
+        "SELECT name, (now() AT TIME ZONE 'UTC')::date - last_day AS ago FROM end_users"
+    )
+    assert {("alice", 10), ("bob", 0)} == {(row["name"], row["ago"]) for row in days}
+    for oldest, expected in (
+        (11, ["alice", "bob", "bob"]),
+        (9, ["alice", "bob", "bob"]),
+        (8, [None, "bob", "bob"]),
+    ):
+        await service.ledger.execute(
+            "UPDATE ledger_retention SET oldest_day = (now() AT TIME ZONE 'UTC')::date - $1::int", oldest
+        )
+        await service.store.forget_people(None)
+        assert expected == [name for name, _ in await people(service)]
+    assert [] == (await verified(database)).faults
+
+
 async def test_old_dead_letters_have_no_people(begin: Begin, journal: JournalFile) -> None:
     """A line that was not understood keeps its figures, and loses addresses and names."""
     service = await begin()
