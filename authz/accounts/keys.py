@@ -170,6 +170,35 @@ async def rotate_key(
     return CreatedKey(minted.secret, minted.lookup, key["tenant"], key["name"])
 
 
+async def end_secret(session: Session, prefix: str, *, at: datetime) -> asyncpg.Record:
+    """End one of a key's secrets; in force when this returns. Raises CommandError if it is the last.
+
+    One that has ended already is no change.
+    """
+    async with session.store.connection() as connection, connection.transaction():
+        key = await find_key(connection, prefix)
+        old = await _secrets(connection, key["id"], at=at)
+        if list(old) == [prefix] and key["state"] != "revoked":
+            raise CommandError(
+                f"{prefix} is the last secret of {key['name']}: `rotate-key --prefix {prefix} --grace 0m` "
+                "puts another in its place, and `revoke-key` ends the key."
+            )
+        if prefix in old:
+            await _queries.end_secret(connection, lookup=prefix, at=at)
+            await _queries.touch_key(connection, key=key["id"])
+            new = await _secrets(connection, key["id"], at=at, named=old)
+            await session.audit(
+                connection,
+                "secret_revoked",
+                tenant=key["tenant_id"],
+                key=key["id"],
+                old={"secrets": old},
+                new={"secrets": new},
+            )
+    await session.publish()
+    return key
+
+
 async def set_key_state(session: Session, prefix: str, state: str) -> asyncpg.Record:
     """Revoke (for good, with all its secrets), disable or enable a key; in force when this returns.
 

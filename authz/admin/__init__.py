@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "disable-key": "authz.admin.keys:disable_key_command",
     "enable-key": "authz.admin.keys:enable_key_command",
     "revoke-key": "authz.admin.keys:revoke_key_command",
+    "revoke-secret": "authz.admin.keys:revoke_secret_command",
     "set-limits": "authz.admin.limits:set_limits_command",
     "show-limits": "authz.admin.limits:show_limits_command",
     "connect": "authz.admin.connect:connect_command",

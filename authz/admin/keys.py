@@ -1,4 +1,4 @@
-"""Commands about keys: create, list, rotate, disable, enable, revoke."""
+"""Commands about keys and their secrets: create, list, rotate, disable, enable, revoke."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from authz.accounts.keys import (
     CreatedKey,
     KeyState,
     create_key,
+    end_secret,
     list_keys,
     rotate_key,
     set_key_state,
@@ -110,7 +111,9 @@ async def rotate_key_command(
     public_key = _public_key(ssh_key)
     async with opened(options.state, actor=options.actor) as session:
         created = await rotate_key(session, prefix, grace_ends=grace_ends, ssh_key=public_key)
-    _show(created, is_json=options.json)
+    _show(created, is_json=options.json, older_end=grace_ends)
+    if not options.json:
+        output.say(_older(prefix, grace_ends, now))
     return 0
 
 
@@ -125,6 +128,20 @@ async def revoke_key_command(
         key = await set_key_state(session, prefix, "revoked")
         killed = await kill_all(session, tenant=key["tenant_id"], key=key["id"]) if kill_running else 0
     _say_state(prefix, key["name"], "revoked", killed=killed, is_json=options.json)
+    return 0
+
+
+async def revoke_secret_command(*, prefix: Prefix, options: ChangeOptions = ChangeOptions()) -> int:
+    """End one secret of a key at once, by its prefix; the others go on, and so does what runs.
+
+    Example: neuronetz-gateway revoke-secret --prefix nz_abc12345
+    """
+    async with opened(options.state, actor=options.actor) as session:
+        key = await end_secret(session, prefix, at=datetime.now(UTC))
+    if options.json:
+        output.show_json({"prefix": prefix, "key": key["name"], "tenant": key["tenant"], "state": "revoked"})
+    else:
+        output.say(f"The secret {prefix} of key {key['name']} has ended; the key's other secrets go on.")
     return 0
 
 
@@ -160,7 +177,17 @@ def _public_key(path: Path | None) -> str | None:
         raise UsageError(sentence) from error
 
 
-def _show(created: CreatedKey, *, is_json: bool) -> None:
+def _older(prefix: str, end: datetime, now: datetime) -> str:
+    """Say until when the secrets of before a rotation work, and how to end one sooner."""
+    if end <= now:
+        return "The secrets of before have ended."
+    return (
+        f"Until {end.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z the secrets of before work, too: "
+        f"`neuronetz-gateway revoke-secret --prefix {prefix}` ends one now."
+    )
+
+
+def _show(created: CreatedKey, *, is_json: bool, older_end: datetime | None = None) -> None:
     if is_json:
         is_secret = not created.key.startswith(SSH_ALGORITHM)
         facts = {
@@ -170,7 +197,7 @@ def _show(created: CreatedKey, *, is_json: bool) -> None:
             "tenant": created.tenant,
             "key": created.name,
         }
-        output.show_json(facts)
+        output.show_json(facts | ({"older_end": older_end} if older_end else {}))
     elif created.key.startswith(SSH_ALGORITHM):
         output.say(
             f"{created.key}\nis registered: its holder sets OLLAMA_AUTH=1. Its prefix is {created.prefix}."

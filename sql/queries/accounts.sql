@@ -63,6 +63,10 @@ VALUES (:lookup, :key, :tag, :pepper_id, :hash, :public_key);
 -- rotate-key: the older secrets of a key end when the grace period does.
 UPDATE secrets SET expires_at = least(expires_at, :at) WHERE key_id = :key AND lookup <> :spared;
 
+-- name: end_secret(lookup, at)!
+-- revoke-secret.
+UPDATE secrets SET expires_at = :at WHERE lookup = :lookup;
+
 -- name: secrets_of(key, at, named)
 -- rotate-key, revoke-secret: the secrets of a key that work, at a moment or now, and those named.
 SELECT lookup, expires_at
@@ -149,7 +153,7 @@ WHERE id = :key;
 UPDATE keys SET state = :state, version = version + 1 WHERE id = :key AND state <> 'revoked' AND state <> :state;
 
 -- name: touch_key(key)!
--- rotate-key: what a process remembers of the key's secrets is old.
+-- rotate-key, revoke-secret: what a process remembers of the key's secrets is old.
 UPDATE keys SET version = version + 1 WHERE id = :key;
 
 -- name: credit_request(request, tokens, at, actor, reason)^

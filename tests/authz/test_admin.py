@@ -123,6 +123,26 @@ async def test_keys_that_have_ended_are_listed_on_request(session: Session, key:
 
 
 @pytest.mark.usefixtures("outside")
+def test_a_rotation_says_until_when_the_older_secret_works(
+    key: CreatedKey, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It names the end, and the command that ends the older secret now, which then does it."""
+    assert 0 == run(["rotate-key", "--prefix", key.prefix, "--grace", "2199-01-01"])
+    rotated = capsys.readouterr().out
+    command = f"revoke-secret --prefix {key.prefix}"
+    assert (
+        f"Until 2199-01-01 00:00:00Z the secrets of before work, too: `neuronetz-gateway {command}`"
+        in rotated
+    )
+    assert 0 == run(command.split())
+    assert f"The secret {key.prefix} of key first has ended" in capsys.readouterr().out
+    assert 0 == run(["list-keys", "--tenant", "acme"])
+    assert key.prefix not in capsys.readouterr().out
+    assert 0 == run(["rotate-key", "--prefix", key.prefix, "--grace", "0m"])
+    assert "The secrets of before have ended." in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("outside")
 @pytest.mark.parametrize("command", ["list-tenants", "list-keys --tenant acme"])
 def test_a_table_shows_seconds(key: CreatedKey, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A moment in a table is of UTC, to the second."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -131,6 +132,12 @@ async def secrets(operator: Operator, prefix: str) -> None:
     key = f"--prefix {prefix}"
     rotated = await operator.does(f"rotate-key {key} --grace 24h", "key_rotated")
     assert {"secrets": {prefix: None}} == rotated.old
+    ended = await operator.does(f"revoke-secret {key}", "secret_revoked")
+    assert rotated.new["secrets"] == ended.old["secrets"]
+    rows = await operator.owner.fetch("SELECT lookup, expires_at FROM secrets")
+    ends = {row["lookup"]: row["expires_at"] for row in rows}
+    assert {of: end and datetime.fromisoformat(end) for of, end in ended.new["secrets"].items()} == ends
+    await operator.leaves(f"revoke-secret {key}")
     await operator.does(f"revoke-key {key}", "key_revoked")
     await operator.leaves(f"revoke-key {key}")
     for line in ("enable-key", "disable-key", "rotate-key"):

@@ -7,17 +7,20 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from authz.accounts.keys import CreatedKey, create_key, rotate_key, set_key_state
+from authz.accounts.keys import CreatedKey, create_key, end_secret, rotate_key, set_key_state
 from authz.accounts.limits import set_key_limits, set_tenant_limits, show
 from authz.accounts.scope import Scope
 from authz.accounts.session import Session
 from authz.accounts.tenants import set_tenant_state
+from authz.admin.audit import audit
 from authz.admin.limit_options import LimitOptions, ScopeOptions
 from authz.errors import CommandError
 from authz.store import Store
 from authz.types import Limits
 from tests.authz.asking import NODE, Guard, grant, reason
 from tests.authz.conftest import known
+
+LONG_AGO, LATER = datetime(2020, 1, 1, tzinfo=UTC), datetime(2199, 1, 1, tzinfo=UTC)
 
 
 async def test_a_changed_limit_holds_for_the_next_request(
@@ -164,6 +167,28 @@ async def test_rotation_keeps_limits_and_ends_the_old_secret(
     assert "key_expired" == reason(await guard.ask())
     assert "key_expired" == reason(await guard.ask(key=new.key))
     assert 429 == (await guard.ask(key=newest.key)).status_code
+
+
+async def test_one_secret_ends_at_once(guard: Guard, session: Session, key: CreatedKey) -> None:
+    """A secret that has ended is refused when the command returns; the key's other ones go on."""
+    new = await rotate_key(session, key.prefix, grace_ends=LATER)
+    newest = await rotate_key(session, key.prefix, grace_ends=LATER)
+    assert [204] * 3 == [(await guard.ask(key=each.key)).status_code for each in (key, new, newest)]
+    await end_secret(session, new.prefix, at=datetime.now(UTC))
+    assert "key_expired" == reason(await guard.ask(key=new.key))
+    assert [204] * 2 == [(await guard.ask(key=each.key)).status_code for each in (key, newest)]
+
+
+async def test_the_last_secret_is_not_ended(guard: Guard, session: Session, key: CreatedKey) -> None:
+    """What would leave a key without any secret is refused, and names what to do instead."""
+    with pytest.raises(CommandError, match=r"rotate-key --prefix nz_.* --grace 0m"):
+        await end_secret(session, key.prefix, at=datetime.now(UTC))
+    assert 204 == (await guard.ask()).status_code
+    ended = await rotate_key(session, key.prefix, grace_ends=datetime.now(UTC))
+    for _ in range(2):
+        await end_secret(session, key.prefix, at=datetime.now(UTC))
+    assert 204 == (await guard.ask(key=ended.key)).status_code
+    assert [] == [event for event in await audit(session, since=LONG_AGO) if event.action == "secret_revoked"]
 
 
 async def test_disable_and_enable(guard: Guard, session: Session, key: CreatedKey) -> None:

@@ -47,6 +47,7 @@ def unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ["list-keys"],
         ["audit", "--prefix", "first"],
         ["prompts", "list", "--prefix", "first"],
+        ["revoke-secret", "--prefix", "first"],
         ["usage", "--since", "2026-11-02", "--until", "2026-11-01"],
         ["usage", "statement", "--tenant", "acme", "--month", "2026-1"],
         ["usage", "credit", "--request", UUID, "--tokens", "0", "--reason", "x"],
