@@ -27,7 +27,10 @@ async def alerts_list_command(
     since: Annotated[str, Parameter(help="From when on: a date, a time, or a span like 7d.")] = "7d",
     options: Options = Options(),
 ) -> int:
-    """List what needed a person, newest first, and what still does however old it is."""
+    """List what needed a person, newest first, and what still does however old it is.
+
+    Example: neuronetz-gateway alerts list --since 30d
+    """
     start = moment(since, datetime.now(UTC), is_past=True)
     async with opened(options.state) as session:
         found = await Book(session.store).latest(start, MOST)
@@ -40,7 +43,10 @@ async def alerts_list_command(
 
 
 async def alerts_test_command(*, options: Options = Options()) -> int:
-    """Post an alert to GATEWAY_ALERT_URL, as authz would, and say what its receiver answers."""
+    """Post an alert to GATEWAY_ALERT_URL, as authz would, and say what its receiver answers.
+
+    Example: neuronetz-gateway alerts test
+    """
     settings = settings_.load(os.environ, state=options.state, needs_stores=False)
     receiver = Webhook.of(settings)
     if receiver is None:

@@ -26,6 +26,8 @@ async def alias_set_command(
     """Let clients ask for a model by another name; in force within a second.
 
     The answer names what they asked for, the ledger both; limits and allowlists are those of the model.
+
+    Example: neuronetz-gateway alias set 'claude-*' qwen3:32b --tenant acme
     """
     async with opened(options.state, actor=options.actor) as session:
         await set_alias(session, alias, model, tenant=tenant)
@@ -35,14 +37,20 @@ async def alias_set_command(
 async def alias_remove_command(
     alias: Alias, /, *, tenant: Tenant = None, options: ChangeOptions = ChangeOptions()
 ) -> int:
-    """Let a name mean nothing but a model that is called so; in force within a second."""
+    """Let a name mean nothing but a model that is called so; in force within a second.
+
+    Example: neuronetz-gateway alias remove 'claude-*' --tenant acme
+    """
     async with opened(options.state, actor=options.actor) as session:
         await remove_alias(session, alias, tenant=tenant)
     return _say(f"{alias} is no alias any more", alias, tenant, options)
 
 
 async def alias_list_command(*, options: Options = Options()) -> int:
-    """List the aliases, those for all tenants first."""
+    """List the aliases, those for all tenants first.
+
+    Example: neuronetz-gateway alias list
+    """
     async with opened(options.state) as session:
         found = await list_aliases(session)
     if options.json:

@@ -108,7 +108,10 @@ async def audit_command(
     actor: Annotated[str | None, Parameter(help="Only what this one has changed.")] = None,
     options: Options = Options(),
 ) -> int:
-    """Show what administrators changed and what clients were refused, in order of time."""
+    """Show what administrators changed and what clients were refused, in order of time.
+
+    Example: neuronetz-gateway audit --since 7d --tenant acme
+    """
     start = moment(since, datetime.now(UTC), is_past=True)
     async with opened(options.state) as session:
         events = await audit(session, since=start, tenant=tenant, prefix=prefix, actor=actor)

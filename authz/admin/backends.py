@@ -76,6 +76,8 @@ async def add_backend_command(
     """Probe a backend, then print the OLLAMA_BACKENDS line with it, or write it in place.
 
     A stack that runs in --state uses what --write-env has written at once, and drops no stream.
+
+    Example: neuronetz-gateway add-backend gpu http://gpu:11434 --token-file token --write-env .env
     """
     new = backend_.checked(Backend(name, url, _token(token, token_file), header, scheme, max_in_flight))
     file = EnvFile.read(write_env) if write_env else None
@@ -91,14 +93,20 @@ async def add_backend_command(
 async def remove_backend_command(
     name: Name, *, write_env: EnvPath = None, dry_run: DryRun = False, state: State = DEFAULT_STATE
 ) -> int:
-    """Print the OLLAMA_BACKENDS line without a backend, or write it in place."""
+    """Print the OLLAMA_BACKENDS line without a backend, or write it in place.
+
+    Example: neuronetz-gateway remove-backend gpu --write-env .env
+    """
     file = EnvFile.read(write_env) if write_env else None
     after = backend_.removed(backend_list.current(os.environ, state, file), name)
     return await _finish(after, state, file, is_dry_run=dry_run)
 
 
 def list_backends_command(*, state: State = DEFAULT_STATE, json: Flag = False) -> int:
-    """List the backends in their order; tokens as ***."""
+    """List the backends in their order; tokens as ***.
+
+    Example: neuronetz-gateway list-backends
+    """
     rows = [
         Listed(each.name, each.url, HIDDEN, each.header, each.scheme, each.max_in_flight)
         if each.token
@@ -121,7 +129,10 @@ async def probe_ollama_command(
     state: State = DEFAULT_STATE,
     json: Flag = False,
 ) -> int:
-    """Ask each backend for its version and models, as Caddy would; exit code 1 if one can't serve."""
+    """Ask each backend for its version and models, as Caddy would; exit code 1 if one can't serve.
+
+    Example: neuronetz-gateway probe-ollama gpu
+    """
     backends = backend_list.current(os.environ, state)
     chosen = backends if name is None else (backend_.found(backends, name),)
     if not chosen:
@@ -142,6 +153,8 @@ async def render_command(
     """Make Caddy's snippets of OLLAMA_BACKENDS, and let the stack in --state use them if it runs.
 
     Without one they go to the folder GATEWAY_BACKENDS, for a Caddy that starts later.
+
+    Example: neuronetz-gateway render
     """
     folder, is_applied = await backend_list.render(os.environ, state, is_forced=force)
     output.say(f"{folder} follows OLLAMA_BACKENDS{' and Caddy uses it' if is_applied else ''}.")

@@ -32,6 +32,8 @@ async def backup_command(
     """Write what Postgres holds into a folder, while everything runs.
 
     The pepper is not in it: keep that in another place, for without it no key works again.
+
+    Example: neuronetz-gateway backup --to backups/2026-11-27
     """
     settings = settings_.load(os.environ, state=options.state)
     made = await backup.back_up(settings.database_url, to)
@@ -59,6 +61,8 @@ async def restore_command(
 
     What was billed after it is settled again from the journals that are still there; commands given after it
     must be given again.
+
+    Example: neuronetz-gateway restore --from backups/2026-11-27
     """
     settings = settings_.load(os.environ, state=options.state)
     with ExitStack() as stack:

@@ -34,6 +34,8 @@ def keygen_command(
     """Make the two keys of checkpoints: the private one signs them, the public one checks them.
 
     Keep the private key where whoever owns the database can't read it.
+
+    Example: neuronetz-gateway audit keygen --to /root/checkpoints.key
     """
     if not _NAME.fullmatch(name):
         raise UsageError(f"--name {name} is no name: give letters, digits, dots, dashes and slashes.")
@@ -64,6 +66,8 @@ async def checkpoint_command(
 
     A later `audit verify` finds by it whatever is altered from now on. Is refused if the last one in the
     file does not fit the database any more.
+
+    Example: neuronetz-gateway audit checkpoint --key /root/checkpoints.key --to /mnt/away/checkpoints
     """
     private = _private(key)
     async with books.opened(settings_.load(os.environ, state=state).database_url) as opened:

@@ -30,7 +30,10 @@ async def credit_command(
     reason: Annotated[str, Parameter(help="Why; it stays in the ledger and the audit.")],
     options: ChangeOptions = ChangeOptions(),
 ) -> int:
-    """Take tokens off the bill, as a ledger entry of its own; nothing billed is rewritten."""
+    """Take tokens off the bill, as a ledger entry of its own; nothing billed is rewritten.
+
+    Example: neuronetz-gateway usage credit --tenant acme --tokens 50000 --reason 'outage of 27 November'
+    """
     if (request is None) == (tenant is None) or (request is not None and prefix is not None):
         raise UsageError("Give --request ID, or --tenant NAME with or without --prefix KEY.")
     reason = _readable(reason)

@@ -111,7 +111,10 @@ async def progress(session: Session, wanted: Sequence[int]) -> Replay:
 
 
 async def letters_list_command(*, options: Options = Options()) -> int:
-    """List the lines that were not understood."""
+    """List the lines that were not understood.
+
+    Example: neuronetz-gateway dead-letters list
+    """
     async with opened(options.state) as session:
         found = await letters(session)
     if options.json:
@@ -127,7 +130,10 @@ async def letters_replay_command(
     wait_s: Annotated[int, Parameter(help="How long to wait for metering, which does it.")] = 30,
     options: ChangeOptions = ChangeOptions(),
 ) -> int:
-    """Have metering read dead letters again and settle what it understands now; exit 1 if any is left."""
+    """Have metering read dead letters again and settle what it understands now; exit 1 if any is left.
+
+    Example: neuronetz-gateway dead-letters replay 17 18
+    """
     async with opened(options.state, actor=options.actor) as session:
         wanted = await want(session, ids or None)
         done = await _awaited(session, wanted, wait_s=wait_s)

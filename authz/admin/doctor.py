@@ -38,7 +38,10 @@ async def doctor_command(
     ] = None,
     options: ChangeOptions = ChangeOptions(),
 ) -> int:
-    """Check a running deployment and say what to do; the exit code is 1 if anything fails."""
+    """Check a running deployment and say what to do; the exit code is 1 if anything fails.
+
+    Example: neuronetz-gateway doctor --prove
+    """
     if prove:
         # What ends a command in order is Ctrl-C: the tenant is disabled then, too.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, signal.raise_signal, signal.SIGINT)

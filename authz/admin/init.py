@@ -21,6 +21,8 @@ def init_command(
     """Write .env, secrets/pepper and secrets/postgres_password, each where there is none.
 
     A secret that exists is never replaced: keys and the database depend on it.
+
+    Example: neuronetz-gateway init --domain gw.example.com
     """
     made = initialise(write_env, domain=domain, is_forced=force)
     for word, paths in (("written", made.written), ("kept", made.kept)):

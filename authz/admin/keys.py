@@ -49,7 +49,10 @@ async def create_key_command(
     ssh_key: SshKey = None,
     options: ChangeOptions = ChangeOptions(),
 ) -> int:
-    """Create a key and print it, this once."""
+    """Create a key and print it, this once.
+
+    Example: neuronetz-gateway create-key --tenant acme --name prod-1 --models 'qwen3:*' --expires 90d
+    """
     own, may = limits.applied(Limits()), scope.applied(Scope(), datetime.now(UTC))
     allowed, public_key = policy.applied(Policy()), _public_key(ssh_key)
     async with opened(options.state, actor=options.actor) as session:
@@ -74,7 +77,10 @@ async def list_keys_command(
     name: Annotated[str, Parameter(help="Only keys whose name begins like this.")] = "",
     options: Options = Options(),
 ) -> int:
-    """List the keys of a tenant, without their secrets."""
+    """List the keys, oldest first, without their secrets.
+
+    Example: neuronetz-gateway list-keys --tenant acme --in-state active
+    """
     async with opened(options.state) as session:
         keys = await list_keys(session, tenant, state=state, beginning=name)
     if options.json:
@@ -103,7 +109,10 @@ async def rotate_key_command(
     ssh_key: SshKey = None,
     options: ChangeOptions = ChangeOptions(),
 ) -> int:
-    """Give a key a new secret and print it, this once."""
+    """Give a key a new secret and print it, this once.
+
+    Example: neuronetz-gateway rotate-key --prefix nz_abc12345 --grace 24h
+    """
     now = datetime.now(UTC)
     grace_ends = limit_options.moment(grace, now, is_past=False)
     if grace_ends < now:
@@ -123,7 +132,10 @@ async def revoke_key_command(
     kill_running: Annotated[Kill, Parameter(name="--kill")] = False,
     options: ChangeOptions = ChangeOptions(),
 ) -> int:
-    """Revoke a key for good; no request is admitted once this has returned."""
+    """Revoke a key for good; no request is admitted once this has returned.
+
+    Example: neuronetz-gateway revoke-key --prefix nz_abc12345 --kill
+    """
     async with opened(options.state, actor=options.actor) as session:
         key = await set_key_state(session, prefix, "revoked")
         killed = await kill_all(session, tenant=key["tenant_id"], key=key["id"]) if kill_running else 0
@@ -146,7 +158,10 @@ async def revoke_secret_command(*, prefix: Prefix, options: ChangeOptions = Chan
 
 
 async def disable_key_command(*, prefix: Prefix, options: ChangeOptions = ChangeOptions()) -> int:
-    """Disable a key until it is enabled again."""
+    """Disable a key until it is enabled again.
+
+    Example: neuronetz-gateway disable-key --prefix nz_abc12345
+    """
     async with opened(options.state, actor=options.actor) as session:
         key = await set_key_state(session, prefix, "disabled")
     _say_state(prefix, key["name"], "disabled", killed=0, is_json=options.json)
@@ -154,7 +169,10 @@ async def disable_key_command(*, prefix: Prefix, options: ChangeOptions = Change
 
 
 async def enable_key_command(*, prefix: Prefix, options: ChangeOptions = ChangeOptions()) -> int:
-    """Enable a key again."""
+    """Enable a key again.
+
+    Example: neuronetz-gateway enable-key --prefix nz_abc12345
+    """
     async with opened(options.state, actor=options.actor) as session:
         key = await set_key_state(session, prefix, "active")
     _say_state(prefix, key["name"], "active", killed=0, is_json=options.json)

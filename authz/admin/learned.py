@@ -101,7 +101,10 @@ async def learned_list_command(
     tenant: Annotated[str | None, Parameter(help="Only of this tenant, and by key.")] = None,
     options: Options = Options(),
 ) -> int:
-    """Show the figures by which tokens are counted that no backend reported."""
+    """Show the figures by which tokens are counted that no backend reported.
+
+    Example: neuronetz-gateway learned list --model llama3.2
+    """
     async with opened(options.state) as session:
         found = await learned(session, model=model, tenant=tenant)
     if options.json:
@@ -122,6 +125,8 @@ async def learned_reset_command(
     """Have figures learned anew: until then the defaults count, and of a model what others have shown.
 
     What was billed stays. Without --model and --tenant, everything is forgotten.
+
+    Example: neuronetz-gateway learned reset --model llama3.2
     """
     async with opened(options.state, actor=options.actor) as session:
         forgotten = await forget(session, model=model, tenant=tenant)

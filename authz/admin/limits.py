@@ -33,7 +33,10 @@ async def set_limits_command(
     policy: PolicyOptions = PolicyOptions(),
     options: ChangeOptions = ChangeOptions(),
 ) -> int:
-    """Change the limits of a tenant or a key; the next request is held to them."""
+    """Change the limits of a tenant or a key; the next request is held to them.
+
+    Example: neuronetz-gateway set-limits --tenant acme --rpm 600 --allow 'num_ctx<=32768'
+    """
     _one_of(tenant, prefix)
     if tenant and scope != ScopeOptions():
         raise UsageError(
@@ -71,7 +74,10 @@ async def set_limits_command(
 async def show_limits_command(
     *, tenant: TenantName = None, prefix: Prefix = None, options: Options = Options()
 ) -> int:
-    """Show limits with what is used, held by running requests and left of each."""
+    """Show limits with what is used, held by running requests and left of each.
+
+    Example: neuronetz-gateway show-limits --tenant acme
+    """
     _one_of(tenant, prefix)
     async with opened(options.state) as session:
         rows = await show(session, tenant=tenant, prefix=prefix, now=datetime.now(UTC))

@@ -12,7 +12,10 @@ from authz.schema import migrate, newer
 
 
 async def migrate_command(*, options: Options = Options()) -> int:
-    """Make the database where there is none and apply every migration that it lacks."""
+    """Make the database where there is none and apply every migration that it lacks.
+
+    Example: neuronetz-gateway migrate
+    """
     chosen = settings.load(os.environ, state=options.state)
     migrate(chosen.database_url)
     if note := await newer(chosen.database_url):

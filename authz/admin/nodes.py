@@ -29,7 +29,10 @@ class Node:
 
 
 async def node_list_command(*, options: Options = Options()) -> int:
-    """List the nodes and how far their journals have been read."""
+    """List the nodes and how far their journals have been read.
+
+    Example: neuronetz-gateway node list
+    """
     async with opened(options.state) as session, session.store.connection() as connection:
         nodes = [
             Node(row["node"], row["eof_at"], row["retired_at"], row["created_at"])
@@ -49,7 +52,10 @@ async def node_retire_command(
     *,
     options: ChangeOptions = ChangeOptions(),
 ) -> int:
-    """Retire a node whose journal never comes back; what it left open is settled at its reservation."""
+    """Retire a node whose journal never comes back; what it left open is settled at its reservation.
+
+    Example: neuronetz-gateway node retire 7b388c13-49fb-4295-8381-b270c42b5f7c
+    """
     try:
         node_id = UUID(node)
     except ValueError as error:

@@ -35,7 +35,10 @@ async def prompts_list_command(
     limit: Annotated[int, Parameter(help="Show so many, the newest.")] = 100,
     options: Options = Options(),
 ) -> int:
-    """List the requests of which prompt and answer are kept; nothing is opened."""
+    """List the requests of which prompt and answer are kept; nothing is opened.
+
+    Example: neuronetz-gateway prompts list --tenant acme --since 7d
+    """
     start = moment(since, datetime.now(UTC), is_past=True)
     async with opened(options.state) as session:
         found = await prompts.list_prompts(
@@ -59,7 +62,10 @@ async def prompts_show_command(
     ] = None,
     options: ChangeOptions = ChangeOptions(),
 ) -> int:
-    """Open a prompt and its answer, which the audit notes; exit 1 if either is not whole."""
+    """Open a prompt and its answer, which the audit notes; exit 1 if either is not whole.
+
+    Example: neuronetz-gateway prompts show 01998b5e-0000-7000-8000-000000000000 --private-key vault.key
+    """
     keys = PrivateKeys.read(private_key)
     async with opened(options.state, actor=options.actor) as session:
         found = await prompts.open_prompt(session, request, keys)
@@ -80,7 +86,10 @@ async def prompts_erase_command(
     tenant: Annotated[str, Parameter(help="The tenant's name.")],
     options: ChangeOptions = ChangeOptions(),
 ) -> int:
-    """Erase all prompts and answers of a tenant, for good."""
+    """Erase all prompts and answers of a tenant, for good.
+
+    Example: neuronetz-gateway prompts erase --tenant acme
+    """
     async with opened(options.state, actor=options.actor) as session:
         requests = await prompts.erase_prompts(session, tenant)
     if options.json:

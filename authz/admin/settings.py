@@ -27,6 +27,8 @@ def settings_command(
     """Print every setting: its value, its unit and where that comes from; exits 1 with all problems.
 
     A program is given its environment by what starts it; Compose and `just` add what the env file sets.
+
+    Example: neuronetz-gateway settings --check
     """
     if example_:
         output.say(example.text({}).rstrip("\n"))

@@ -139,6 +139,8 @@ async def statement_command(
     """Show what a tenant was billed for a month of its time zone, by key and model.
 
     It is final once every journal is read beyond the month.
+
+    Example: neuronetz-gateway usage statement --tenant acme --month 2026-11 --html acme.html
     """
     first = _first(month)
     async with opened(options.state) as session:

@@ -37,6 +37,8 @@ _WINDOW_BYTES: Final = 1 << 20
 def status(*, state: State = DEFAULT_STATE, json: Flag = False) -> int:
     """Show what runs and how far the bill is; the exit code is 0 only when the gateway is ready.
 
+    Example: neuronetz-gateway status --json
+
     Args:
         state: The folder in which all of the stack lies.
         json: Print one JSON object for programs.
@@ -68,6 +70,8 @@ def logs(
 ) -> int:
     """Print the last lines of what the processes wrote.
 
+    Example: neuronetz-gateway logs caddy authz-0 --lines 100 --follow
+
     Args:
         names: Only these, such as `caddy`, `authz-0` or `postgres`.
         state: The folder in which all of the stack lies.
@@ -93,6 +97,8 @@ def logs(
 
 def down(*, state: State = DEFAULT_STATE) -> int:
     """Stop the gateway that runs in a state folder; its data stays.
+
+    Example: neuronetz-gateway down
 
     Args:
         state: The folder in which all of the stack lies.

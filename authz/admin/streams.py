@@ -29,7 +29,10 @@ class Row:
 
 
 async def streams_list_command(*, options: Options = Options()) -> int:
-    """List the requests that run right now."""
+    """List the requests that run right now.
+
+    Example: neuronetz-gateway streams list --json
+    """
     async with opened(options.state) as session:
         running = await streams(session.settings.control)
         names = await session.store.names()
@@ -59,7 +62,10 @@ async def streams_kill_command(
     *,
     options: ChangeOptions = ChangeOptions(),
 ) -> int:
-    """End one running request; what it produced so far is billed."""
+    """End one running request; what it produced so far is billed.
+
+    Example: neuronetz-gateway streams kill 01998b5e-0000-7000-8000-000000000000
+    """
     try:
         request_id = UUID(id_)
     except ValueError as error:

@@ -24,6 +24,8 @@ def systemd_command(
 
     Settings and secrets lie in /etc/neuronetz-gateway, as `init --write-env /etc/neuronetz-gateway/.env`
     writes them; the journal in /var/lib/neuronetz-gateway, the sockets in /run/neuronetz-gateway.
+
+    Example: neuronetz-gateway systemd --out units
     """
     binary = caddy or caddy_binary(os.environ, lambda _: None)
     config = caddy_config()

@@ -28,7 +28,10 @@ async def create_tenant_command(
     policy: PolicyOptions = PolicyOptions(),
     options: ChangeOptions = ChangeOptions(),
 ) -> int:
-    """Create a tenant, which owns keys and pays for them."""
+    """Create a tenant, which owns keys and pays for them.
+
+    Example: neuronetz-gateway create-tenant --name acme --timezone Europe/Berlin --tokens-per-month 50000000
+    """
     wanted, zone = limits.applied(Limits()), timezone_of(timezone)
     allowed = policy.of_tenant().applied(Policy())
     async with opened(options.state, actor=options.actor) as session:
@@ -43,7 +46,10 @@ async def create_tenant_command(
 
 
 async def list_tenants_command(*, options: Options = Options()) -> int:
-    """List the tenants."""
+    """List the tenants.
+
+    Example: neuronetz-gateway list-tenants --json
+    """
     async with opened(options.state) as session:
         tenants = await list_tenants(session)
     if options.json:
@@ -60,7 +66,10 @@ async def disable_tenant_command(
     kill_running: Annotated[Kill, Parameter(name="--kill")] = False,
     options: ChangeOptions = ChangeOptions(),
 ) -> int:
-    """Disable a tenant with all its keys, until it is enabled again."""
+    """Disable a tenant with all its keys, until it is enabled again.
+
+    Example: neuronetz-gateway disable-tenant --tenant acme --kill
+    """
     async with opened(options.state, actor=options.actor) as session:
         found = await set_tenant_state(session, tenant, "disabled")
         killed = await kill_all(session, tenant=found) if kill_running else 0
@@ -69,7 +78,10 @@ async def disable_tenant_command(
 
 
 async def enable_tenant_command(*, tenant: Name, options: ChangeOptions = ChangeOptions()) -> int:
-    """Enable a tenant again."""
+    """Enable a tenant again.
+
+    Example: neuronetz-gateway enable-tenant --tenant acme
+    """
     async with opened(options.state, actor=options.actor) as session:
         await set_tenant_state(session, tenant, "active")
     output.show_state(f"Tenant {tenant} is enabled.", killed=0, is_json=options.json, tenant=tenant)

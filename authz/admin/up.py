@@ -38,6 +38,8 @@ def up(
     DATABASE_URL and REDIS_URL replace the embedded PostgreSQL and Redis. The backends are those
     of OLLAMA_BACKENDS, else OLLAMA_URL, else an Ollama on 127.0.0.1:11434, else a built-in demo.
 
+    Example: neuronetz-gateway up --port 8080 --detach
+
     Args:
         port: Where clients reach the gateway, on 127.0.0.1.
         state: The folder in which all of the stack lies.

@@ -249,7 +249,10 @@ async def usage_command(
     until: Annotated[str | None, Parameter(help="Before when, likewise.")] = None,
     options: Options = Options(),
 ) -> int:
-    """Show what was used: the ledger's sums by key, tenant, model, end user, day or month, or by several."""
+    """Show what was used: the ledger's sums by key, tenant, model, end user, day or month, or by several.
+
+    Example: neuronetz-gateway usage --by key,model,day --since 2026-11-01 --until 2026-12-01
+    """
     dimensions = _dimensions(by)
     period = parse(since, until, datetime.now(UTC))
     async with opened(options.state) as session:

@@ -28,6 +28,8 @@ async def verify_command(
     """Find the first row of the ledger or the audit that was altered, removed, moved or invented.
 
     Exits 1 if there is one. Without --checkpoint only what was done without writing the hashes anew is found.
+
+    Example: neuronetz-gateway audit verify --checkpoint checkpoints --key checkpoints.key.pub
     """
     known = None if checkpoint is None else _known(checkpoint, key)[0]
     async with books.opened(settings_.load(os.environ, state=options.state).database_url) as opened:
@@ -56,6 +58,8 @@ async def prove_command(
     """Write a proof that a request is in the ledger as it is billed, as JSON, for whoever pays for it.
 
     `authz/chains/check_proof.py` checks it anywhere.
+
+    Example: neuronetz-gateway audit prove 01998b5e-0000-7000-8000-000000000000 --checkpoint f --key key.pub
     """
     try:
         request_id = UUID(request)

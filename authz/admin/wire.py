@@ -24,6 +24,8 @@ async def wire_multi_backend_command(
 
     The one on an internal network comes first; a container that shares no network with the gateway is
     attached to `proxy`. Whatever fails before the env file is written leaves it as it was.
+
+    Example: neuronetz-gateway wire-multi-backend --dry-run
     """
     docker, file = wiring.read(os.environ, env)
     gateway, found = wiring.find(docker)
