@@ -115,16 +115,27 @@ async def create_key(
 
 
 async def list_keys(
-    session: Session, tenant: str, *, state: KeyState | None = None, beginning: str = ""
+    session: Session,
+    tenant: str,
+    *,
+    state: KeyState | None = None,
+    beginning: str = "",
+    after: str | None = None,
+    count: int | None = None,
 ) -> list[Key]:
     """List the keys of a tenant, oldest first; a key with two secrets shows twice.
 
-    Without a state, what has ended for good is left out: revoked keys and secrets of before a rotation.
+    Without a state, what has ended for good is left out: revoked keys and secrets of before a rotation. With
+    `after`, a prefix, and `count` it is a part of the list.
     """
     async with session.store.connection() as connection:
         if not await _queries.is_tenant(connection, name=tenant):
             raise no_tenant(tenant)
-        found = _queries.list_keys(connection, tenant=tenant, state=state or "", beginning=beginning)
+        if after is not None:
+            await find_key(connection, after)
+        found = _queries.list_keys(
+            connection, tenant=tenant, state=state or "", beginning=beginning, after=after, count=count
+        )
         return [
             Key(
                 prefix=row["prefix"],

@@ -74,14 +74,26 @@ class Opened:
 
 
 async def list_prompts(
-    session: Session, *, tenant: str | None, prefix: str | None, since: datetime, most: int
+    session: Session,
+    *,
+    tenant: str | None,
+    prefix: str | None,
+    since: datetime,
+    most: int,
+    after: UUID | None = None,
 ) -> list[KeptPrompt]:
-    """List the requests whose prompts are kept, the newest first; nothing is opened."""
+    """List the requests whose prompts are kept, the newest first, behind another; nothing is opened."""
     async with session.store.connection() as connection:
         tenant_id = None if tenant is None else (await find_tenant(connection, tenant))["id"]
         key_id = None if prefix is None else (await find_key(connection, prefix))["id"]
         rows = _queries.list_prompts(
-            connection, tenant=tenant_id, key=key_id, since=since, most=most, overhead=_HEAD.size + 48
+            connection,
+            tenant=tenant_id,
+            key=key_id,
+            since=since,
+            after=after,
+            most=most,
+            overhead=_HEAD.size + 48,
         )
         return [
             KeptPrompt(

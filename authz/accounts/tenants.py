@@ -84,12 +84,22 @@ def no_tenant(name: str) -> CommandError:
     return CommandError(f"There is no tenant {name!r}: see `neuronetz-gateway list-tenants`.")
 
 
-async def list_tenants(session: Session) -> list[Tenant]:
-    """List every tenant, by name."""
+async def list_tenants(
+    session: Session,
+    *,
+    state: str | None = None,
+    beginning: str = "",
+    after: str | None = None,
+    count: int | None = None,
+) -> list[Tenant]:
+    """List the tenants by name: those of a state and of a beginning of names, so many behind a name."""
     async with session.store.connection() as connection:
+        found = _queries.list_tenants(
+            connection, state=state, beginning=beginning, after=after or "", count=count
+        )
         return [
             Tenant(row["name"], row["state"], row["timezone"], row["keys"], row["created_at"])
-            async for row in _queries.list_tenants(connection)
+            async for row in found
         ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Annotated
 from uuid import uuid4
 
 from cyclopts import Parameter
@@ -13,19 +13,18 @@ from authz import settings as settings_
 from authz.accounts.session import opened
 from authz.admin import output
 from authz.admin.limit_options import moment
-from authz.admin.options import Options
+from authz.admin.options import ListOptions, Options
 from authz.alerts.alert import TEST
 from authz.alerts.book import Book, Due
 from authz.alerts.webhook import Unposted, Webhook, body
 from authz.errors import CommandError
 
-MOST: Final = 1000
-
 
 async def alerts_list_command(
     *,
     since: Annotated[str, Parameter(help="From when on: a date, a time, or a span like 7d.")] = "7d",
-    options: Options = Options(),
+    tenant: Annotated[str | None, Parameter(help="Only of this tenant.")] = None,
+    options: ListOptions = ListOptions(),
 ) -> int:
     """List what needed a person, newest first, and what still does however old it is.
 
@@ -33,7 +32,9 @@ async def alerts_list_command(
     """
     start = moment(since, datetime.now(UTC), is_past=True)
     async with opened(options.state) as session:
-        found = await Book(session.store).latest(start, MOST)
+        rows = [row for row in await Book(session.store).latest(start) if tenant in {None, row.tenant}]
+    rest = output.behind(rows, lambda row: row.id, after=options.after)
+    found = output.page(rest, lambda row: row.id, limit=options.limit)
     if options.json:
         output.show_list(found)
     else:

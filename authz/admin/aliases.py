@@ -6,10 +6,11 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from authz.accounts.aliases import Alias as AliasRow
 from authz.accounts.aliases import list_aliases, remove_alias, set_alias
 from authz.accounts.session import opened
 from authz.admin import output
-from authz.admin.options import ChangeOptions, Options
+from authz.admin.options import ChangeOptions, ListOptions, Options
 
 Alias = Annotated[str, Parameter(name="ALIAS", help="A name, or the beginning of names and *: claude-*.")]
 Tenant = Annotated[str | None, Parameter(name="--tenant", help="Only for this tenant.")]
@@ -46,19 +47,30 @@ async def alias_remove_command(
     return _say(f"{alias} is no alias any more", alias, tenant, options)
 
 
-async def alias_list_command(*, options: Options = Options()) -> int:
+async def alias_list_command(
+    *,
+    tenant: Annotated[str | None, Parameter(help="Only what holds for this tenant alone.")] = None,
+    options: ListOptions = ListOptions(),
+) -> int:
     """List the aliases, those for all tenants first.
 
     Example: neuronetz-gateway alias list
     """
     async with opened(options.state) as session:
-        found = await list_aliases(session)
+        rows = [row for row in await list_aliases(session) if tenant in {None, row.tenant}]
+    rest = output.behind(rows, _name, after=options.after)
+    found = output.page(rest, _name, limit=options.limit)
     if options.json:
         output.show_list(found)
     else:
         empty = "No alias yet: set one with `neuronetz-gateway alias set 'claude-*' MODEL`."
         output.show_table(found, columns=("tenant", "alias", "model"), empty=empty)
     return 0
+
+
+def _name(row: AliasRow) -> str:
+    """Return what --after takes; an alias has no comma before its own."""
+    return f"{row.tenant or ''},{row.alias}"
 
 
 def _say(fact: str, alias: str, tenant: str | None, options: Options) -> int:

@@ -15,7 +15,8 @@ from authz.accounts.session import opened
 from authz.accounts.tenants import find_tenant
 from authz.admin import limit_options, output
 from authz.admin.limit_options import moment
-from authz.admin.options import Options
+from authz.admin.options import ListOptions
+from authz.errors import UsageError
 
 if TYPE_CHECKING:
     from authz.accounts.session import Session
@@ -33,6 +34,8 @@ app.command("authz.admin.verify:prove_command", name="prove")
 class Event:
     """A change, a refused request, or how many were refused in a minute; old and new are JSON values."""
 
+    id: str
+    """What --after takes to go on behind it."""
     at: datetime
     actor: str
     action: str
@@ -64,18 +67,47 @@ async def audit(
     tenant: str | None = None,
     prefix: str | None = None,
     actor: str | None = None,
+    after: str | None = None,
+    count: int | None = None,
 ) -> list[Event]:
-    """List the changes and refusals since a moment, oldest first."""
+    """List the changes and refusals since a moment, oldest first; so many behind the one with an id."""
+    at, place = (None, None) if after is None else _parsed(after)
     async with session.store.connection() as connection:
         tenant_id = None if tenant is None else (await find_tenant(connection, tenant))["id"]
         key_id = None if prefix is None else (await find_key(connection, prefix))["id"]
-        found = _queries.events(connection, since=since, tenant=tenant_id, key=key_id, actor=actor)
+        found = _queries.events(
+            connection,
+            since=since,
+            tenant=tenant_id,
+            key=key_id,
+            actor=actor,
+            after_at=at,
+            after_place=place,
+            count=count,
+        )
         return [_event(row) async for row in found]
 
 
 def _event(row: Any) -> Event:
     old, new = (None if row[name] is None else msgspec.json.decode(row[name]) for name in ("old", "new"))
-    return Event(row["at"], row["actor"], row["action"], row["tenant"], row["key"], old, new)
+    return Event(
+        f"{row['at'].isoformat()}_{row['place']}",
+        row["at"],
+        row["actor"],
+        row["action"],
+        row["tenant"],
+        row["key"],
+        old,
+        new,
+    )
+
+
+def _parsed(after: str) -> tuple[datetime, str]:
+    at, _, place = after.partition("_")
+    try:
+        return datetime.fromisoformat(at).astimezone(UTC), place
+    except ValueError as error:
+        raise UsageError(f"--after {after} is no event: give the `id` of one in `audit --json`.") from error
 
 
 def _said(value: Any) -> Any:
@@ -106,7 +138,7 @@ async def audit_command(
     tenant: Annotated[str | None, Parameter(help="Only this tenant.")] = None,
     prefix: limit_options.KeyPrefix = None,
     actor: Annotated[str | None, Parameter(help="Only what this one has changed.")] = None,
-    options: Options = Options(),
+    options: ListOptions = ListOptions(),
 ) -> int:
     """Show what administrators changed and what clients were refused, in order of time.
 
@@ -114,7 +146,16 @@ async def audit_command(
     """
     start = moment(since, datetime.now(UTC), is_past=True)
     async with opened(options.state) as session:
-        events = await audit(session, since=start, tenant=tenant, prefix=prefix, actor=actor)
+        found = await audit(
+            session,
+            since=start,
+            tenant=tenant,
+            prefix=prefix,
+            actor=actor,
+            after=options.after,
+            count=options.limit + 1,
+        )
+    events = output.page(found, lambda row: row.id, limit=options.limit)
     if options.json:
         output.show_list(events)
     else:

@@ -11,7 +11,7 @@ from attrs import frozen
 from cyclopts import Parameter
 
 from authz.admin import output
-from authz.admin.options import Flag, State
+from authz.admin.options import After, Flag, Limit, State
 from authz.backends import backend as backend_
 from authz.backends.address import is_link_local
 from authz.backends.backend import Backend
@@ -102,17 +102,21 @@ async def remove_backend_command(
     return await _finish(after, state, file, is_dry_run=dry_run)
 
 
-def list_backends_command(*, state: State = DEFAULT_STATE, json: Flag = False) -> int:
+def list_backends_command(
+    *, limit: Limit = 1000, after: After = None, state: State = DEFAULT_STATE, json: Flag = False
+) -> int:
     """List the backends in their order; tokens as ***.
 
     Example: neuronetz-gateway list-backends
     """
-    rows = [
+    found = [
         Listed(each.name, each.url, HIDDEN, each.header, each.scheme, each.max_in_flight)
         if each.token
         else Listed(each.name, each.url, None, None, None, each.max_in_flight)
         for each in backend_list.current(os.environ, state)
     ]
+    rest = output.behind(found, lambda row: row.name, after=after)
+    rows = output.page(rest, lambda row: row.name, limit=limit)
     if json:
         output.show_list(rows)
     else:

@@ -6,6 +6,7 @@ The metering that follows the journal reads them, so that only one process ever 
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import datetime  # noqa: TC003 (attrs reads it)
 from typing import TYPE_CHECKING, Annotated, Final
 from uuid import UUID  # noqa: TC003 (attrs reads it)
@@ -16,8 +17,8 @@ from cyclopts import Parameter
 import sql
 from authz.accounts.session import opened
 from authz.admin import output
-from authz.admin.options import ChangeOptions, Options
-from authz.errors import CommandError
+from authz.admin.options import ChangeOptions, ListOptions
+from authz.errors import CommandError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from authz.accounts.session import Session
 
 SHOWN_BYTES: Final = 80
-
-ROWS_AT_ONCE: Final = 1000
 
 POLL_S: Final = 0.25
 
@@ -58,18 +57,20 @@ class Replay:
     waiting: int
 
 
-async def letters(session: Session) -> list[DeadLetter]:
-    """List every dead letter, oldest first."""
-    found: list[DeadLetter] = []
+async def letters(
+    session: Session,
+    *,
+    reason: str | None = None,
+    is_waiting: bool = False,
+    after: int = 0,
+    count: int | None = None,
+) -> list[DeadLetter]:
+    """List dead letters, oldest first: of a reason, those not replayed, so many behind an id."""
     async with session.store.connection() as connection:
-        while page := [
-            row
-            async for row in _queries.letters(
-                connection, after=found[-1].id if found else 0, count=ROWS_AT_ONCE, shown=SHOWN_BYTES
-            )
-        ]:
-            found += [_letter(row) for row in page]
-    return found
+        found = _queries.letters(
+            connection, reason=reason, is_waiting=is_waiting, after=after, count=count, shown=SHOWN_BYTES
+        )
+        return [_letter(row) async for row in found]
 
 
 def _letter(row: asyncpg.Record) -> DeadLetter:
@@ -110,19 +111,37 @@ async def progress(session: Session, wanted: Sequence[int]) -> Replay:
     return Replay(len(wanted), replayed, sum(row["is_replay_wanted"] for row in rows))
 
 
-async def letters_list_command(*, options: Options = Options()) -> int:
+async def letters_list_command(
+    *,
+    reason: Annotated[str | None, Parameter(help="Only those of this reason.")] = None,
+    waiting: Annotated[bool, Parameter(help="Only those that were not replayed.", negative="")] = False,
+    options: ListOptions = ListOptions(),
+) -> int:
     """List the lines that were not understood.
 
     Example: neuronetz-gateway dead-letters list
     """
     async with opened(options.state) as session:
-        found = await letters(session)
+        rows = await letters(
+            session,
+            reason=reason,
+            is_waiting=waiting,
+            after=_id(options.after),
+            count=options.limit + 1,
+        )
+    found = output.page(rows, lambda row: row.id, limit=options.limit)
     if options.json:
         output.show_list(found)
     else:
         columns = ("id", "at", "reason", "length_bytes", "replayed", "beginning")
         output.show_table(found, columns=columns, empty="No dead letter: every line was understood.")
     return 0
+
+
+def _id(after: str | None) -> int:
+    if after is not None and not re.fullmatch(r"[0-9]{1,18}", after, re.ASCII):
+        raise UsageError(f"--after {after} is no dead letter: give an id as `dead-letters list` shows it.")
+    return int(after or 0)
 
 
 async def letters_replay_command(

@@ -23,7 +23,7 @@ from authz.accounts.session import opened
 from authz.accounts.tenants import find_tenant
 from authz.admin import limit_options, output
 from authz.admin.limit_options import LimitOptions, ScopeOptions
-from authz.admin.options import ChangeOptions, Kill, Options
+from authz.admin.options import ChangeOptions, Kill, ListOptions
 from authz.admin.policy_options import PolicyOptions
 from authz.errors import UsageError
 from authz.identity import signatures
@@ -72,17 +72,21 @@ async def list_keys_command(
     *,
     tenant: TenantName,
     state: Annotated[
-        KeyState | None, Parameter(help="Only keys in this state; default all but revoked.")
+        KeyState | None,
+        Parameter(name="--in-state", help="Only keys in this state; default all but revoked."),
     ] = None,
     name: Annotated[str, Parameter(help="Only keys whose name begins like this.")] = "",
-    options: Options = Options(),
+    options: ListOptions = ListOptions(),
 ) -> int:
     """List the keys, oldest first, without their secrets.
 
     Example: neuronetz-gateway list-keys --tenant acme --in-state active
     """
     async with opened(options.state) as session:
-        keys = await list_keys(session, tenant, state=state, beginning=name)
+        found = await list_keys(
+            session, tenant, state=state, beginning=name, after=options.after, count=options.limit + 1
+        )
+    keys = output.page(found, lambda row: row.prefix, limit=options.limit)
     if options.json:
         output.show_list(keys)
     else:

@@ -12,7 +12,7 @@ import sql
 from authz.accounts.session import opened
 from authz.accounts.tenants import no_tenant
 from authz.admin import output
-from authz.admin.options import ChangeOptions, Options
+from authz.admin.options import ChangeOptions, ListOptions
 from authz.errors import CommandError
 from authz.models import canonical
 
@@ -99,14 +99,16 @@ async def learned_list_command(
     *,
     model: Model = None,
     tenant: Annotated[str | None, Parameter(help="Only of this tenant, and by key.")] = None,
-    options: Options = Options(),
+    options: ListOptions = ListOptions(),
 ) -> int:
     """Show the figures by which tokens are counted that no backend reported.
 
     Example: neuronetz-gateway learned list --model llama3.2
     """
     async with opened(options.state) as session:
-        found = await learned(session, model=model, tenant=tenant)
+        rows = await learned(session, model=model, tenant=tenant)
+    rest = output.behind(rows, _name, after=options.after)
+    found = output.page(rest, _name, limit=options.limit)
     if options.json:
         output.show_list(found)
         return 0
@@ -114,6 +116,11 @@ async def learned_list_command(
     columns = [name for name in names if any(getattr(row, name) is not None for row in found)]
     output.show_table(found, columns=columns, empty="Nothing has been learned: the defaults count.")
     return 0
+
+
+def _name(row: Learned) -> str:
+    """Return what --after takes; no name of these has a comma."""
+    return f"{row.model},{row.tenant or ''},{row.key or ''}"
 
 
 async def learned_reset_command(

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 import sql
 from authz.accounts.session import opened
 from authz.admin import output
-from authz.admin.options import ChangeOptions, Options
+from authz.admin.options import ChangeOptions, ListOptions
 from authz.errors import CommandError, UsageError
 
 _queries = sql.load("admin")
@@ -28,16 +28,18 @@ class Node:
     created: datetime
 
 
-async def node_list_command(*, options: Options = Options()) -> int:
+async def node_list_command(*, options: ListOptions = ListOptions()) -> int:
     """List the nodes and how far their journals have been read.
 
     Example: neuronetz-gateway node list
     """
     async with opened(options.state) as session, session.store.connection() as connection:
-        nodes = [
+        rows = [
             Node(row["node"], row["eof_at"], row["retired_at"], row["created_at"])
             async for row in _queries.list_nodes(connection)
         ]
+    rest = output.behind(rows, lambda row: row.node, after=options.after)
+    nodes = output.page(rest, lambda row: row.node, limit=options.limit)
     if options.json:
         output.show_list(nodes)
     else:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 from datetime import UTC, datetime
 from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 import msgspec
@@ -15,11 +16,15 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from authz.errors import CommandError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from rich.console import RenderableType
+
+T = TypeVar("T")
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """Characters that could rewrite a terminal's screen; values come from clients and operators alike."""
@@ -61,6 +66,24 @@ def show_list(rows: Iterable[Any], *, columns: Sequence[str] | None = None) -> N
         show_json([attrs.asdict(row) for row in rows])
     else:
         show_json([{name: getattr(row, name) for name in columns} for row in rows])
+
+
+def page(rows: Sequence[T], name: Callable[[T], object], *, limit: int) -> Sequence[T]:
+    """Return as many rows as are wanted, and name on stderr the last one if there are more."""
+    if len(rows) <= limit:
+        return rows
+    sys.stderr.write(f"There is more: go on with --after {shlex.quote(str(name(rows[limit - 1])))}\n")
+    return rows[:limit]
+
+
+def behind(rows: Sequence[T], name: Callable[[T], object], *, after: str | None) -> Sequence[T]:
+    """Return the rows behind the one of a name. Raises CommandError if there is none."""
+    if after is None:
+        return rows
+    names = [str(name(row)) for row in rows]
+    if after not in names:
+        raise CommandError(f"{after!r} is not in this list any more: begin without --after.")
+    return rows[names.index(after) + 1 :]
 
 
 def _cell(value: object) -> str:

@@ -7,7 +7,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path  # noqa: TC003 (cyclopts reads it)
 from typing import TYPE_CHECKING, Annotated, Final, Literal
-from uuid import UUID  # noqa: TC003 (cyclopts reads it)
+from uuid import UUID
 
 from cyclopts import Parameter
 
@@ -16,7 +16,8 @@ from authz.accounts.session import opened
 from authz.accounts.vault import PrivateKeys
 from authz.admin import limit_options, output
 from authz.admin.limit_options import moment
-from authz.admin.options import ChangeOptions, Options
+from authz.admin.options import ChangeOptions, ListOptions
+from authz.errors import UsageError
 
 if TYPE_CHECKING:
     from authz.accounts.prompts import Opened
@@ -24,26 +25,24 @@ if TYPE_CHECKING:
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 """What could rewrite a terminal's screen; lines and tabs stay."""
 
-MOST: Final = 10_000
-
 
 async def prompts_list_command(
     *,
     tenant: Annotated[str | None, Parameter(help="Only of this tenant.")] = None,
     prefix: limit_options.KeyPrefix = None,
     since: Annotated[str, Parameter(help="From when on: a date, a time, or a span like 7d.")] = "366d",
-    limit: Annotated[int, Parameter(help="Show so many, the newest.")] = 100,
-    options: Options = Options(),
+    options: ListOptions = ListOptions(),
 ) -> int:
     """List the requests of which prompt and answer are kept; nothing is opened.
 
     Example: neuronetz-gateway prompts list --tenant acme --since 7d
     """
-    start = moment(since, datetime.now(UTC), is_past=True)
+    start, after = moment(since, datetime.now(UTC), is_past=True), _id(options.after)
     async with opened(options.state) as session:
-        found = await prompts.list_prompts(
-            session, tenant=tenant, prefix=prefix, since=start, most=min(max(limit, 1), MOST)
+        rows = await prompts.list_prompts(
+            session, tenant=tenant, prefix=prefix, since=start, after=after, most=options.limit + 1
         )
+    found = output.page(rows, lambda row: row.request, limit=options.limit)
     if options.json:
         output.show_list(found)
     else:
@@ -97,6 +96,13 @@ async def prompts_erase_command(
     else:
         output.say(f"The prompts of {requests} requests of {tenant} are erased.")
     return 0
+
+
+def _id(after: str | None) -> UUID | None:
+    try:
+        return None if after is None else UUID(after)
+    except ValueError as error:
+        raise UsageError(f"--after {after} is no request: give one as `prompts list` shows it.") from error
 
 
 def _json(found: Opened) -> dict[str, object]:

@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from authz.accounts.session import opened
 from authz.admin import output
-from authz.admin.options import ChangeOptions, Options
+from authz.admin.options import ChangeOptions, ListOptions
 from authz.errors import CommandError, UsageError
 from authz.stack.streams import kill, note_killed, streams
 
@@ -28,7 +28,11 @@ class Row:
     tokens: int
 
 
-async def streams_list_command(*, options: Options = Options()) -> int:
+async def streams_list_command(
+    *,
+    tenant: Annotated[str | None, Parameter(help="Only of this tenant.")] = None,
+    options: ListOptions = ListOptions(),
+) -> int:
     """List the requests that run right now.
 
     Example: neuronetz-gateway streams list --json
@@ -36,7 +40,7 @@ async def streams_list_command(*, options: Options = Options()) -> int:
     async with opened(options.state) as session:
         running = await streams(session.settings.control)
         names = await session.store.names()
-    rows = [
+    found = [
         Row(
             stream.id,
             names.get(stream.tenant, stream.tenant),
@@ -46,8 +50,10 @@ async def streams_list_command(*, options: Options = Options()) -> int:
             stream.age_ms / 1000,
             stream.output_tokens,
         )
-        for stream in running
+        for stream in sorted(running, key=lambda each: each.id)
+        if stream.id > (options.after or "") and tenant in {None, names.get(stream.tenant, stream.tenant)}
     ]
+    rows = output.page(found, lambda row: row.request, limit=options.limit)
     if options.json:
         output.show_list(rows)
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from attrs import asdict
 from cyclopts import Parameter
@@ -12,7 +12,7 @@ from authz.accounts.session import opened
 from authz.accounts.tenants import create_tenant, erase_tenant, list_tenants, set_tenant_state
 from authz.admin import output
 from authz.admin.limit_options import LimitOptions
-from authz.admin.options import ChangeOptions, Kill, Options
+from authz.admin.options import ChangeOptions, Kill, ListOptions
 from authz.admin.policy_options import PolicyOptions
 from authz.stack.streams import kill_all
 from authz.types import Limits, Policy
@@ -45,13 +45,23 @@ async def create_tenant_command(
     return 0
 
 
-async def list_tenants_command(*, options: Options = Options()) -> int:
+async def list_tenants_command(
+    *,
+    state: Annotated[
+        Literal["active", "disabled"] | None, Parameter(name="--in-state", help="Only tenants in this state.")
+    ] = None,
+    name: Annotated[str, Parameter(help="Only tenants whose name begins like this.")] = "",
+    options: ListOptions = ListOptions(),
+) -> int:
     """List the tenants.
 
     Example: neuronetz-gateway list-tenants --json
     """
     async with opened(options.state) as session:
-        tenants = await list_tenants(session)
+        found = await list_tenants(
+            session, state=state, beginning=name, after=options.after, count=options.limit + 1
+        )
+    tenants = output.page(found, lambda row: row.tenant, limit=options.limit)
     if options.json:
         output.show_list(tenants)
     else:

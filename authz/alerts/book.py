@@ -28,11 +28,10 @@ _queries = sql.load("alerts")
 Event = tuple[str, str]
 
 
-@frozen
-class Due:
-    """What is to be posted: an alert, or that it has recovered."""
+@frozen(kw_only=True)
+class _Row:
+    """What a post and the list say alike of an alert."""
 
-    id: UUID
     name: str
     severity: str
     tenant: str | None
@@ -42,6 +41,13 @@ class Due:
     value: int
     summary: str
     action: str
+
+
+@frozen(kw_only=True)
+class Due(_Row):
+    """What is to be posted: an alert, or that it has recovered."""
+
+    id: UUID
     raised_at: datetime
     recovered_at: datetime | None
     posted_at: datetime | None
@@ -53,19 +59,11 @@ class Due:
         return self.posted_at is not None
 
 
-@frozen
-class Listed:
+@frozen(kw_only=True)
+class Listed(_Row):
     """An alert as `alerts list` shows it."""
 
-    name: str
-    severity: str
-    tenant: str | None
-    key: str | None
-    node: str | None
-    backend: str | None
-    value: int
-    summary: str
-    action: str
+    id: UUID
     raised: datetime
     recovered: datetime | None
     posted: datetime | None
@@ -147,11 +145,11 @@ class Book:
         async with self._store.connection() as connection:
             await _queries.forget_alerts(connection, before=before)
 
-    async def latest(self, since: datetime, count: int) -> list[Listed]:
+    async def latest(self, since: datetime, count: int | None = None) -> list[Listed]:
         """Return the newest alerts since a moment, and all that last."""
         async with self._store.connection() as connection:
             rows = _queries.latest_alerts(connection, since=since, count=count)
-            return [Listed(*row) async for row in rows]
+            return [Listed(**dict(row)) async for row in rows]
 
 
 def _row(alert: Alert, at: datetime) -> dict[str, Any]:

@@ -11,12 +11,14 @@ INSERT INTO tenants (
 )
 VALUES (:tenant, :name, :timezone, :policy::jsonb, :rpm, :tpm, :concurrency, :day, :month, :total);
 
--- name: list_tenants()
--- list-tenants.
+-- name: list_tenants(state, beginning, after, count)
+-- list-tenants: a page; without a count all.
 SELECT t.id, t.name, t.state, t.timezone, t.created_at, count(k.id) FILTER (WHERE k.state <> 'revoked') AS keys
 FROM tenants AS t LEFT JOIN keys AS k ON k.tenant_id = t.id
+WHERE t.name > :after AND starts_with(t.name, :beginning::text) AND (:state::text IS NULL OR t.state = :state)
 GROUP BY t.id
-ORDER BY t.name;
+ORDER BY t.name
+LIMIT :count::bigint;
 
 -- name: find_tenant(name)^
 -- Every command that takes --tenant.
@@ -79,8 +81,9 @@ ORDER BY created_at, lookup;
 -- list-keys: an empty list and no tenant are two things.
 SELECT EXISTS (SELECT FROM tenants WHERE name = :name);
 
--- name: list_keys(tenant, state, beginning)
--- list-keys: a key once per secret. Without a state: neither revoked keys nor secrets that a rotation has ended.
+-- name: list_keys(tenant, state, beginning, after, count)
+-- list-keys: a page of a tenant, or of all, behind a secret, or all; a key once per secret. Without a state: neither
+-- revoked keys nor secrets that a rotation has ended.
 SELECT
     s.lookup AS prefix, t.name AS tenant, k.id, k.name, k.state, k.models, k.cidrs::text[] AS cidrs, k.max_output,
     k.log_prompts_s, coalesce((k.policy ->> 'in_path')::int, 0) = 1 AS in_path,
@@ -93,7 +96,16 @@ WHERE t.name = :tenant
         ELSE k.state = :state
     END
     AND starts_with(k.name, :beginning::text)
-ORDER BY k.created_at, s.created_at;
+    AND (
+        :after::text IS NULL
+        OR (k.created_at, s.created_at, s.lookup) > (
+            SELECT o.created_at, a.created_at, a.lookup
+            FROM secrets AS a JOIN keys AS o ON o.id = a.key_id
+            WHERE a.lookup = :after
+        )
+    )
+ORDER BY k.created_at, s.created_at, s.lookup
+LIMIT :count::bigint;
 
 -- name: find_key(prefix)^
 -- Every command that takes --prefix.

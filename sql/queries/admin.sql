@@ -6,16 +6,18 @@ UPDATE nodes SET retired_at = now() WHERE node = :node AND retired_at IS NULL RE
 -- node list.
 SELECT node, boot, eof_at, retired_at, created_at FROM nodes ORDER BY created_at;
 
--- name: events(since, tenant, key, actor)
--- audit: what administrators did, what was refused request by request, and what was only counted.
-SELECT e.at, e.actor, e.action, t.name AS tenant, k.name AS key, e.old, e.new
+-- name: events(since, tenant, key, actor, after_at, after_place, count)
+-- audit: what administrators did, what was refused request by request, and what was only counted; a page behind a
+-- row, or all. A place is one row's alone, and changes of one moment stand in the order in which they were made.
+SELECT e.at, e.place, e.actor, e.action, t.name AS tenant, k.name AS key, e.old, e.new
 FROM (
-    SELECT at, actor, action, tenant_id, key_id, old::text, new::text
+    SELECT
+        at, 'a' || lpad(id::text, 19, '0') AS place, actor, action, tenant_id, key_id, old::text, new::text
     FROM admin_audit
     WHERE at >= :since::timestamptz
     UNION ALL
     SELECT
-        l.at, coalesce(l.lookup, l.ip, c.address, 'unknown'), 'request_' || l.outcome, l.tenant_id, l.key_id, NULL,
+        l.at, 'r' || l.request_id || '.' || l.entry, coalesce(l.lookup, l.ip, c.address, 'unknown'), 'request_' || l.outcome, l.tenant_id, l.key_id, NULL,
         json_strip_nulls(json_build_object(
             'reason', l.reason, 'status', l.status, 'method', l.method, 'path', l.path, 'model', l.model,
             'ip', coalesce(l.ip, c.address), 'request', l.request_id, 'trace', l.trace_id
@@ -24,7 +26,7 @@ FROM (
     WHERE l.request_id >= uuid7_floor(:since) AND l.outcome IN ('denied', 'refused', 'authz_failed')
     UNION ALL
     SELECT
-        minute, coalesce(text(source), 'many'), 'requests_denied', tenant_id, key_id, NULL,
+        minute, 'm' || md5(concat_ws(' ', key_id, source, reason)), coalesce(text(source), 'many'), 'requests_denied', tenant_id, key_id, NULL,
         json_build_object('reason', reason, 'refusals', refusals)::text
     FROM refusals_per_minute
     WHERE minute >= date_trunc('minute', :since::timestamptz)
@@ -33,15 +35,17 @@ LEFT JOIN tenants AS t ON t.id = e.tenant_id
 LEFT JOIN keys AS k ON k.id = e.key_id
 WHERE (:tenant::uuid IS NULL OR e.tenant_id = :tenant) AND (:key::uuid IS NULL OR e.key_id = :key)
     AND (:actor::text IS NULL OR e.actor = :actor)
-ORDER BY e.at, e.action, e.actor;
+    AND (:after_at::timestamptz IS NULL OR (e.at, e.place COLLATE "C") > (:after_at, :after_place::text))
+ORDER BY e.at, e.place COLLATE "C"
+LIMIT :count::bigint;
 
--- name: letters(after, count, shown)
--- dead-letters list: a page, with the beginning of each line.
+-- name: letters(after, count, shown, reason, is_waiting)
+-- dead-letters list: a page behind an id, or all, with the beginning of each line.
 SELECT id, node, at, reason, length, substring(raw FOR :shown::int) AS beginning, is_replay_wanted, replayed_at
 FROM dead_letters
-WHERE id > :after
+WHERE id > :after AND (:reason::text IS NULL OR reason = :reason) AND (NOT :is_waiting OR replayed_at IS NULL)
 ORDER BY id
-LIMIT :count;
+LIMIT :count::bigint;
 
 -- name: want_replay(ids)
 -- dead-letters replay: metering reads those again that are wanted, if they were kept whole.

@@ -103,9 +103,9 @@ WHERE raised_at < :before AND (NOT is_lasting OR recovered_at IS NOT NULL);
 
 -- name: latest_alerts(since, count)
 -- alerts list: newest first.
-SELECT name, severity, tenant, key, node, backend, value, summary, action, raised_at, recovered_at, posted_at,
-    due_at IS NOT NULL AS is_queued
+SELECT id, name, severity, tenant, key, node, backend, value, summary, action, raised_at AS raised,
+    recovered_at AS recovered, posted_at AS posted, due_at IS NOT NULL AS is_queued
 FROM alerts
 WHERE raised_at >= :since OR (is_lasting AND recovered_at IS NULL)
-ORDER BY raised_at DESC, name, subject
-LIMIT :count;
+ORDER BY alerts.raised_at DESC, name, subject, period
+LIMIT :count::bigint;

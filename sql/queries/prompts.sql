@@ -8,8 +8,8 @@ SELECT store_prompts(
 -- metering.prompts: what has expired; how many pieces went.
 SELECT expire_prompts();
 
--- name: list_prompts(tenant, key, since, most, overhead)
--- prompts list: what shows of each request without opening it.
+-- name: list_prompts(tenant, key, since, after, most, overhead)
+-- prompts list: what shows of each request without opening it; a page behind a request, or the newest.
 WITH kept AS (
     SELECT
         request_id, tenant_id, key_id, min(at) AS at, min(expires_at) AS expires_at,
@@ -20,8 +20,9 @@ WITH kept AS (
     FROM prompt_pieces
     WHERE expires_at > now() AND at >= :since
         AND (:tenant::uuid IS NULL OR tenant_id = :tenant) AND (:key::uuid IS NULL OR key_id = :key)
+        AND (:after::uuid IS NULL OR request_id < :after)
     GROUP BY request_id, tenant_id, key_id
-    ORDER BY at DESC
+    ORDER BY request_id DESC
     LIMIT :most
 )
 SELECT
@@ -29,7 +30,7 @@ SELECT
     (SELECT s.lookup FROM secrets AS s WHERE s.key_id = k.key_id ORDER BY s.created_at DESC LIMIT 1) AS prefix,
     (SELECT l.model FROM ledger AS l WHERE l.request_id = k.request_id AND l.entry = 0) AS model
 FROM kept AS k LEFT JOIN tenants AS t ON t.id = k.tenant_id LEFT JOIN keys AS o ON o.id = k.key_id
-ORDER BY k.at DESC;
+ORDER BY k.request_id DESC;
 
 -- name: pieces(request)
 -- prompts show: the pieces of a request, in order.

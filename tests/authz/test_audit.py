@@ -160,6 +160,6 @@ def test_the_command_prints_both_ways(capsys: pytest.CaptureFixture[str]) -> Non
     assert 0 == run(["audit", "--json", "--since", "7d"])
     events = json.loads(capsys.readouterr().out)
     assert ["tenant_created", "key_created"] == [event["action"] for event in events]
-    assert {"at", "actor", "action", "tenant", "key", "old", "new"} == set(events[0])
+    assert {"id", "at", "actor", "action", "tenant", "key", "old", "new"} == set(events[0])
     assert 0 == run(["audit", "--since", "2099-01-01"])
     assert "Nothing has happened since 2099-01-01 00:00." in capsys.readouterr().out

@@ -211,6 +211,8 @@ async def test_the_list_opens_nothing(session: Session, key: CreatedKey, prompts
     assert [second] == [
         row.request for row in await list_prompts(session, tenant=None, prefix=None, since=LONG_AGO, most=1)
     ]
+    behind = await list_prompts(session, tenant=None, prefix=None, since=LONG_AGO, after=second, most=10)
+    assert [first] == [row.request for row in behind]
     assert [] == await list_prompts(session, tenant="other", prefix=None, since=LONG_AGO, most=10)
     future = datetime.now(UTC) + timedelta(hours=1)
     assert [] == await list_prompts(session, tenant=None, prefix=None, since=future, most=10)

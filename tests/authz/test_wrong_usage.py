@@ -55,6 +55,7 @@ def unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ["usage", "credit", "--request", UUID, "--tenant", "acme", "--tokens", "1", "--reason", "x"],
         ["usage", "credit", "--tenant", "acme", "--prefix", "first", "--tokens", "1", "--reason", "x"],
         ["usage", "credit", "--tenant", "acme", "--tokens", "1", "--reason", ""],
+        ["list-keys", "--in-state", "paused"],
         ["no-such-command"],
     ],
     ids=" ".join,
