@@ -116,20 +116,20 @@ async def create_key(
 
 async def list_keys(
     session: Session,
-    tenant: str,
+    tenant: str | None,
     *,
     state: KeyState | None = None,
     beginning: str = "",
     after: str | None = None,
     count: int | None = None,
 ) -> list[Key]:
-    """List the keys of a tenant, oldest first; a key with two secrets shows twice.
+    """List the keys of a tenant, or of all, oldest first; a key with two secrets shows twice.
 
     Without a state, what has ended for good is left out: revoked keys and secrets of before a rotation. With
     `after`, a prefix, and `count` it is a part of the list.
     """
     async with session.store.connection() as connection:
-        if not await _queries.is_tenant(connection, name=tenant):
+        if tenant is not None and not await _queries.is_tenant(connection, name=tenant):
             raise no_tenant(tenant)
         if after is not None:
             await find_key(connection, after)
@@ -234,7 +234,7 @@ async def find_key(connection: Any, prefix: str) -> asyncpg.Record:
     check_prefix(prefix)
     row: asyncpg.Record | None = await _queries.find_key(connection, prefix=prefix)
     if row is None:
-        raise CommandError(f"There is no key {prefix}: see `neuronetz-gateway list-keys --tenant NAME`.")
+        raise CommandError(f"There is no key {prefix}: see `neuronetz-gateway list-keys`.")
     return row
 
 

@@ -70,7 +70,7 @@ async def create_key_command(
 
 async def list_keys_command(
     *,
-    tenant: TenantName,
+    tenant: Annotated[str | None, Parameter(help="Only of this tenant.")] = None,
     state: Annotated[
         KeyState | None,
         Parameter(name="--in-state", help="Only keys in this state; default all but revoked."),
@@ -90,19 +90,13 @@ async def list_keys_command(
     if options.json:
         output.show_list(keys)
     else:
-        empty = f"No such key: create one with `neuronetz-gateway create-key --tenant {tenant} --name NAME`."
-        columns = (
-            "prefix",
-            "key",
-            "state",
-            "models",
-            "cidrs",
-            "max_output",
-            "log_prompts_s",
-            "expires",
-            "created",
+        empty = (
+            "No such key: create one with "
+            f"`neuronetz-gateway create-key --tenant {tenant or 'TENANT'} --name NAME`."
         )
-        output.show_table(keys, columns=columns, empty=empty)
+        rare = ("models", "cidrs", "max_output", "log_prompts_s", "in_path", "expires", "ssh_key")
+        columns = ("prefix", "tenant", "key", "state", *rare, "created")
+        output.show_table(keys, columns=columns, empty=empty, optional=rare)
     return 0
 
 

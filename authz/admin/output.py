@@ -19,7 +19,7 @@ from rich.table import Table
 from authz.errors import CommandError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from pathlib import Path
 
     from rich.console import RenderableType
@@ -37,15 +37,24 @@ def show_json(value: object) -> None:
     sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
 
 
-def show_table(rows: Sequence[Any], *, columns: Sequence[str], empty: str, bar: str | None = None) -> None:
+def show_table(
+    rows: Sequence[Any],
+    *,
+    columns: Sequence[str],
+    empty: str,
+    bar: str | None = None,
+    optional: Collection[str] = (),
+) -> None:
     """Print frozen values as a table, one column per named attribute; `empty` if there are none.
 
+    An `optional` column is left out where no row has a value, so that the others fit a terminal.
     `bar` names a number that a terminal shows as a bar beside each row.
     """
     console = Console(soft_wrap=True)
     if not rows:
         console.print(empty)
         return
+    columns = [name for name in columns if name not in optional or any(getattr(row, name) for row in rows)]
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
         is_number = isinstance(getattr(rows[0], name), int)
@@ -89,6 +98,8 @@ def behind(rows: Sequence[T], name: Callable[[T], object], *, after: str | None)
 def _cell(value: object) -> str:
     if value is None or value == "":
         return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, datetime):

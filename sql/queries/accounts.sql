@@ -89,7 +89,7 @@ SELECT
     k.log_prompts_s, coalesce((k.policy ->> 'in_path')::int, 0) = 1 AS in_path,
     least(k.expires_at, s.expires_at) AS expires_at, s.public_key, k.created_at
 FROM tenants AS t JOIN keys AS k ON k.tenant_id = t.id JOIN secrets AS s ON s.key_id = k.id
-WHERE t.name = :tenant
+WHERE (:tenant::text IS NULL OR t.name = :tenant)
     AND CASE :state::text
         WHEN 'any' THEN true
         WHEN '' THEN k.state <> 'revoked' AND (s.expires_at IS NULL OR s.expires_at > now())

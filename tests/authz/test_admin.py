@@ -143,10 +143,26 @@ def test_a_rotation_says_until_when_the_older_secret_works(
 
 
 @pytest.mark.usefixtures("outside")
-@pytest.mark.parametrize("command", ["list-tenants", "list-keys --tenant acme"])
+@pytest.mark.parametrize("command", ["list-tenants", "list-keys"])
 def test_a_table_shows_seconds(key: CreatedKey, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """A moment in a table is of UTC, to the second."""
     assert 0 == run(command.split())
     moments = re.findall(r"\d{4}-\d\d-\d\d \S+", capsys.readouterr().out)
     assert moments
     assert [] == [text for text in moments if not re.fullmatch(r"\S+ \d\d:\d\d:\d\dZ", text)]
+
+
+@pytest.mark.usefixtures("outside")
+def test_keys_fit_a_terminal(
+    key: CreatedKey, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no key has takes no column; 80 cells show a prefix that can be copied, and what is allowed."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert 0 == run(["list-keys"])
+    table = capsys.readouterr().out
+    assert ["prefix", "tenant", "key", "state", "created"] == table.splitlines()[0].split()
+    assert key.prefix in table
+    assert 0 == run(["set-limits", "--prefix", key.prefix, "--in-path", "allowed"])
+    capsys.readouterr()
+    assert 0 == run(["list-keys"])
+    assert re.search(rf"{key.prefix} +acme +first +active +yes +\d", capsys.readouterr().out)

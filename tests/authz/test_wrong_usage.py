@@ -44,7 +44,6 @@ def unreachable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ["usage", "--since", "soon"],
         ["usage", "--by", "colour"],
         ["audit", "--since", "soon"],
-        ["list-keys"],
         ["audit", "--prefix", "first"],
         ["prompts", "list", "--prefix", "first"],
         ["revoke-secret", "--prefix", "first"],
