@@ -62,6 +62,10 @@ class Session:
             new=encoded[1],
         )
 
+    async def introduce(self, tenant: UUID) -> None:
+        """Make a tenant known to Redis, just before it is committed, so that it never looks lost."""
+        await self.limiter.create(tenant, 1)
+
     async def publish(self) -> None:
         """Publish to Redis what was committed. Raises CommandError if Redis can't be reached."""
         try:

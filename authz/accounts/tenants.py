@@ -64,7 +64,7 @@ async def create_tenant(
             )
             new = scope.tenant_values(await find_tenant(connection, name))
             await session.audit(connection, "tenant_created", tenant=tenant, new=new)
-            await session.limiter.create(tenant, 1)
+            await session.introduce(tenant)
     except asyncpg.UniqueViolationError as error:
         raise CommandError(f"The tenant {name!r} exists already: choose another name.") from error
     await session.publish()
