@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 NONE: Final = "none"
 LEAST_KEPT: Final = timedelta(hours=1)
 LONGEST_KEPT: Final = timedelta(days=366)
-_SPAN: Final = re.compile(r"(\d{1,5})([mhd])", re.ASCII)
+SPAN: Final = re.compile(r"(\d{1,5})([mhd])", re.ASCII)
 _MAPPED: Final = IPv6Network("::ffff:0:0/96")
 _UNITS: Final = {"m": "minutes", "h": "hours", "d": "days"}
 
@@ -135,7 +135,7 @@ def _check_budgets(limits: Limits) -> None:
 
 def moment(text: str, now: datetime, *, is_past: bool) -> datetime:
     """Parse a date, a time, or a span from now (90m, 24h, 7d); without a zone it is UTC."""
-    span = _SPAN.fullmatch(text)
+    span = SPAN.fullmatch(text)
     if span:
         length = timedelta(**{_UNITS[span[2]]: int(span[1])})
         return now - length if is_past else now + length
@@ -189,7 +189,7 @@ def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
 
 
 def _kept(text: str) -> int:
-    span = _SPAN.fullmatch(text)
+    span = SPAN.fullmatch(text)
     length = timedelta(**{_UNITS[span[2]]: int(span[1])}) if span else timedelta()
     if not LEAST_KEPT <= length <= LONGEST_KEPT:
         raise UsageError(

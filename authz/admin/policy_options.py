@@ -23,7 +23,7 @@ _LONGEST_KEEP_ALIVE_S: Final = 30 * 86_400
 _LONGEST_DEADLINE_S: Final = 86_400
 _GREATEST_WEIGHT: Final = 100
 
-_GREATEST: Final = {
+ALLOWANCES: Final = {
     "num_ctx": 2**31 - 1,
     "keep_alive": _LONGEST_KEEP_ALIVE_S,
     "num_gpu": 9999,
@@ -95,8 +95,8 @@ def _allowance(text: str) -> tuple[str, int | None]:
     """Parse `num_ctx<=32768` or `num_ctx=none`. Raises UsageError."""
     found = _ALLOWED.fullmatch(text.strip())
     name = (found[1] or found[3]) if found else ""
-    if not found or name not in _GREATEST:
-        names = ", ".join(_GREATEST)
+    if not found or name not in ALLOWANCES:
+        names = ", ".join(ALLOWANCES)
         raise UsageError(
             f"--allow {text} is no allowance: write 'num_ctx<=32768', or num_ctx=none, with one of {names}."
         )
@@ -104,9 +104,9 @@ def _allowance(text: str) -> tuple[str, int | None]:
         return name, None
     if name == "keep_alive":
         return name, _keep_alive(found[2])
-    if not re.fullmatch(r"[0-9]{1,16}", found[2], re.ASCII) or int(found[2]) > _GREATEST[name]:
+    if not re.fullmatch(r"[0-9]{1,16}", found[2], re.ASCII) or int(found[2]) > ALLOWANCES[name]:
         raise UsageError(
-            f"--allow {text} is out of range: give a whole number from 0 to {_GREATEST[name]}, "
+            f"--allow {text} is out of range: give a whole number from 0 to {ALLOWANCES[name]}, "
             f"or {name}=none for none."
         )
     return name, int(found[2])
