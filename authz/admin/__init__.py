@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "enable-key": "authz.admin.keys:enable_key_command",
     "revoke-key": "authz.admin.keys:revoke_key_command",
     "revoke-secret": "authz.admin.keys:revoke_secret_command",
+    "apply": "authz.admin.apply:apply_command",
     "set-limits": "authz.admin.limits:set_limits_command",
     "show-limits": "authz.admin.limits:show_limits_command",
     "connect": "authz.admin.connect:connect_command",

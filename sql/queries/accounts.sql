@@ -124,6 +124,12 @@ SELECT requests_per_minute, tokens_per_minute, concurrency, tokens_per_day, toke
 FROM tenants
 WHERE id = :tenant;
 
+-- name: keys_of(tenant)
+-- apply: the keys of a tenant by name, each with the handle of its newest secret.
+SELECT DISTINCT ON (k.name) k.name, k.state, k.expires_at, s.lookup AS prefix
+FROM tenants AS t JOIN keys AS k ON k.tenant_id = t.id JOIN secrets AS s ON s.key_id = k.id
+WHERE t.name = :tenant
+ORDER BY k.name, s.created_at DESC;
 
 -- name: limits_now(tenant, prefix)
 -- show-limits: a tenant, then each of its keys that is not revoked, or the one with this prefix; no row locks.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pwd
 from datetime import datetime
@@ -147,6 +148,14 @@ async def secrets(operator: Operator, prefix: str) -> None:
     assert rotated.said["secret"][11:] not in audit
 
 
+async def a_file(operator: Operator, path: Path) -> None:
+    """Bring a tenant to what a file says: each difference is an event as of its own command."""
+    await asyncio.to_thread(path.write_text, "tenants: {acme: {rpm: 7}}")
+    await operator.leaves(f"apply --file {path} --dry-run")
+    await operator.does(f"apply --file {path}", "limits_set")
+    await operator.leaves(f"apply --file {path}")
+
+
 async def aliases(operator: Operator) -> None:
     """Let a name mean one model, another one and none."""
     for model in ("demo", "qwen3:8b"):
@@ -209,6 +218,7 @@ async def test_every_command(
     """What a command changes is one event with actor, old and new; without a change nothing is written."""
     prefix = await tenants_and_keys(operator, store)
     owner = await known(store, prefix)
+    await a_file(operator, tmp_path / "tenants.yaml")
     await aliases(operator)
     await the_bill(operator, book, owner)
     await prompts(operator, owner, tmp_path_factory.mktemp("away"))
