@@ -42,7 +42,7 @@ class Row:
 
     scope: str
     limit: str
-    value: int | datetime | tuple[str, ...]
+    value: int | str | datetime | tuple[str, ...]
     used: int | None
     held: int | None
     left: int | None

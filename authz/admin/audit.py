@@ -14,6 +14,7 @@ from authz.accounts.keys import find_key
 from authz.accounts.session import opened
 from authz.accounts.tenants import find_tenant
 from authz.admin import limit_options, output
+from authz.admin.difference import in_words
 from authz.admin.limit_options import moment
 from authz.admin.options import ListOptions
 from authz.errors import UsageError
@@ -120,7 +121,8 @@ def _said(value: Any) -> Any:
 def _in_words(value: Any) -> str:
     if not isinstance(value, dict):
         return str(value)
-    return " ".join(f"{name}={_part(part)}" for name, part in value.items())
+    words = (in_words(name, part) for name, part in value.items())
+    return " ".join(f"{name}={_part(part)}" for name, part in words)
 
 
 def _part(value: Any) -> str:

@@ -74,6 +74,13 @@ def changes_of(event: Event, **place: str | None) -> Iterator[Change]:
             yield Change(**place, field=FIELDS.get(name, name.replace("_", "-")), old=texts[0], new=texts[1])
 
 
+def in_words(name: str, value: Any) -> tuple[str, Any]:
+    """Return a field of the audit and its value as users write them, where that is not what is stored."""
+    if value is None or name not in (*_WORDS, *_SPANS):
+        return name, value
+    return {"batch": "priority"}.get(name, name.removesuffix("_s")), _value(name, value)
+
+
 def _value(name: str, value: Any) -> str | None:
     """Return a value as the file has it."""
     if value is None:

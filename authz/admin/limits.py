@@ -5,12 +5,14 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Annotated
 
+from attrs import evolve
 from cyclopts import Parameter
 
 from authz.accounts.limits import Row, set_key_limits, set_tenant_limits, show
 from authz.accounts.scope import Scope
 from authz.accounts.session import opened
 from authz.admin import limit_options, output
+from authz.admin.difference import in_words
 from authz.admin.limit_options import LimitOptions, ScopeOptions
 from authz.admin.options import ChangeOptions, Options
 from authz.admin.policy_options import PolicyOptions
@@ -94,5 +96,9 @@ def _print(rows: list[Row], *, is_json: bool) -> None:
     if is_json:
         output.show_list(rows)
         return
+    worded = []
+    for row in rows:
+        name, value = in_words(row.limit, row.value)
+        worded.append(evolve(row, limit=name, value=value))
     columns = ("scope", "limit", "value", "used", "held", "left", "reset")
-    output.show_table(rows, columns=columns, empty="There are no limits.")
+    output.show_table(worded, columns=columns, empty="There are no limits.")

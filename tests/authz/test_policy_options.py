@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import pytest
 
+from authz.__main__ import run
 from authz.accounts.keys import CreatedKey, create_key
 from authz.accounts.limits import set_key_limits, set_tenant_limits, show
 from authz.accounts.session import Session
@@ -140,3 +142,31 @@ async def test_policies_are_shown(session: Session, key: CreatedKey) -> None:
         (created.prefix, "keep_alive_s", 1800),
         (created.prefix, "deadline_s", 300),
     ]
+
+
+@pytest.mark.usefixtures("outside")
+def test_policies_are_shown_as_they_are_written(
+    key: CreatedKey, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """show-limits and audit print what users write, such as end_users kept; programs read what is stored."""
+    monkeypatch.setenv("COLUMNS", "200")
+    given = "--end-users kept --details withheld --priority batch --deadline 5m --allow keep_alive<=30m"
+    assert 0 == run(["set-limits", "--tenant", "acme", *given.split()])
+    assert 0 == run(["set-limits", "--prefix", key.prefix, "--in-path", "allowed"])
+    capsys.readouterr()
+    assert 0 == run(["show-limits", "--tenant", "acme"])
+    shown = {(line.split()[1], line.split()[2]) for line in capsys.readouterr().out.splitlines()[1:]}
+    assert shown == {
+        ("end_users", "kept"),
+        ("details", "withheld"),
+        ("priority", "batch"),
+        ("deadline", "5m"),
+        ("keep_alive", "30m"),
+        ("in_path", "allowed"),
+    }
+    assert 0 == run(["audit"])
+    printed = capsys.readouterr().out
+    assert [] == [f"{name}={value}" for name, value in shown if f"{name}={value}" not in printed]
+    assert 0 == run(["show-limits", "--prefix", key.prefix, "--json"])
+    stored = {row["limit"]: row["value"] for row in json.loads(capsys.readouterr().out)}
+    assert (1, 1, 300) == (stored["in_path"], stored["end_users"], stored["deadline_s"])
