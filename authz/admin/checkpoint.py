@@ -39,6 +39,12 @@ def keygen_command(
     """
     if not _NAME.fullmatch(name):
         raise UsageError(f"--name {name} is no name: give letters, digits, dots, dashes and slashes.")
+    state = settings_.load(os.environ, needs_stores=False).state
+    if to.resolve().is_relative_to(state.resolve()):
+        raise UsageError(
+            f"{to} is where the gateway runs, and whoever breaks into a server that has the key could sign "
+            "altered books: name a place outside, best on a machine that no client reaches."
+        )
     key = PrivateKey.make(name)
     for path, text, mode in ((to, key, 0o400), (to.with_name(to.name + ".pub"), key.public, 0o444)):
         try:

@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 
 ORIGIN: Final = "neuronetz-gateway checkpoint 1"
 
+PRIVATE: Final = "PRIVATE+KEY+"
+"""What a private key begins with, as signed notes have it."""
+
 _ED25519: Final = b"\x01"
-_PRIVATE: Final = "PRIVATE+KEY+"
 _ID_BYTES: Final = 4
 _KEY_BYTES: Final = 32
 
@@ -53,7 +55,7 @@ class PublicKey:
     @classmethod
     def parse(cls, text: str) -> PublicKey:
         """Read a key. Raises CommandError."""
-        if text.startswith(_PRIVATE):
+        if text.startswith(PRIVATE):
             raise CommandError("That is the private key: name the file with the public one, *.pub.")
         name, _, rest = text.strip().partition("+")
         key = cls(name, _key_of(rest.partition("+")[2]))
@@ -79,7 +81,7 @@ class PrivateKey:
     def __str__(self) -> str:
         """Write the key, as a file has it."""
         encoded = base64.b64encode(_ED25519 + self.seed).decode()
-        return f"{_PRIVATE}{self.name}+{self.public.id.hex()}+{encoded}"
+        return f"{PRIVATE}{self.name}+{self.public.id.hex()}+{encoded}"
 
     def __repr__(self) -> str:
         """Keep the key out of logs."""
@@ -93,7 +95,7 @@ class PrivateKey:
     @classmethod
     def parse(cls, text: str) -> PrivateKey:
         """Read a key. Raises CommandError."""
-        name, _, rest = text.strip().removeprefix(_PRIVATE).partition("+")
+        name, _, rest = text.strip().removeprefix(PRIVATE).partition("+")
         key = cls(name, _key_of(rest.partition("+")[2]))
         if str(key) != text.strip():
             raise CommandError("That is no private key of `neuronetz-gateway audit keygen`.")

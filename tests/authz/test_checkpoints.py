@@ -66,16 +66,20 @@ class Desk:
 
 
 @pytest.fixture
-async def desk(book: Book, owner: Identity, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Desk:
-    """A billed request among others, and the keys of who signs."""
+async def desk(
+    book: Book,
+    owner: Identity,
+    tmp_path_factory: pytest.TempPathFactory,
+    capsys: pytest.CaptureFixture[str],
+) -> Desk:
+    """A billed request among others, and the keys of who signs, which are not where the gateway is."""
     rows = [
         served(owner, NOW.replace(second=n), day=date(2026, 11, 25), month=date(2026, 11, 1))
         for n in range(7)
     ]
     await book.settle(*rows[:5])
     await book.settle(*rows[5:])
-    made = Desk(tmp_path / "keys", capsys, rows[3])
-    made.folder.mkdir()
+    made = Desk(tmp_path_factory.mktemp("keys"), capsys, rows[3])
     code, printed, _ = await made.run("keygen", "--to", str(made.folder / "key"))
     assert 0 == code
     assert (made.folder / "key.pub").read_text() in printed
@@ -207,6 +211,14 @@ async def test_keys_that_are_none_are_refused(desk: Desk) -> None:
         code,
         complained,
     )
+
+
+async def test_a_private_key_on_the_server_is_refused(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written where the services are; the sentence says why."""
+    monkeypatch.setenv("GATEWAY_STATE", str(desk.folder / "state"))
+    code, _, complained = await desk.run("keygen", "--to", str(desk.folder / "state" / "signer"))
+    assert (2, True) == (code, "a server that has the key could sign altered books" in complained)
+    assert not (desk.folder / "state").exists()
 
 
 def test_keys_are_written_as_other_programs_read_them() -> None:

@@ -28,7 +28,7 @@ def test_a_stack_as_it_comes_up(running: Stack) -> None:
     parts = (
         "version caddy guard site authz postgres migrations roles backup redis metering clocks journal bill"
     )
-    assert [*parts.split(), "files", "disk", "backends"] == [check for _, check in found]
+    assert [*parts.split(), "files", "private-keys", "disk", "backends"] == [check for _, check in found]
 
 
 def test_parts_that_do_not_answer(running: Stack) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import platform
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
@@ -14,7 +15,7 @@ from authz import schema
 from authz.backends.backend import Described
 from authz.backends.rendered import Rendered
 from authz.stack import bill, journal, unix
-from authz.stack.doctor import clocks, edge, exposure, files, postgres, record, redis, site
+from authz.stack.doctor import clocks, edge, exposure, files, postgres, private_keys, record, redis, site
 from authz.stack.doctor.files import Kind
 from authz.stack.doctor.finding import Finding, fail, ok, warn
 
@@ -44,6 +45,7 @@ async def examine(settings: Settings) -> list[Finding]:
         *record.judge_journal(written),
         *record.judge_bill(bill.ask(settings.metrics)),
         *files.judge(_entries(settings, written)),
+        *private_keys.judge(await asyncio.to_thread(private_keys.gather, settings, os.environ)),
         *files.judge_disk(files.disk_of(_journal(settings, written).parent)),
         *await asyncio.to_thread(_of_backends, backends),
     ]
