@@ -119,10 +119,13 @@ class Books:
         moment: datetime | None = await _queries.restored_at(self._connection)
         return moment
 
-    async def row_days(self) -> list[date]:
-        """Return the days, in UTC, of the ids of ledger rows, of those that were chained too."""
+    async def row_days(self) -> list[tuple[date, bool]]:
+        """Return the days, in UTC, of the ids of rows, also of those that were chained.
+
+        With each, whether the ledger still has that day.
+        """
         rows = _queries.row_days(self._connection)
-        return [_EPOCH + timedelta(days=row["day"]) async for row in rows]
+        return [(_EPOCH + timedelta(days=row["day"]), row["has_rows"]) async for row in rows]
 
     async def ledger_faults(self, day: date) -> list[RowFault]:
         """Return the rows of a day that are not as they were chained about that day."""

@@ -57,16 +57,21 @@ SELECT oldest_day FROM ledger_retention;
 SELECT max(at) FROM admin_audit WHERE action = 'backup_restored';
 
 -- name: row_days()
--- chains: the days, in UTC, of the ids of all rows, chained or not; as days since 1970.
-SELECT to_date(substring(c.relname FROM '\d{8}$'), 'YYYYMMDD') - date '1970-01-01' AS day
-FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
-WHERE i.inhparent = 'ledger'::regclass AND c.relname ~ '^ledger_\d{8}$'
-UNION
-SELECT (('x' || encode(substring(b.ids FROM e.at FOR 6), 'hex'))::bit(48)::bigint / 86400000)::int
-FROM chain_batches AS b
-JOIN chains AS c ON c.id = b.chain AND c.name <> 'audit'
-CROSS JOIN LATERAL (VALUES (1), (octet_length(b.ids) - 17)) AS e (at)
-ORDER BY 1;
+-- chains: the days, in UTC, of the ids of all rows, chained or not, as days since 1970; and whether the ledger still
+-- has that day, whatever the policy says of it.
+SELECT day, bool_or(has_rows) AS has_rows
+FROM (
+    SELECT to_date(substring(c.relname FROM '\d{8}$'), 'YYYYMMDD') - date '1970-01-01' AS day, true AS has_rows
+    FROM pg_inherits AS i JOIN pg_class AS c ON c.oid = i.inhrelid
+    WHERE i.inhparent = 'ledger'::regclass AND c.relname ~ '^ledger_\d{8}$'
+    UNION ALL
+    SELECT (('x' || encode(substring(b.ids FROM e.at FOR 6), 'hex'))::bit(48)::bigint / 86400000)::int, false
+    FROM chain_batches AS b
+    JOIN chains AS c ON c.id = b.chain AND c.name <> 'audit'
+    CROSS JOIN LATERAL (VALUES (1), (octet_length(b.ids) - 17)) AS e (at)
+) AS d
+GROUP BY day
+ORDER BY day;
 
 -- name: ledger_faults(first, until, since, before)
 -- chains: rows of the ledger, of one day, that differ from what was chained about the time of that day. Links

@@ -105,11 +105,16 @@ SELECT count(*) FROM removed;
 
 -- name: forgettable_links(before)
 -- metering.retention: days of chains, oldest first, whose rows are all dropped; a row is chained on the day of
--- its id or later, but for clocks that differ. The audit's rows stay.
+-- its id or later, but for clocks that differ. A day that is closed and still there keeps its links. The audit's
+-- rows stay.
 SELECT d.chain, d.first, d.last
 FROM chain_days AS d
 JOIN chains AS c ON c.id = d.chain AND c.name <> 'audit'
-WHERE d.day < :before::date - 1
+WHERE d.day < least(:before::date, (
+        SELECT min(to_date(substring(p.relname FROM '\d{8}$'), 'YYYYMMDD'))
+        FROM pg_inherits AS i JOIN pg_class AS p ON p.oid = i.inhrelid
+        WHERE i.inhparent = 'ledger'::regclass AND p.relname ~ '^ledger_\d{8}$'
+    )) - 1
     AND EXISTS (SELECT FROM chain_batches AS b WHERE b.chain = d.chain AND b.number BETWEEN d.first AND d.last)
 ORDER BY d.chain, d.day;
 

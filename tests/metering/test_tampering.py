@@ -123,6 +123,13 @@ CASES: dict[str, tuple[list[str], list[str]]] = {
         ["UPDATE ledger_20261125 SET address_id = NULL WHERE request_id = '{0}'"],
         [ALTERED % (0, 1)],
     ),
+    "altered, and said to be dropped": (
+        [
+            "UPDATE ledger SET output_tokens = 1 WHERE request_id = '{5}'",
+            "UPDATE ledger_retention SET oldest_day = '2099-01-01'",
+        ],
+        [ALTERED % (5, 2)],
+    ),
     "dropped": (["DELETE FROM ledger WHERE request_id = '{11}'"], [MISSING % (11, 3)]),
     "inserted": (
         [
