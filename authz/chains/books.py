@@ -11,7 +11,8 @@ import asyncpg
 from attrs import define, frozen
 
 import sql
-from authz.chains.links import Day, Link, Mark, named
+from authz.chains import tree
+from authz.chains.links import Day, Link, named
 from authz.errors import StoreUnavailable
 from authz.store import AUDITOR_ROLE, LACKING, OLDER, UNREACHABLE, prepare
 
@@ -92,10 +93,27 @@ class Books:
                 return
             after = page[-1].number
 
-    async def marks(self, number: int, *, after: int, last: int | None = None) -> list[Mark]:
-        """Return places and hashes of the links of a chain, by its number, after one and up to another."""
-        rows = _queries.marks(self._connection, chain=number, after=after, last=last)
-        return [Mark(*row.values()) async for row in rows]
+    async def open_days(
+        self, chain: str, number: int, *, closed: Day | None, last: int | None = None
+    ) -> list[Day]:
+        """Put the links of a chain, by its name and number, that follow its closed days under roots."""
+        rows = _queries.open_days(
+            self._connection,
+            chain=number,
+            after=closed.last if closed else 0,
+            last=last,
+            closed=closed.day if closed else None,
+        )
+        days = []
+        async for row in rows:
+            hashes = tree.split(row["hashes"])
+            days.append(Day(chain, row["day"], row["first"], row["last"], tree.root(hashes), hashes[-1]))
+        return days
+
+    async def hashes(self, number: int, first: int, last: int) -> list[bytes]:
+        """Return the hashes of the links of a chain, by its number, from one to another that are kept."""
+        joined = await _queries.hashes(self._connection, chain=number, first=first, last=last)
+        return tree.split(joined or b"")
 
     async def places(self, request: UUID, around: timedelta) -> list[Place]:
         """Return the rows of a request, and the links that were made about their time and have them."""
@@ -127,25 +145,27 @@ class Books:
         rows = _queries.row_days(self._connection)
         return [(_EPOCH + timedelta(days=row["day"]), row["has_rows"]) async for row in rows]
 
-    async def ledger_faults(self, day: date) -> list[RowFault]:
-        """Return the rows of a day that are not as they were chained about that day."""
+    async def ledger_faults(self, day: date) -> AsyncIterator[RowFault]:
+        """Yield the rows of a day that are not as they were chained about that day."""
         midnight = datetime(day.year, day.month, day.day, tzinfo=UTC)
-        rows = _queries.ledger_faults(
+        async with _queries.ledger_faults_cursor(
             self._connection,
             first=_floor(midnight),
             until=_floor(midnight + timedelta(days=1)),
             since=midnight - EARLY,
             before=midnight + LATE,
-        )
-        return [RowFault(*row.values()) async for row in rows]
+        ) as rows:
+            async for row in rows:
+                yield RowFault(*row.values())
 
-    async def late_rows(self) -> list[tuple[RowFault, bool]]:
-        """Return the rows that were chained at another time, and whether they are as they were then."""
-        rows = _queries.late_rows(self._connection, early_ms=EARLY // _MS, late_ms=LATE // _MS)
-        return [
-            (RowFault(row["id"], row["leaf"], row["chain"], row["number"]), row["leaf"] == row["chained"])
-            async for row in rows
-        ]
+    async def late_rows(self) -> AsyncIterator[tuple[RowFault, bool]]:
+        """Yield the rows that were chained at another time, and whether they are as they were then."""
+        async with _queries.late_rows_cursor(
+            self._connection, early_ms=EARLY // _MS, late_ms=LATE // _MS
+        ) as rows:
+            async for row in rows:
+                fault = RowFault(row["id"], row["leaf"], row["chain"], row["number"])
+                yield fault, row["leaf"] == row["chained"]
 
     async def people_faults(self) -> list[tuple[str, UUID]]:
         """Return the end users and addresses that stand where another one was, each with its id."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from authz.chains.links import by_day
-
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -22,7 +20,6 @@ async def days_until(books: Books, heads: Mapping[str, int] | None = None) -> li
             continue
         last = None if heads is None else heads[chain]
         whole = [day for day in closed if day.chain == chain and (last is None or day.last <= last)]
-        after = whole[-1] if whole else None
-        marks = await books.marks(number, after=after.last if after else 0, last=last)
-        found += whole + by_day(chain, marks, after.day if after else None)
+        closed_last = whole[-1] if whole else None
+        found += whole + await books.open_days(chain, number, closed=closed_last, last=last)
     return found

@@ -12,7 +12,7 @@ from attrs import frozen
 from authz.chains import tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
 AUDIT: Final = "audit"
 """The chain of what administrators changed; every other one is of ledger rows."""
@@ -57,15 +57,6 @@ class Link:
 
 
 @frozen
-class Mark:
-    """A link of which only its place and its hash are known."""
-
-    number: int
-    at: datetime
-    hash: bytes
-
-
-@frozen
 class Day:
     """The links of a chain on one day, under one root."""
 
@@ -105,14 +96,3 @@ def day_of(at: datetime, closed: date | None) -> date:
     """Return the day under which a link of a moment is counted, after the last one that is closed."""
     day = at.astimezone(UTC).date()
     return day if closed is None else max(day, closed + timedelta(days=1))
-
-
-def by_day(chain: str, marks: Iterable[Mark], closed: date | None) -> list[Day]:
-    """Put links under the roots of their days."""
-    days: dict[date, list[Mark]] = {}
-    for mark in marks:
-        days.setdefault(day_of(mark.at, closed), []).append(mark)
-    return [
-        Day(chain, day, of[0].number, of[-1].number, tree.root([mark.hash for mark in of]), of[-1].hash)
-        for day, of in sorted(days.items())
-    ]

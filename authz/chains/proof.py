@@ -88,7 +88,7 @@ async def _proven(books: Books, place: Place, days: list[Day]) -> ProvenRow | No
     )
     if day is None:
         return None
-    marks = await books.marks(number, after=day.first - 1, last=day.last)
+    hashes = await books.hashes(number, day.first, day.last)
     leaves = tree.split(link.leaves)
     leaf = tree.leaf(place.text.encode())
     if leaf not in leaves:
@@ -97,7 +97,7 @@ async def _proven(books: Books, place: Place, days: list[Day]) -> ProvenRow | No
         place.text,
         _written(tree.path(leaves, leaves.index(leaf))),
         link.text(await _before(books, link, number)),
-        _written(tree.path([mark.hash for mark in marks], link.number - day.first)),
+        _written(tree.path(hashes, link.number - day.first)),
         day.text,
         _written(tree.path([digest(each.text) for each in days], days.index(day))),
     )
@@ -107,9 +107,9 @@ async def _before(books: Books, link: Link, number: int) -> bytes:
     """Return the hash from which a link follows."""
     if link.number == 1:
         return beginning(link.chain, await books.identity())
-    marks = await books.marks(number, after=link.number - 2, last=link.number - 1)
-    if marks:
-        return marks[0].hash
+    hashes = await books.hashes(number, link.number - 1, link.number - 1)
+    if hashes:
+        return hashes[0]
     days = await books.days()
     return next(day.hash for day in days if day.chain == link.chain and day.last == link.number - 1)
 

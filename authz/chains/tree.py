@@ -57,5 +57,10 @@ def split(hashes: bytes) -> list[bytes]:
 
 
 def _above(level: list[bytes]) -> list[bytes]:
-    pairs = [node(level[at], level[at + 1]) for at in range(0, len(level) - 1, 2)]
+    joined, both = b"".join(level), 2 * HASH_BYTES
+    # Without a call for each node: a day may have tens of thousands.
+    pairs = [
+        hashlib.sha256(b"\1" + joined[at : at + both]).digest()
+        for at in range(0, len(joined) - HASH_BYTES, both)
+    ]
     return pairs if len(level) % 2 == 0 else [*pairs, level[-1]]

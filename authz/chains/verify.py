@@ -106,22 +106,26 @@ class Verification:
             self._faults.extend(checkpoint.faults_of(days))
 
     async def _rows(self) -> None:
-        """Compare each row with what was chained of it."""
-        unknown: dict[bytes, RowFault] = {}
+        """Compare each row with what was chained of it; of faults no more are kept than are shown."""
+        unknown: list[RowFault] = []
+        late: set[bytes] = set()
+        late_faults: list[RowFault] = []
         oldest = await self._books.oldest_day()
+        async for row, is_same in self._books.late_rows():
+            late.add(row.id)
+            is_dropped = row.leaf is None and row.day < oldest
+            if not is_same and not is_dropped and len(late_faults) < SHOWN:
+                late_faults.append(row)
         for day, has_rows in await self._books.row_days():
             if day < oldest and not has_rows:
                 continue  # what is there is compared, whatever the policy is said to be
-            for fault in await self._books.ledger_faults(day):
-                if fault.chain is None:
-                    unknown[fault.id] = fault
-                else:
+            async for fault in self._books.ledger_faults(day):
+                if fault.chain is not None:
                     self._add([fault])
-        for row, is_same in await self._books.late_rows():
-            unknown.pop(row.id, None)
-            if not is_same and not _is_dropped(row, oldest):
-                self._add([row])
-        self._add(unknown.values())
+                elif fault.id not in late and len(unknown) < SHOWN:
+                    unknown.append(fault)
+        self._add(late_faults)
+        self._add(unknown)
         self._add(await self._books.audit_faults())
         for kind, id_ in await self._books.people_faults():
             self._say(f"The {kind} {id_} was altered: the ledger has this id of another one.")
@@ -133,10 +137,6 @@ class Verification:
     def _say(self, sentence: str) -> None:
         if len(self._faults) < SHOWN:
             self._faults.append(sentence)
-
-
-def _is_dropped(row: RowFault, oldest: date) -> bool:
-    return row.day < oldest
 
 
 def _sentence(fault: RowFault) -> str:

@@ -19,16 +19,28 @@ WHERE chain = :chain AND number > :after
 ORDER BY number
 LIMIT :count;
 
--- name: marks(chain, after, last)
--- chains: where the links of a chain stand, and their hashes.
-SELECT number, at, hash
+-- name: open_days(chain, after, last, closed)
+-- chains: the days of a chain that are under no root yet, after its last one that is, with the hashes of their
+-- links one after the other; if there is a last number, up to that.
+SELECT day, min(number) AS first, max(number) AS last, string_agg(hash, '' ORDER BY number) AS hashes
+FROM (
+    SELECT number, hash, greatest((at AT TIME ZONE 'UTC')::date, :closed::date + 1) AS day
+    FROM chain_batches
+    WHERE chain = :chain AND number > :after AND number <= coalesce(:last::bigint, 9223372036854775807)
+) AS b
+GROUP BY day
+ORDER BY day;
+
+-- name: hashes(chain, first, last)$
+-- chains: the hashes of some links, one after the other; null if none of them is kept.
+SELECT string_agg(hash, '' ORDER BY number)
 FROM chain_batches
-WHERE chain = :chain AND number > :after AND number <= coalesce(:last::bigint, 9223372036854775807)
-ORDER BY number;
+WHERE chain = :chain AND number BETWEEN :first AND :last;
 
 -- name: places(request, around)
 -- chains: the rows of a request as texts, each with the link that has it. Most rows are chained at their own
--- time; a look at that time alone takes a millisecond.
+-- time; a look at that time alone takes a millisecond. Of a link that can't have a row its first and last id are
+-- read alone: they are in order.
 SELECT r.entry, json_strip_nulls(row_to_json(r))::text AS text, k.*
 FROM ledger AS r
 LEFT JOIN LATERAL (
@@ -36,7 +48,11 @@ LEFT JOIN LATERAL (
     FROM chain_batches AS b
     JOIN chains AS c ON c.id = b.chain AND c.name <> 'audit'
     WHERE b.at >= r.at - :around::interval AND b.at < r.at + :around::interval
-        AND position(uuid_send(r.request_id) || int2send(r.entry) IN b.ids) % 18 = 1
+        AND CASE
+            WHEN substring(b.ids FROM 1 FOR 16) > uuid_send(r.request_id) THEN false
+            WHEN substring(b.ids FROM octet_length(b.ids) - 17 FOR 16) < uuid_send(r.request_id) THEN false
+            ELSE position(uuid_send(r.request_id) || int2send(r.entry) IN b.ids) % 18 = 1
+        END
     LIMIT 1
 ) AS k ON true
 WHERE r.request_id = :request::uuid
