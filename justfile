@@ -163,6 +163,10 @@ bench-rebuild *arguments:
 bench-years *arguments:
     python -m tests.bench.bench_years "$@"
 
+# Verify a ledger of ten million rows, and find what is altered in it by hand: it takes half an hour and 8 GB
+audit-scale *arguments:
+    python -m tests.bench.audit_scale "$@"
+
 # Measure how near the bounds of honest prompts are to their tokens, by published vocabularies, and MB/s
 bench-bound:
     uv run --quiet --isolated --group vocabularies python -m tests.bound.bench
