@@ -192,9 +192,7 @@ def last_note(content: str) -> str:
 
 
 def _parse(text: str) -> Checkpoint:
-    origin, database, made, days, *chains = text.splitlines()
-    if origin != ORIGIN:
-        raise ValueError
+    _, database, made, days, *chains = text.splitlines()
     heads = {}
     for line in chains:
         _, name, number, hash_ = line.split(" ")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
+from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -120,6 +121,51 @@ async def test_a_request_is_proven_to_who_pays(desk: Desk, session: Session, tmp
         assert old in printed
         proof.write_text(printed.replace(old, new))
         assert 1 == (await asyncio.to_thread(_checked, command)).returncode
+
+
+async def test_a_proof_leads_to_the_signed_root(desk: Desk) -> None:
+    """A row with a batch and a day of its own, whose hashes fit, is under no root that was signed."""
+    await desk.checkpoint()
+    _, printed, _ = await desk.prove(str(desk.billed.request_id))
+    proof, key = json.loads(printed), (desk.folder / "key.pub").read_text()
+    assert 1 == len(check_proof.check(proof, key))
+    (row,) = proof["rows"]
+    row["row"] = row["row"].replace('"output_tokens":20', '"output_tokens":21')
+    for way, above, place, below in (
+        ("to_batch", "batch", 6, b"\0" + row["row"].encode()),
+        ("to_day", "day", 5, b""),
+    ):
+        words = row[above].split()
+        words[place] = sha256(below or row["batch"].encode()).hexdigest()
+        row[above], row[way] = " ".join(words), []
+    with pytest.raises(ValueError, match="to_days leads elsewhere"):
+        check_proof.check(proof, key)
+
+
+async def test_altered_books_prove_nothing(desk: Desk, owner_of_tables: asyncpg.Connection) -> None:
+    """Neither a row that was altered, nor chains that are not those of the checkpoint."""
+    request = str(desk.billed.request_id)
+    await desk.checkpoint()
+    await owner_of_tables.execute("UPDATE ledger SET output_tokens = 1")
+    code, printed, complained = await desk.prove(request)
+    assert (1, "") == (code, printed)
+    assert complained.startswith("error: A row of the request was altered, ")
+    await owner_of_tables.execute("UPDATE chain_batches SET hash = sha256(hash)")
+    code, printed, complained = await desk.prove(request)
+    assert (1, "") == (code, printed)
+    assert complained.startswith("error: The checkpoint does not fit this database")
+
+
+async def test_no_checkpoint_follows_one_of_another_database(
+    desk: Desk, owner_of_tables: asyncpg.Connection
+) -> None:
+    """Even if its chains are the same, as those of a copy are."""
+    await desk.checkpoint()
+    before = desk.notes.read_text()
+    await owner_of_tables.execute("UPDATE database_identity SET id = gen_random_uuid()")
+    code, _, complained = await desk.checkpoint()
+    assert (1, True) == (code, "does not fit this database" in complained)
+    assert before == desk.notes.read_text()
 
 
 def _checked(command: list[str]) -> subprocess.CompletedProcess[str]:

@@ -22,6 +22,16 @@ from tests.metering.writing import LOOKUP, NODE, START, TENANT, JournalFile
 
 CHAINS = "SELECT c.name, count(*) FROM chain_batches AS b JOIN chains AS c ON c.id = b.chain GROUP BY 1"
 
+MAY_CALL = "SELECT has_function_privilege($1::text, $2::text, 'EXECUTE')"
+FUNCTIONS = (
+    "merkle_root(bytea)",
+    "add_link(text, bytea, bytea)",
+    "chain_ledger()",
+    "chain_audit()",
+    "close_chain_days()",
+)
+"""What writes chains; a role that may call those of triggers could put them on a table of its own."""
+
 
 async def test_settled_rows_are_chained_in_the_transaction_that_adds_them(
     begin: Begin, journal: JournalFile, database: str
@@ -101,6 +111,40 @@ async def test_commands_at_once_take_turns(session: Session, database: str) -> N
         await connection.close()
 
 
+async def test_the_audit_is_chained_at_commit(session: Session, database: str) -> None:
+    """So that a long command keeps no other waiting for the chain."""
+    first, second = await asyncpg.connect(database), await asyncpg.connect(database)
+    add = "INSERT INTO admin_audit (actor, action) VALUES ('tester', 'first')"
+    async with first.transaction():
+        await first.execute(add)
+        assert 0 == await first.fetchval("SELECT count(*) FROM chain_batches")
+        await second.execute(add, timeout=10)
+    assert 2 == await first.fetchval("SELECT count(*) FROM chain_batches")
+    assert [] == (await verified(database)).faults
+    for connection in (first, second):
+        await connection.close()
+
+
+async def test_days_are_closed_once_and_in_order(session: Session, database: str) -> None:
+    """A clock that steps back makes no link earlier, and none of a day that has its root."""
+    owner = await asyncpg.connect(database)
+    add = "INSERT INTO admin_audit (actor, action) VALUES ('tester', 'first')"
+    await owner.execute(add)
+    await owner.execute("UPDATE chain_batches SET at = now() + interval '1 day'")
+    await owner.execute(add)
+    assert 1 == await owner.fetchval("SELECT count(DISTINCT at) FROM chain_batches")
+    close = "SELECT close_chain_days()"
+    assert 0 == await owner.fetchval(close)
+    await owner.execute("UPDATE chain_batches SET at = '2026-10-20 23:00+00'")
+    assert [1, 0] == [await owner.fetchval(close) for _ in range(2)]
+    await owner.execute(add)
+    await owner.execute("UPDATE chain_batches SET at = '2026-10-19 23:00+00' WHERE number = 3")
+    assert [1, 0] == [await owner.fetchval(close) for _ in range(2)]
+    days = await owner.fetch("SELECT day::text, first, last FROM chain_days ORDER BY day")
+    assert [("2026-10-20", 1, 2), ("2026-10-21", 3, 3)] == [tuple(row) for row in days]
+    await owner.close()
+
+
 async def test_an_erasure_covers_nothing_later(
     begin: Begin, journal: JournalFile, session: Session, database: str
 ) -> None:
@@ -165,4 +209,6 @@ async def test_no_program_can_write_a_chain_itself(begin: Begin, database: str) 
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute(statement)
         await connection.execute("RESET ROLE")
+        callable_ = [name for name in FUNCTIONS if await connection.fetchval(MAY_CALL, role, name)]
+        assert callable_ == (["close_chain_days()"] if role == "gateway_metering" else [])
     await connection.close()

@@ -202,6 +202,21 @@ async def test_a_chain_written_anew_is_shown_by_the_checkpoint_alone(forger: For
     assert await forger.faults(known) == [WRITTEN_ANEW.format(node=NODE, made=known.made)]
 
 
+async def test_a_chain_that_was_removed_is_shown_by_the_checkpoint_alone(forger: Forger) -> None:
+    """With all of its rows, so that nothing of it is left to compare."""
+    known = await forger.checkpoint()
+    await forger.run(
+        "DELETE FROM chain_batches WHERE NOT {links}",
+        "DELETE FROM chains WHERE name = 'audit'",
+        "DELETE FROM admin_audit",
+    )
+    assert [] == await forger.faults()
+    (fault,) = await forger.faults(known)
+    assert fault.startswith(
+        f"The chain audit ends at link 0, and the checkpoint of {known.made} knows link 3:"
+    )
+
+
 async def test_an_end_that_was_cut_off_is_shown_by_the_checkpoint_alone(forger: Forger) -> None:
     """The last rows removed with their link: the rest fits, but it ends too early."""
     known = await forger.checkpoint()
@@ -235,3 +250,26 @@ async def test_the_roots_of_dropped_days_stay(forger: Forger) -> None:
     await forger.run("UPDATE chain_days SET root = sha256(root) WHERE {links}")
     (fault,) = await forger.faults(known)
     assert "the root of a day whose rows are dropped was altered" in fault
+
+
+async def test_rows_that_are_chained_late_are_compared_too(forger: Forger) -> None:
+    """Long after the day of their ids: known, named if altered, and missed unless their day is dropped."""
+    await forger.rewrite(lambda link: evolve(link, at=link.at + timedelta(days=30)))
+    assert [] == await forger.faults()
+    await forger.run("UPDATE ledger SET output_tokens = 1 WHERE request_id = '{5}'")
+    altered = [(ALTERED % (5, 2)).format(*forger.ids, node=NODE)]
+    assert altered == await forger.faults()
+    await forger.run("DELETE FROM ledger WHERE request_id = '{6}'")
+    missing = [(MISSING % (6, 2)).format(*forger.ids, node=NODE)]
+    assert altered + missing == await forger.faults()
+    await forger.run("UPDATE ledger_retention SET oldest_day = '2099-01-01'")
+    assert altered == await forger.faults()
+
+
+async def test_rows_of_one_statement_are_in_order_in_their_link(forger: Forger) -> None:
+    """In whatever order it adds them: ids and hashes stand side by side."""
+    await forger.owner.execute(
+        """INSERT INTO ledger SELECT (jsonb_populate_record(l, '{"entry": 1}')).* FROM ledger AS l"""
+        " ORDER BY request_id DESC"
+    )
+    assert [] == await forger.faults()
