@@ -199,6 +199,8 @@ check-go:
     {{ caddy }} fmt Caddyfile 2> /dev/null | diff --unified caddy/Caddyfile -
     python -m tests.ollama.build go vet ./...
     python -m tests.ollama.build gofmt -l . | (! grep .)
+    {{ go }} vet -C ../tests/bench/load ./...
+    python -m authz.stack.build gofmt -l ../tests/bench/load | (! grep .)
 
 # Check that the Caddy modules compile for another machine, such as darwin/arm64
 check-cross os="linux" arch="arm64":

@@ -1,0 +1,3 @@
+module neuronetz-gateway/tests/bench/load
+
+go 1.26.0
