@@ -67,10 +67,12 @@ def gateway(backend_url: str) -> Iterator[Gateway]:
 
 
 @contextmanager
-def running(backend_url: str, **environ: str) -> Iterator[Gateway]:
-    """Run a gateway with such settings."""
+def running(backend_url: str, checkout: Path | None = None, /, **environ: str) -> Iterator[Gateway]:
+    """Run a gateway with such settings: this one, or that of another checkout."""
     with tempfile.TemporaryDirectory(prefix="nz") as folder:
         stack = Stack(Path(folder) / "s")
+        if checkout is not None:
+            stack.within, stack.python = ("env", "-C", str(checkout)), (str(checkout / ".venv/bin/python"),)
         done = stack.run("up", "--port", str(stack.port), "--detach", "--json", **environ)
         assert done.returncode == 0, done.stderr
         said = json.loads(done.stdout)
