@@ -143,6 +143,16 @@ idle *arguments:
     @python -m tests.ollama.build
     python -m tests.security.idle "$@"
 
+# Measure what the gateway adds and costs beside a stock forward_auth: 12 blocks take 35 minutes
+bench *arguments:
+    @{{ caddy }} version
+    @python -m tests.bench.bench "$@"
+
+# Measure another gateway the same way, by its URL; its backend must be the mock (see `just bench --help`)
+bench-peers url *arguments:
+    @{{ caddy }} version
+    @python -m tests.bench.bench --peer "$@"
+
 # Measure what a decision costs authz, beside redis-py's own pool
 bench-verify *arguments:
     python -m tests.bench.bench_verify "$@"
