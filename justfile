@@ -76,6 +76,12 @@ conformance *arguments: browser
     @python -m tests.ollama.build
     pytest tests/conformance "$@"
 
+# Install client programs and run each of the real Ollama itself and through the gateway: all, or those named
+clients *programs:
+    @{{ caddy }} version
+    @python -m tests.ollama.build
+    python -m tests.clients.clients "$@"
+
 # Run compose.yaml and compose.dev.yaml with a real engine, for 15 minutes: it takes the ports 80, 443 and 8080
 compose-test *arguments:
     @python -m tests.ollama.build

@@ -120,10 +120,10 @@ class Gate:
 
 
 @contextmanager
-def running_ollama(*, parallel: int) -> Iterator[Ollama]:
+def running_ollama(*, parallel: int, context_tokens: int = 4096) -> Iterator[Ollama]:
     """Build what the cache lacks, and run an Ollama of its own with the toy models.
 
-    Each of them answers so many requests at once.
+    Each of them answers so many requests at once, with a context of so many tokens.
     """
     binary = server_binary(ollama_folder(os.environ))
     with tempfile.TemporaryDirectory(prefix="nz") as name:
@@ -133,7 +133,11 @@ def running_ollama(*, parallel: int) -> Iterator[Ollama]:
         with (ollama.folder / "server.log").open("wb") as log:
             process = subprocess.Popen(
                 [str(binary), "serve"],
-                env={**_environ(ollama), "OLLAMA_NUM_PARALLEL": str(parallel)},
+                env={
+                    **_environ(ollama),
+                    "OLLAMA_CONTEXT_LENGTH": str(context_tokens),
+                    "OLLAMA_NUM_PARALLEL": str(parallel),
+                },
                 cwd=ollama.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -161,7 +165,6 @@ def _environ(ollama: Ollama) -> dict[str, str]:
         "HTTP_PROXY": _DEAD_END,
         "HTTPS_PROXY": _DEAD_END,
         "NO_PROXY": _NO_PROXY,
-        "OLLAMA_CONTEXT_LENGTH": "4096",
         "OLLAMA_HOST": str(httpx.URL(ollama.url).netloc.decode()),
         "OLLAMA_KEEP_ALIVE": "30m",
         "OLLAMA_MAX_LOADED_MODELS": "6",
