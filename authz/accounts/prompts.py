@@ -11,6 +11,7 @@ from uuid import UUID  # noqa: TC003 (attrs reads it)
 from attrs import field, frozen
 
 import sql
+from authz.accounts import vault
 from authz.accounts.keys import find_key
 from authz.accounts.tenants import find_tenant
 from authz.errors import CommandError
@@ -93,7 +94,7 @@ async def list_prompts(
             since=since,
             after=after,
             most=most,
-            overhead=_HEAD.size + 48,
+            overhead=_HEAD.size + vault.OVERHEAD,
         )
         return [
             KeptPrompt(

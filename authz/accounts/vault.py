@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from attrs import field, frozen
 from nacl.exceptions import CryptoError
-from nacl.public import PrivateKey, PublicKey, SealedBox
+from nacl.public import Box, PrivateKey, PublicKey
 
 from authz.errors import CommandError, UsageError
 
@@ -28,6 +28,9 @@ PRIVATE: Final = "nz-vault-private:"
 _MOST_FILE_BYTES: Final = 65_536
 _MOST_PUBLIC: Final = 2
 _KEY_BYTES: Final = 32
+
+OVERHEAD: Final = PublicKey.SIZE + Box.NONCE_SIZE + 16
+"""How many bytes a box is longer than its text: the sender's public key, a nonce, and Poly1305's code."""
 
 _WHY: Final = "whoever breaks into a server that has it could open every prompt"
 
@@ -73,13 +76,16 @@ class PrivateKeys:
     def open(self, vault: str, box: bytes) -> bytes | None:
         """Open a box that was sealed for the key of this id; None if it was altered.
 
+        It is the public key of a pair that sealed for some seconds, a nonce, and a box of libsodium
+        (`crypto_box_easy`).
+
         Raises CommandError if this key is none of them.
         """
         for key in self.keys:
             if identifier(key.public_key) == vault:
                 try:
-                    return SealedBox(key).decrypt(box)
-                except CryptoError:
+                    return Box(key, PublicKey(box[:_KEY_BYTES])).decrypt(box[_KEY_BYTES:])
+                except (CryptoError, ValueError):
                     return None
         raise CommandError(
             f"The private key {vault} is needed for this, and is not in the file that was named."

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import asyncpg
 import pytest
-from nacl.public import PrivateKey, SealedBox
+from nacl.public import PrivateKey
 
 from authz.accounts import vault
 from authz.accounts.keys import CreatedKey, find_key
@@ -20,6 +20,7 @@ from authz.accounts.vault import PrivateKeys
 from authz.admin.audit import audit
 from authz.errors import CommandError
 from tests.authz.asking import uuid7
+from tests.authz.sealing import sealed
 
 LONG_AGO: Final = datetime(2026, 1, 1, tzinfo=UTC)
 PAIR: Final = PrivateKey.generate()
@@ -41,7 +42,7 @@ class Prompts:
         request, now = uuid7(), datetime.now(UTC)
         for way, index, flags, text in rows:
             head = struct.pack(">4s16s16sBBI", b"NZP1", request.bytes, self.tenant.bytes, way, flags, index)
-            box = SealedBox(PAIR.public_key).encrypt(head + (text or b""))
+            box = sealed(PAIR.public_key, head + (text or b""))
             await self.owner.execute(
                 "SELECT store_prompts(ARRAY[$1::uuid], ARRAY[$2::smallint], ARRAY[$3::bigint], "
                 "ARRAY[$4::smallint], ARRAY[$5::uuid], ARRAY[$6::uuid], ARRAY[$7::timestamptz], "

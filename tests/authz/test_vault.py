@@ -8,12 +8,13 @@ import stat
 from pathlib import Path
 
 import pytest
-from nacl.public import PrivateKey, SealedBox
+from nacl.public import PrivateKey
 
 from authz.__main__ import run
 from authz.accounts import vault
 from authz.accounts.vault import PRIVATE, PUBLIC, PrivateKeys
 from authz.errors import CommandError
+from tests.authz.sealing import sealed
 
 PAIR = PrivateKey.generate()
 PUBLIC_LINE = vault.public_line(PAIR)
@@ -50,7 +51,7 @@ def test_a_pair_of_keys(state: Path, away: Path, capsys: pytest.CaptureFixture[s
         "private_key": str(private),
         "public_key": str(public),
     }
-    assert b"text" == PrivateKeys.read(private).open(said["vault"], SealedBox(key).encrypt(b"text"))
+    assert b"text" == PrivateKeys.read(private).open(said["vault"], sealed(key, b"text"))
     assert 1 == run(["vault", "init", "--private-key", str(private)])
     assert "is there already" in capsys.readouterr().err
     assert (key,) == vault.read_public(public)
@@ -63,15 +64,15 @@ def test_a_rotation_keeps_what_was_sealed(
     private, public = away / "vault.key", state / "vault.pub"
     command = ["--private-key", str(private)]
     assert 0 == run(["vault", "init", *command])
-    sealed = []
+    boxes = []
     for _ in range(3):
         newest = vault.read_public(public)[0]
-        sealed.append((vault.identifier(newest), SealedBox(newest).encrypt(b"text")))
+        boxes.append((vault.identifier(newest), sealed(newest, b"text")))
         assert 0 == run(["vault", "rotate", *command])
         assert newest == vault.read_public(public)[1]
     keys = PrivateKeys.read(private)
     assert 4 == len(keys.keys)
-    assert {b"text"} == {keys.open(name, box) for name, box in sealed}
+    assert {b"text"} == {keys.open(name, box) for name, box in boxes}
     assert 0o600 == stat.S_IMODE(private.stat().st_mode)
 
     vault.write_public(public, [PAIR.public_key], is_new=False)
@@ -143,8 +144,10 @@ def test_no_key_shows(tmp_path: Path) -> None:
 def test_another_vaults_box() -> None:
     """A box for another key names that key; one that was altered does not open."""
     keys = PrivateKeys((PAIR,))
-    box = SealedBox(PAIR.public_key).encrypt(b"text")
+    box = sealed(PAIR.public_key, b"text")
     with pytest.raises(CommandError, match="The private key 0123456789abcdef is needed"):
         keys.open("0123456789abcdef", box)
-    altered = box[:-1] + bytes([box[-1] ^ 1])
-    assert keys.open(vault.identifier(PAIR.public_key), altered) is None
+    for at in range(len(box)):
+        altered = box[:at] + bytes([box[at] ^ 1]) + box[at + 1 :]
+        assert keys.open(vault.identifier(PAIR.public_key), altered) is None
+        assert keys.open(vault.identifier(PAIR.public_key), box[:at]) is None

@@ -16,8 +16,9 @@ func BenchmarkSeal(b *testing.B) {
 	for name, size := range map[string]int{"full": PieceBytes, "short": 200} {
 		p := piece{of: &identified{Meta: Meta{requestID, tenantID, keyID, start, start}}, content: make([]byte, size)}
 		b.Run(name, func(b *testing.B) {
+			var by sealer
 			for b.Loop() {
-				if _, err := p.seal(publicKey{"0123456789abcdef", public}, rand.Reader); err != nil {
+				if _, err := p.seal(&by, publicKey{"0123456789abcdef", public}, start, rand.Reader); err != nil {
 					b.Fatal(err)
 				}
 			}

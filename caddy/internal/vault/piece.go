@@ -80,7 +80,7 @@ type line struct {
 
 // seal returns the line of a piece. The head stands inside as well, where nobody who lacks the
 // private key can change it: a piece that is missing, swapped or cut shows when they are opened.
-func (p *piece) seal(key publicKey, random io.Reader) ([]byte, error) {
+func (p *piece) seal(by *sealer, key publicKey, now time.Time, random io.Reader) ([]byte, error) {
 	plain := make([]byte, 0, headBytes+len(p.content))
 	plain = append(plain, magic...)
 	plain = append(plain, p.of.id[:]...)
@@ -88,7 +88,7 @@ func (p *piece) seal(key publicKey, random io.Reader) ([]byte, error) {
 	plain = append(plain, byte(p.way), byte(p.ends))
 	plain = binary.BigEndian.AppendUint32(plain, p.index)
 	plain = append(plain, p.content...)
-	sealed, err := sealAnonymous(plain, key, random)
+	sealed, err := by.seal(plain, key, now, random)
 	if err != nil {
 		return nil, err
 	}

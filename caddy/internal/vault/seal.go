@@ -1,44 +1,47 @@
 package vault
 
 import (
-	"crypto/ecdh"
 	"io"
+	"time"
 
-	"golang.org/x/crypto/blake2b"
-	"golang.org/x/crypto/nacl/secretbox"
-	"golang.org/x/crypto/salsa20/salsa" //nolint:staticcheck // the key schedule of a sealed box is HSalsa20
+	"golang.org/x/crypto/nacl/box"
 )
 
 const (
-	nonceBytes = 24
 	pointBytes = 32
+	nonceBytes = 24
+
+	// passingFor is how long a pair of the sender's seals: agreeing on a key costs more than sealing
+	// a short text with it. Who reads this process's memory finds what opens the pieces of so long,
+	// beside their texts.
+	passingFor = 10 * time.Second
 )
 
-// sealAnonymous returns libsodium's sealed box of a text, as box.SealAnonymous does: that computes
-// the public half of the passing key twice, which is a third of what a short text costs. The key is
-// used once, so the nonce follows from both points (libsodium, crypto_box_seal).
-func sealAnonymous(text []byte, key publicKey, random io.Reader) ([]byte, error) {
-	passing, err := ecdh.X25519().GenerateKey(random)
-	if err != nil {
+// sealer seals for a public key in the form of libsodium's sealed boxes, but for the pair of the
+// sender, which passes with time and not with each text. Its private half never leaves this struct.
+type sealer struct {
+	key    publicKey
+	until  time.Time
+	public *[pointBytes]byte // of the sender's pair
+	shared [pointBytes]byte  // what the two pairs agree on (libsodium, crypto_box_beforenm)
+}
+
+// seal returns the sender's public half, a nonce and the text as libsodium's crypto_box_easy has it:
+// a nonce of 24 random bytes is never drawn twice.
+func (s *sealer) seal(text []byte, key publicKey, now time.Time, random io.Reader) ([]byte, error) {
+	if s.public == nil || s.key != key || !now.Before(s.until) {
+		public, private, err := box.GenerateKey(random)
+		if err != nil {
+			return nil, err
+		}
+		s.key, s.until, s.public = key, now.Add(passingFor), public
+		box.Precompute(&s.shared, key.point, private)
+	}
+	sealed := make([]byte, pointBytes+nonceBytes, pointBytes+nonceBytes+box.Overhead+len(text))
+	copy(sealed, s.public[:])
+	nonce := (*[nonceBytes]byte)(sealed[pointBytes:])
+	if _, err := io.ReadFull(random, nonce[:]); err != nil {
 		return nil, err
 	}
-	theirs, err := ecdh.X25519().NewPublicKey(key.point[:])
-	if err != nil {
-		return nil, err
-	}
-	agreed, err := passing.ECDH(theirs)
-	if err != nil {
-		return nil, err
-	}
-	ours := passing.PublicKey().Bytes()
-	hash, err := blake2b.New(nonceBytes, nil)
-	if err != nil {
-		return nil, err
-	}
-	_, _ = hash.Write(ours)
-	_, _ = hash.Write(key.point[:])
-	var shared, none [pointBytes]byte
-	salsa.HSalsa20(&shared, (*[16]byte)(none[:16]), (*[pointBytes]byte)(agreed), &salsa.Sigma)
-	nonce := (*[nonceBytes]byte)(hash.Sum(nil))
-	return secretbox.Seal(ours, text, nonce, &shared), nil
+	return box.SealAfterPrecomputation(sealed, text, nonce, &s.shared), nil
 }

@@ -52,6 +52,7 @@ type Vault struct {
 
 	// What the worker alone uses.
 	spool      spool
+	sealer     sealer
 	stamp      string // of the file of the keys
 	trouble    string // what was complained of last
 	lostBefore uint64 // when the worker looked last
@@ -164,9 +165,10 @@ func (v *Vault) keep(p *piece) {
 		v.lost.Add(1)
 		return
 	}
-	sealed, err := p.seal(*key, v.random)
+	now := v.now()
+	sealed, err := p.seal(&v.sealer, *key, now, v.random)
 	if err == nil {
-		err = v.spool.write(sealed, v.now())
+		err = v.spool.write(sealed, now)
 	}
 	if err != nil {
 		v.lost.Add(1)

@@ -106,7 +106,7 @@ func (w *world) open(t *testing.T) (texts [2]opened) {
 			if json.Unmarshal(each, &l) != nil || l.ID != requestID {
 				continue // torn, or of another request
 			}
-			plain, ok := box.OpenAnonymous(nil, l.Box, w.public, w.private)
+			plain, ok := unsealed(l.Box, w.private)
 			if !ok {
 				t.Fatal("a piece can't be opened")
 			}
