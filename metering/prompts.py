@@ -32,6 +32,9 @@ READY: Final = "*.ready"
 FILES_AT_ONCE: Final = 8
 """Files that are taken in a row: a full spool is no reason to neglect other duties."""
 
+PIECES_AT_ONCE: Final = 128
+"""Pieces of one statement; with 512 of 12 KB PostgreSQL takes twice the CPU time for each."""
+
 _LATEST_S: Final = 250_000_000_000
 """The year 9892: Python knows no moment after 9999."""
 
@@ -99,7 +102,8 @@ class Spool:
         """Store the oldest files and remove them."""
         for path in sorted(self.folder.glob(READY))[:FILES_AT_ONCE]:
             pieces, rejected = _read(path)
-            rejected += await self._store(store, pieces, metrics)
+            for start in range(0, len(pieces), PIECES_AT_ONCE):
+                rejected += await self._store(store, pieces[start : start + PIECES_AT_ONCE], metrics)
             metrics.prompt_pieces["rejected"].inc(rejected)
             if rejected:
                 log.warning("metering.prompts_rejected", name=path.name, pieces=rejected)

@@ -1,6 +1,7 @@
 package vault
 
 import (
+	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
 	"io"
@@ -63,7 +64,7 @@ type identified struct {
 	id, tenant uuid.UUID
 }
 
-// line is a sealed piece in the spool, one line of JSON.
+// line is a sealed piece in the spool, one line of JSON, but for the box at its end, which is long.
 type line struct {
 	V         int    `json:"v"`
 	ID        string `json:"id"`
@@ -75,13 +76,12 @@ type line struct {
 	Index     uint32 `json:"index"`
 	Flags     uint8  `json:"flags"`
 	Vault     string `json:"vault"` // the id of the public key
-	Box       []byte `json:"box"`
 }
 
-// seal returns the line of a piece. The head stands inside as well, where nobody who lacks the
-// private key can change it: a piece that is missing, swapped or cut shows when they are opened.
-func (p *piece) seal(by *sealer, key publicKey, now time.Time, random io.Reader) ([]byte, error) {
-	plain := make([]byte, 0, headBytes+len(p.content))
+// seal appends the line of a piece to others. The head stands inside as well, where nobody who lacks
+// the private key can change it: a piece that is missing, swapped or cut shows when they are opened.
+func (p *piece) seal(lines []byte, by *sealer, key publicKey, now time.Time, random io.Reader) ([]byte, error) {
+	plain := make([]byte, 0, headBytes+PieceBytes)
 	plain = append(plain, magic...)
 	plain = append(plain, p.of.id[:]...)
 	plain = append(plain, p.of.tenant[:]...)
@@ -90,12 +90,18 @@ func (p *piece) seal(by *sealer, key publicKey, now time.Time, random io.Reader)
 	plain = append(plain, p.content...)
 	sealed, err := by.seal(plain, key, now, random)
 	if err != nil {
-		return nil, err
+		return lines, err
 	}
 	text, err := json.Marshal(line{
 		V: version, ID: p.of.ID, Tenant: p.of.Tenant, Key: p.of.Key, AtMS: p.of.At.UnixMilli(),
 		Expires: p.of.Expires.Unix(), Direction: uint8(p.way), Index: p.index, Flags: uint8(p.ends),
-		Vault: key.id, Box: sealed,
+		Vault: key.id,
 	})
-	return append(text, '\n'), err
+	if err != nil {
+		return lines, err
+	}
+	lines = append(lines, text[:len(text)-1]...)
+	lines = append(lines, `,"box":"`...)
+	lines = base64.StdEncoding.AppendEncode(lines, sealed)
+	return append(lines, "\"}\n"...), nil
 }

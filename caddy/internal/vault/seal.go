@@ -24,10 +24,11 @@ type sealer struct {
 	until  time.Time
 	public *[pointBytes]byte // of the sender's pair
 	shared [pointBytes]byte  // what the two pairs agree on (libsodium, crypto_box_beforenm)
+	sealed []byte            // the last box, whose place the next one takes
 }
 
 // seal returns the sender's public half, a nonce and the text as libsodium's crypto_box_easy has it:
-// a nonce of 24 random bytes is never drawn twice.
+// a nonce of 24 random bytes is never drawn twice. It is good until the next one is sealed.
 func (s *sealer) seal(text []byte, key publicKey, now time.Time, random io.Reader) ([]byte, error) {
 	if s.public == nil || s.key != key || !now.Before(s.until) {
 		public, private, err := box.GenerateKey(random)
@@ -37,11 +38,11 @@ func (s *sealer) seal(text []byte, key publicKey, now time.Time, random io.Reade
 		s.key, s.until, s.public = key, now.Add(passingFor), public
 		box.Precompute(&s.shared, key.point, private)
 	}
-	sealed := make([]byte, pointBytes+nonceBytes, pointBytes+nonceBytes+box.Overhead+len(text))
-	copy(sealed, s.public[:])
-	nonce := (*[nonceBytes]byte)(sealed[pointBytes:])
+	var nonce [nonceBytes]byte
 	if _, err := io.ReadFull(random, nonce[:]); err != nil {
 		return nil, err
 	}
-	return box.SealAfterPrecomputation(sealed, text, nonce, &s.shared), nil
+	s.sealed = append(append(s.sealed[:0], s.public[:]...), nonce[:]...)
+	s.sealed = box.SealAfterPrecomputation(s.sealed, text, &nonce, &s.shared)
+	return s.sealed, nil
 }

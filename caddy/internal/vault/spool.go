@@ -56,15 +56,15 @@ func (s *spool) take() error {
 	return nil
 }
 
-// write appends a line, whole or not at all.
-func (s *spool) write(line []byte, now time.Time) error {
-	if s.used+int64(len(line)) > s.most {
+// write appends lines, all of them or none.
+func (s *spool) write(lines []byte, now time.Time) error {
+	if s.used+int64(len(lines)) > s.most {
 		return errSpoolFull
 	}
 	if err := s.begin(now); err != nil {
 		return err
 	}
-	n, err := s.file.Write(line)
+	n, err := s.file.Write(lines)
 	if err != nil {
 		// What is torn all the same is no line of JSON, and metering passes over it.
 		_ = s.file.Truncate(s.size)

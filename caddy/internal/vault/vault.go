@@ -20,6 +20,9 @@ const (
 	// maxPieces is how many pieces are lent at a time: 64 MiB of text that waits to be sealed.
 	maxPieces = 4096
 
+	// gatheredBytes is how much is sealed before it is written, if more waits.
+	gatheredBytes = 64 << 10
+
 	lookEvery = time.Second
 )
 
@@ -53,6 +56,8 @@ type Vault struct {
 	// What the worker alone uses.
 	spool      spool
 	sealer     sealer
+	lines      []byte // sealed, and not written yet
+	unwritten  uint64 // how many
 	stamp      string // of the file of the keys
 	trouble    string // what was complained of last
 	lostBefore uint64 // when the worker looked last
@@ -145,8 +150,8 @@ func (v *Vault) work() {
 		case p := <-v.queue:
 			v.keep(p)
 		case done := <-v.flush:
-			for len(v.queue) > 0 {
-				v.keep(<-v.queue)
+			for p := v.next(); p != nil; p = v.next() {
+				v.keep(p)
 			}
 			v.complain(v.spool.handOver())
 			close(done)
@@ -157,23 +162,58 @@ func (v *Vault) work() {
 	}
 }
 
-// keep seals a piece and writes it into the spool, or drops it.
+// keep seals a piece and those that wait behind it, and writes them into the spool, many at once.
 func (v *Vault) keep(p *piece) {
+	v.seal(p)
+	for len(v.lines) < gatheredBytes {
+		next := v.next()
+		if next == nil {
+			break
+		}
+		v.seal(next)
+	}
+	v.write()
+}
+
+// next returns the piece that waits; nil if none does.
+func (v *Vault) next() *piece {
+	select {
+	case p := <-v.queue:
+		return p
+	default:
+		return nil
+	}
+}
+
+// seal adds a piece to what is written next, or drops it.
+func (v *Vault) seal(p *piece) {
 	defer v.giveBack(p)
 	key := v.key.Load()
 	if key == nil {
 		v.lost.Add(1)
 		return
 	}
-	now := v.now()
-	sealed, err := p.seal(&v.sealer, *key, now, v.random)
-	if err == nil {
-		err = v.spool.write(sealed, now)
-	}
+	lines, err := p.seal(v.lines, &v.sealer, *key, v.now(), v.random)
 	if err != nil {
 		v.lost.Add(1)
+		v.complain(err)
+		return
+	}
+	v.lines = lines
+	v.unwritten++
+}
+
+// write writes what has been sealed into the spool, or drops it.
+func (v *Vault) write() {
+	if v.unwritten == 0 {
+		return
+	}
+	err := v.spool.write(v.lines, v.now())
+	if err != nil {
+		v.lost.Add(v.unwritten)
 	}
 	v.complain(err)
+	v.lines, v.unwritten = v.lines[:0], 0
 }
 
 // look reads the keys if they have changed, and hands over what has been written.

@@ -102,7 +102,11 @@ func (w *world) open(t *testing.T) (texts [2]opened) {
 		text, err := os.ReadFile(path)
 		must(t, err)
 		for each := range bytes.Lines(text) {
-			var l line
+			var l struct {
+				line
+
+				Box []byte `json:"box"`
+			}
 			if json.Unmarshal(each, &l) != nil || l.ID != requestID {
 				continue // torn, or of another request
 			}
