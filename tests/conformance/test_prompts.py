@@ -40,7 +40,7 @@ class Vault:
 
     def opened(self, *requests: str) -> dict[str, tuple[bytes, bytes, tuple[str, ...]]]:
         """Open prompt and answer of each of these, once all of them are in Postgres."""
-        until(lambda: set(requests) <= {row["id"] for row in self.listed()})
+        until(lambda: set(requests) <= {row["request"] for row in self.listed()})
         return asyncio.run(self._opened(requests))
 
     async def _opened(self, requests: Iterable[str]) -> dict[str, tuple[bytes, bytes, tuple[str, ...]]]:
