@@ -157,7 +157,7 @@ def _restrictions(record: asyncpg.Record) -> list[Row]:
         ("networks", scope.cidrs),
         ("expires", scope.expires_at),
         ("output of an answer", scope.max_output),
-        ("seconds that prompts are kept", scope.log_prompts_s),
+        ("log_prompts_s", scope.log_prompts_s),
         *scope_.policy_of(record).given.items(),
     )
     return [

@@ -75,10 +75,18 @@ def changes_of(event: Event, **place: str | None) -> Iterator[Change]:
 
 
 def in_words(name: str, value: Any) -> tuple[str, Any]:
-    """Return a field of the audit and its value as users write them, where that is not what is stored."""
-    if value is None or name not in (*_WORDS, *_SPANS):
+    """Return a field of the audit and its value as options have them, where that is not what is stored.
+
+    None stays: it is a name without a value.
+    """
+    if name not in (*_WORDS, *_SPANS):
         return name, value
-    return {"batch": "priority"}.get(name, name.removesuffix("_s")), _value(name, value)
+    return FIELDS.get(name, name.replace("_", "-")).removeprefix("allow "), _value(name, value)
+
+
+def span(seconds: int) -> str:
+    """Return a span as options take it, like 7d."""
+    return next(f"{seconds // length}{unit}" for length, unit in _UNITS if seconds % length == 0)
 
 
 def _value(name: str, value: Any) -> str | None:
@@ -88,7 +96,7 @@ def _value(name: str, value: Any) -> str | None:
     if name in _WORDS:
         return _WORDS[name][value]
     if name in _SPANS:
-        return next(f"{value // length}{unit}" for length, unit in _UNITS if value % length == 0)
+        return span(value)
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
     return ",".join(value) if isinstance(value, list | tuple) else str(value)

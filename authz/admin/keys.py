@@ -6,11 +6,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
+from attrs import asdict, frozen
 from cyclopts import Parameter
 
 from authz.accounts import scope as scope_
 from authz.accounts.keys import (
     CreatedKey,
+    Key,
     KeyState,
     create_key,
     end_secret,
@@ -22,6 +24,7 @@ from authz.accounts.scope import Scope
 from authz.accounts.session import opened
 from authz.accounts.tenants import find_tenant
 from authz.admin import limit_options, output
+from authz.admin.difference import span
 from authz.admin.limit_options import LimitOptions, ScopeOptions
 from authz.admin.options import ChangeOptions, Kill, ListOptions
 from authz.admin.policy_options import PolicyOptions
@@ -37,6 +40,21 @@ SshKey = Annotated[
 ]
 TenantName = Annotated[str, Parameter(help="The tenant's name.")]
 Prefix = Annotated[str, Parameter(help="The key's first 11 characters.", validator=limit_options.prefix)]
+
+
+@frozen
+class Shown(Key):
+    """A key as a table has it."""
+
+    @property
+    def log_prompts(self) -> str | None:
+        """How long its prompts are kept, as the option takes it."""
+        return None if self.log_prompts_s is None else span(self.log_prompts_s)
+
+    @classmethod
+    def of(cls, key: Key) -> Shown:
+        """Return a key for a table."""
+        return cls(**asdict(key, recurse=False))
 
 
 async def create_key_command(
@@ -94,9 +112,9 @@ async def list_keys_command(
             "No such key: create one with "
             f"`neuronetz-gateway create-key --tenant {tenant or 'TENANT'} --name NAME`."
         )
-        rare = ("models", "cidrs", "max_output", "log_prompts_s", "in_path", "expires", "ssh_key")
+        rare = ("models", "cidrs", "max_output", "log_prompts", "in_path", "expires", "ssh_key")
         columns = ("prefix", "tenant", "key", "state", *rare, "created")
-        output.show_table(keys, columns=columns, empty=empty, optional=rare)
+        output.show_table([Shown.of(key) for key in keys], columns=columns, empty=empty, optional=rare)
     return 0
 
 

@@ -162,7 +162,8 @@ def test_keys_fit_a_terminal(
     table = capsys.readouterr().out
     assert ["prefix", "tenant", "key", "state", "created"] == table.splitlines()[0].split()
     assert key.prefix in table
-    assert 0 == run(["set-limits", "--prefix", key.prefix, "--in-path", "allowed"])
+    allowed = ["--in-path", "allowed", "--log-prompts", "7d"]
+    assert 0 == run(["set-limits", "--prefix", key.prefix, *allowed])
     capsys.readouterr()
     assert 0 == run(["list-keys"])
-    assert re.search(rf"{key.prefix} +acme +first +active +yes +\d", capsys.readouterr().out)
+    assert re.search(rf"{key.prefix} +acme +first +active +7d +yes +\d", capsys.readouterr().out)

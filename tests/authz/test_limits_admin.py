@@ -91,7 +91,7 @@ async def test_show_limits_shows_restrictions(session: Session, key: CreatedKey)
         ("networks", scope.cidrs),
         ("expires", scope.expires_at),
         ("output of an answer", 50),
-        ("seconds that prompts are kept", 604_800),
+        ("log_prompts_s", 604_800),
     ]
     for tenant, prefix in (("acme", None), (None, bound.prefix)):
         rows = await show(session, tenant=tenant, prefix=prefix, now=datetime.now(UTC))

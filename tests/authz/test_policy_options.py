@@ -148,25 +148,29 @@ async def test_policies_are_shown(session: Session, key: CreatedKey) -> None:
 def test_policies_are_shown_as_they_are_written(
     key: CreatedKey, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """show-limits and audit print what users write, such as end_users kept; programs read what is stored."""
+    """show-limits and audit print what users write, such as end-users kept; programs read what is stored."""
     monkeypatch.setenv("COLUMNS", "200")
     given = "--end-users kept --details withheld --priority batch --deadline 5m --allow keep_alive<=30m"
     assert 0 == run(["set-limits", "--tenant", "acme", *given.split()])
-    assert 0 == run(["set-limits", "--prefix", key.prefix, "--in-path", "allowed"])
+    assert 0 == run(["set-limits", "--prefix", key.prefix, "--in-path", "allowed", "--log-prompts", "7d"])
     capsys.readouterr()
     assert 0 == run(["show-limits", "--tenant", "acme"])
     shown = {(line.split()[1], line.split()[2]) for line in capsys.readouterr().out.splitlines()[1:]}
     assert shown == {
-        ("end_users", "kept"),
+        ("end-users", "kept"),
         ("details", "withheld"),
         ("priority", "batch"),
         ("deadline", "5m"),
         ("keep_alive", "30m"),
-        ("in_path", "allowed"),
+        ("in-path", "allowed"),
+        ("log-prompts", "7d"),
     }
     assert 0 == run(["audit"])
     printed = capsys.readouterr().out
     assert [] == [f"{name}={value}" for name, value in shown if f"{name}={value}" not in printed]
+    before = [f"{name}=none" for name, _ in shown]
+    assert [] == [text for text in before if text not in printed], "there was none before"
     assert 0 == run(["show-limits", "--prefix", key.prefix, "--json"])
     stored = {row["limit"]: row["value"] for row in json.loads(capsys.readouterr().out)}
-    assert (1, 1, 300) == (stored["in_path"], stored["end_users"], stored["deadline_s"])
+    names = ("in_path", "end_users", "deadline_s", "log_prompts_s")
+    assert [1, 1, 300, 604_800] == [stored[name] for name in names]
