@@ -4,14 +4,15 @@ import asyncio
 import os
 import socket
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Final
 
-from attrs import frozen
+from attrs import asdict, frozen
 from cyclopts import Parameter
 
 from authz.admin import output
-from authz.admin.options import After, Flag, Limit, State
+from authz.admin.options import After, Flag, Json, Limit, State
 from authz.backends import backend as backend_
 from authz.backends.address import is_link_local
 from authz.backends.backend import Backend
@@ -43,6 +44,16 @@ class Listed:
     max_in_flight: int | None
 
 
+def listed(backends: Iterable[Backend]) -> list[Listed]:
+    """Return backends as people may see them."""
+    return [
+        Listed(each.name, each.url, HIDDEN, each.header, each.scheme, each.max_in_flight)
+        if each.token
+        else Listed(each.name, each.url, None, None, None, each.max_in_flight)
+        for each in backends
+    ]
+
+
 async def add_backend_command(
     name: Name,
     url: Annotated[str, Parameter(help="Its base URL: http://gpu:11434, https://host/prefix, unix:///path.")],
@@ -72,6 +83,7 @@ async def add_backend_command(
     write_env: EnvPath = None,
     dry_run: DryRun = False,
     state: State = DEFAULT_STATE,
+    json: Json = False,
 ) -> int:
     """Probe a backend, then print the OLLAMA_BACKENDS line with it, or write it in place.
 
@@ -87,11 +99,16 @@ async def add_backend_command(
         _refuse_link_local(new, is_resolved=not no_validate)
     if not no_validate:
         _refuse_problem(await probe(new))
-    return await _finish(after, state, file, is_dry_run=dry_run)
+    return await _finish(after, state, file, is_dry_run=dry_run, is_json=json)
 
 
 async def remove_backend_command(
-    name: Name, *, write_env: EnvPath = None, dry_run: DryRun = False, state: State = DEFAULT_STATE
+    name: Name,
+    *,
+    write_env: EnvPath = None,
+    dry_run: DryRun = False,
+    state: State = DEFAULT_STATE,
+    json: Json = False,
 ) -> int:
     """Print the OLLAMA_BACKENDS line without a backend, or write it in place.
 
@@ -99,7 +116,7 @@ async def remove_backend_command(
     """
     file = EnvFile.read(write_env) if write_env else None
     after = backend_.removed(backend_list.current(os.environ, state, file), name)
-    return await _finish(after, state, file, is_dry_run=dry_run)
+    return await _finish(after, state, file, is_dry_run=dry_run, is_json=json)
 
 
 def list_backends_command(
@@ -109,12 +126,7 @@ def list_backends_command(
 
     Example: neuronetz-gateway list-backends
     """
-    found = [
-        Listed(each.name, each.url, HIDDEN, each.header, each.scheme, each.max_in_flight)
-        if each.token
-        else Listed(each.name, each.url, None, None, None, each.max_in_flight)
-        for each in backend_list.current(os.environ, state)
-    ]
+    found = listed(backend_list.current(os.environ, state))
     rest = output.behind(found, lambda row: row.name, after=after)
     rows = output.page(rest, lambda row: row.name, limit=limit)
     if json:
@@ -153,6 +165,7 @@ async def render_command(
     *,
     force: Annotated[bool, Parameter(negative="", help="Overwrite snippets that were edited.")] = False,
     state: State = DEFAULT_STATE,
+    json: Json = False,
 ) -> int:
     """Make Caddy's snippets of OLLAMA_BACKENDS, and let the stack in --state use them if it runs.
 
@@ -161,14 +174,24 @@ async def render_command(
     Example: neuronetz-gateway render
     """
     folder, is_applied = await backend_list.render(os.environ, state, is_forced=force)
+    if json:
+        output.show_json({"folder": str(folder), "is_applied": is_applied})
+        return 0
     output.say(f"{folder} follows OLLAMA_BACKENDS{' and Caddy uses it' if is_applied else ''}.")
     return 0
 
 
-async def _finish(after: tuple[Backend, ...], state: Path, file: EnvFile | None, *, is_dry_run: bool) -> int:
+async def _finish(
+    after: tuple[Backend, ...], state: Path, file: EnvFile | None, *, is_dry_run: bool, is_json: bool
+) -> int:
     """Print the line or write it; what is not ready to paste shows no token."""
     is_used = False if file is None or is_dry_run else await backend_list.use(after, state, file)
-    output.say(backend_list.line(after, is_redacted=is_dry_run or file is not None))
+    line = backend_list.line(after, is_redacted=is_dry_run or file is not None)
+    if is_json:
+        written = [] if file is None or is_dry_run else [str(file.path)]
+        show_change(after, line=line, written=written, is_applied=is_used)
+        return 0
+    output.say(line)
     if is_dry_run:
         _note("Nothing was written.")
     elif file is not None:
@@ -180,6 +203,14 @@ async def _finish(after: tuple[Backend, ...], state: Path, file: EnvFile | None,
     elif any(backend.token for backend in after):
         _note("The line holds tokens: paste it where only you read it, or use --write-env.")
     return 0
+
+
+def show_change(
+    backends: Iterable[Backend], *, line: str, written: list[str], is_applied: bool, **facts: object
+) -> None:
+    """Print for programs what the list of backends is now, the line of it, and where that stands."""
+    rows = [asdict(each) for each in listed(backends)]
+    output.show_json({"backends": rows, "line": line, "written": written, "is_applied": is_applied, **facts})
 
 
 def _note(sentence: str) -> None:

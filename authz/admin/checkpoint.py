@@ -12,7 +12,7 @@ from cyclopts import Parameter
 
 from authz import settings as settings_
 from authz.admin import output
-from authz.admin.options import State
+from authz.admin.options import Json, State
 from authz.chains import books, checkpoint
 from authz.chains.books import Books
 from authz.chains.checkpoint import Checkpoint, PrivateKey
@@ -30,6 +30,7 @@ def keygen_command(
         Path, Parameter(help="A new file for the private key; the public one gets .pub behind it.")
     ],
     name: Annotated[str, Parameter(help="What the key is called in signatures.")] = "neuronetz-gateway",
+    json: Json = False,
 ) -> int:
     """Make the two keys of checkpoints: the private one signs them, the public one checks them.
 
@@ -46,7 +47,8 @@ def keygen_command(
             "altered books: name a place outside, best on a machine that no client reaches."
         )
     key = PrivateKey.make(name)
-    for path, text, mode in ((to, key, 0o400), (to.with_name(to.name + ".pub"), key.public, 0o444)):
+    public = to.with_name(to.name + ".pub")
+    for path, text, mode in ((to, key, 0o400), (public, key.public, 0o444)):
         try:
             path.touch(mode=0o600, exist_ok=False)
             path.write_text(f"{text}\n")
@@ -55,9 +57,13 @@ def keygen_command(
             raise CommandError(f"{path} is there already: name a new file with --to.") from error
         except OSError as error:
             raise CommandError(f"{path} can't be written ({error.strerror}): name another file.") from error
-    output.say(
-        f"The private key is in {to}, only for who signs. Give out this one, in {to}.pub:\n{key.public}"
-    )
+    if json:
+        facts = {"private_key": str(to), "public_key": str(public), "verifier": str(key.public)}
+        output.show_json(facts)
+    else:
+        output.say(
+            f"The private key is in {to}, only for who signs. Give out this one, in {public}:\n{key.public}"
+        )
     return 0
 
 
@@ -67,6 +73,7 @@ async def checkpoint_command(
     to: Annotated[Path | None, Parameter(help="Append it to this file, outside of the database.")] = None,
     post: Annotated[str | None, Parameter(help="Send it to this URL.")] = None,
     state: State | None = None,
+    json: Json = False,
 ) -> int:
     """Sign what the ledger and the audit are now; printed, unless it is told where to go.
 
@@ -86,7 +93,11 @@ async def checkpoint_command(
         _append(to, note)
     if post is not None:
         await _post(post, note)
-    if to is None and post is None:
+    if json:
+        written = [] if to is None else [str(to)]
+        facts = {"checkpoint": note, "made_at": made.at, "written": written, "is_posted": post is not None}
+        output.show_json(facts)
+    elif to is None and post is None:
         output.say(note.rstrip("\n"))
     return 0
 

@@ -44,6 +44,7 @@ async def connect_command(
     port: Annotated[int, Parameter(help="The port; the default is Ollama's own.")] = 11434,
     origin: Origins = (),
     allow_http: AllowHttp = False,
+    json: Annotated[bool, Parameter(help="Print JSON for programs instead of text.", negative="")] = False,
     key: Annotated[str | None, Parameter(show=False)] = None,
 ) -> int:
     """Serve a gateway on this machine alone, and add the key to each request.
@@ -63,7 +64,10 @@ async def connect_command(
         proxy = LocalProxy(address, secret, origins=frozenset(origin))
         await proxy.check()
         shown = address_.Address("http", host, listener.getsockname()[1]).base
-        output.say(f"OLLAMA_HOST={shown}  # {address.base} with the key {handle(secret)}; Ctrl-C ends it")
+        if json:
+            output.show_json({"url": shown, "gateway": address.base, "prefix": handle(secret)})
+        else:
+            output.say(f"OLLAMA_HOST={shown}  # {address.base} with the key {handle(secret)}; Ctrl-C ends it")
         sys.stdout.flush()
         await proxy.serve(listener)
     return 0

@@ -13,6 +13,7 @@ from authz.errors import UsageError
 
 State = Annotated[Path, Parameter(env_var="GATEWAY_STATE")]
 Flag = Annotated[bool, Parameter(negative=())]
+Json = Annotated[bool, Parameter(help="Print JSON for programs instead of text.", negative="")]
 Kill = Annotated[bool, Parameter(help="Also end what runs right now.", negative="")]
 
 

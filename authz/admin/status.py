@@ -8,8 +8,9 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
+import msgspec
 from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
@@ -67,6 +68,7 @@ def logs(
     state: State = DEFAULT_STATE,
     lines: int = 20,
     follow: Flag = False,
+    json: Flag = False,
 ) -> int:
     """Print the last lines of what the processes wrote.
 
@@ -77,6 +79,7 @@ def logs(
         state: The folder in which all of the stack lies.
         lines: How many lines of each.
         follow: Go on with what they write from now on, until Ctrl-C.
+        json: Print each line as a JSON object for programs, with what it says parsed if that is JSON.
     """
     folder = existing_folder(state, instead="`docker compose logs` or `journalctl` shows those of services")
     files = {path.stem: path for path in sorted(folder.logs.glob("*.log"))}
@@ -88,42 +91,61 @@ def logs(
     with suppress(KeyboardInterrupt):
         for name, path in chosen.items():
             for line in last_lines(path, count=lines, window_bytes=_WINDOW_BYTES):
-                sys.stdout.write(f"{name} | {line}\n")
+                _write_line(name, line, is_json=json)
         while follow:
-            _write_new(chosen, ends)
+            _write_new(chosen, ends, is_json=json)
             time.sleep(_FOLLOW_S)
     return 0
 
 
-def down(*, state: State = DEFAULT_STATE) -> int:
+def down(*, state: State = DEFAULT_STATE, json: Flag = False) -> int:
     """Stop the gateway that runs in a state folder; its data stays.
 
     Example: neuronetz-gateway down
 
     Args:
         state: The folder in which all of the stack lies.
+        json: Print one JSON object for programs.
     """
     folder = existing_folder(state)
     known = facts.load_facts(folder)
     is_running = known is not None and facts.is_alive(known.supervisor)
+    stopped = [each.name for each in known.processes if facts.is_alive(each)] if known else []
     if known is not None:
         facts.end([known.supervisor], timeout_s=_STOP_TIMEOUT_S)
     # Read again: what it stopped on its way out is no longer in its facts.
     last = facts.load_facts(folder)
     facts.end(last.processes if last else (), timeout_s=_LEFTOVER_S)
-    output.say("stopped" if is_running else f"nothing was running in {state}")
+    if json:
+        output.show_json({"folder": str(folder.path), "stopped": stopped})
+    else:
+        output.say("stopped" if is_running else f"nothing was running in {state}")
     return 0
 
 
-def _write_new(chosen: dict[str, Path], ends: dict[str, int]) -> None:
+def _write_new(chosen: dict[str, Path], ends: dict[str, int], *, is_json: bool) -> None:
+    """Write the whole lines that are new; what has no end yet waits for it."""
     for name, path in chosen.items():
         with path.open("rb") as file:
             file.seek(ends[name])
-            new = file.read()
-        ends[name] += len(new)
-        for line in new.decode(errors="replace").splitlines():
-            sys.stdout.write(f"{name} | {line}\n")
+            whole, newline, _ = file.read().rpartition(b"\n")
+        ends[name] += len(whole + newline)
+        for line in whole.decode(errors="replace").split("\n") if newline else ():
+            _write_line(name, line, is_json=is_json)
     sys.stdout.flush()
+
+
+def _write_line(name: str, line: str, *, is_json: bool) -> None:
+    """Write a line of a log; for programs with what it says as an object, if it is one."""
+    if not is_json:
+        sys.stdout.write(f"{name} | {line}\n")
+        return
+    try:
+        entry = msgspec.json.decode(line, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        output.show_json({"process": name, "text": line})
+    else:
+        output.show_json({"process": name, "entry": entry})
 
 
 def _found(state: Path) -> tuple[Facts | None, Status]:

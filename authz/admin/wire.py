@@ -8,6 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from authz.admin import output
+from authz.admin.backends import show_change
+from authz.admin.options import Json
 from authz.backends import env_file
 from authz.stack import backend_list, wiring
 
@@ -19,6 +21,7 @@ async def wire_multi_backend_command(
     dry_run: Annotated[
         bool, Parameter(name="--dry-run", negative="", help="Show the line, and change nothing.")
     ] = False,
+    json: Json = False,
 ) -> int:
     """Find the running ollama/ollama containers, write OLLAMA_BACKENDS, and recreate the gateway.
 
@@ -30,7 +33,12 @@ async def wire_multi_backend_command(
     docker, file = wiring.read(os.environ, env)
     gateway, found = wiring.find(docker)
     _note_lost(file, {backend.name for backend in found.backends})
-    output.say(backend_list.line(found.backends, is_redacted=True))
+    line = backend_list.line(found.backends, is_redacted=True)
+    if json and dry_run:
+        show_change(found.backends, line=line, written=[], is_applied=False, attached=found.attached)
+        return 0
+    if not json:
+        output.say(line)
     if dry_run:
         for name in found.attached:
             sys.stderr.write(f"{name} would be attached to the network proxy.\n")
@@ -39,7 +47,11 @@ async def wire_multi_backend_command(
     wiring.attach(docker, found)
     env_file.write(file.path, file.holding(found.backends).text, expected=file.text)
     await wiring.restart(docker, gateway, url.rstrip("/"))
-    wiring.show(docker)
+    if json:
+        facts = {"attached": found.attached, "probed": wiring.probed(docker)}
+        show_change(found.backends, line=line, written=[str(file.path)], is_applied=True, **facts)
+    else:
+        wiring.show(docker)
     return 0
 
 

@@ -71,5 +71,5 @@ def last_lines(log: Path, *, count: int = 3, window_bytes: int = 8192) -> list[s
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - window_bytes))
         text = file.read().decode(errors="replace")
-    lines = [line for line in text.splitlines() if line.strip()]
+    lines = [line for line in text.split("\n") if line.strip()]
     return lines[max(0, len(lines) - count) :]

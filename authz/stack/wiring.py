@@ -10,9 +10,10 @@ import os
 import shutil
 import subprocess
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import httpx
+import msgspec
 from attrs import field, frozen
 
 from authz.backends import containers
@@ -32,6 +33,7 @@ EDGE: Final = "caddy"
 """The service that reaches the backends."""
 DECIDER: Final = "authz-0"
 """The service in which the commands run that ask the backends."""
+_WITHIN: Final = ("exec", "--no-TTY", DECIDER, "neuronetz-gateway")
 
 
 @frozen
@@ -144,4 +146,15 @@ async def restart(docker: Docker, gateway: Container, url: str) -> None:
 def show(docker: Docker) -> None:
     """Probe and list the backends from within, where their names are known."""
     for command in ("probe-ollama", "list-backends"):
-        docker.compose("exec", "--no-TTY", DECIDER, "neuronetz-gateway", command, is_shown=True)
+        docker.compose(*_WITHIN, command, is_shown=True)
+
+
+def probed(docker: Docker) -> list[dict[str, Any]]:
+    """Return what `probe-ollama --json` says from within."""
+    printed = docker.compose(*_WITHIN, "probe-ollama", "--json")
+    try:
+        return msgspec.json.decode(printed, type=list[dict[str, Any]])
+    except msgspec.MsgspecError as error:
+        raise CommandError(
+            f"probe-ollama in {DECIDER} printed no JSON: is its image of a release before?"
+        ) from error

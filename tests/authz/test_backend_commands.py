@@ -91,6 +91,23 @@ def test_line_is_ready_to_paste(
     assert entries(shell("remove-backend", "default")[1]) == [gpu]
 
 
+def test_programs_read_what_was_changed(shell: Shell, url: str) -> None:
+    """--json has the new list, its line and where that stands; a written line shows no token."""
+    add = ("add-backend", "a", url, "--token", "SECRET", "--json")
+    _, out, err = shell(*add)
+    printed = json.loads(out)
+    assert [("a", "***")] == [(row["name"], row["token"]) for row in printed["backends"]]
+    assert [("a", "SECRET")] == [(entry["name"], entry["token"]) for entry in entries(printed["line"])]
+    assert ([], False, "") == (printed["written"], printed["is_applied"], err)
+    written = {}
+    for line in ((*add, "--dry-run"), add, ("remove-backend", "a", "--json")):
+        _, out, _ = shell(*line, "--write-env", str(shell.env))
+        assert "SECRET" not in out
+        written[line[0], len(line)] = json.loads(out)["written"]
+    assert [[], [str(shell.env)], [str(shell.env)]] == list(written.values())
+    assert ["default"] == [row["name"] for row in json.loads(out)["backends"]]
+
+
 def test_list_of_the_environment(shell: Shell, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`list-backends` and `probe-ollama` show every backend, tokens as ***; a dead one is exit code 1."""
     backends = [{"name": "a", "url": url, "token": "SECRET"}, {"name": "b", "url": DEAD}]
@@ -274,7 +291,8 @@ def test_render_alone(shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("OLLAMA_BACKENDS", json.dumps([{"name": "a", "url": url}]))
     assert "make the folder" in shell.refusal("render")
     folder.mkdir()
-    assert 0 == shell("render")[0]
+    _, rendered, _ = shell("render", "--json")
+    assert {"folder": str(folder), "is_applied": False} == json.loads(rendered)
     assert {"a.caddy", "backends.json"} == {path.name for path in folder.iterdir()}
     (folder / "a.caddy").write_text("# mine\n")
     assert "--force" in shell.refusal("render")

@@ -104,6 +104,22 @@ async def test_books_are_signed_and_compared(desk: Desk, owner_of_tables: asyncp
     assert "does not fit this database, so no other is added to its file" in complained
 
 
+async def test_programs_read_what_was_signed(desk: Desk) -> None:
+    """--json names the files of the keys, and has the signed text wherever it went."""
+    code, printed, _ = await desk.run("keygen", "--to", str(desk.folder / "second"), "--json")
+    public = desk.folder / "second.pub"
+    facts = {"private_key": str(desk.folder / "second"), "public_key": str(public)}
+    assert (0, facts | {"verifier": public.read_text().strip()}) == (code, json.loads(printed))
+    signed: list[str] = []
+    for where, written in (((), []), (("--to", str(desk.notes)), [str(desk.notes)])):
+        code, printed, _ = await desk.checkpoint("--json", *where)
+        made = json.loads(printed)
+        assert (0, written, False) == (code, made["written"], made["is_posted"])
+        assert made["checkpoint"].startswith("neuronetz-gateway checkpoint 1\n")
+        signed.append(made["checkpoint"])
+    assert signed[1] == desk.notes.read_text()
+
+
 async def test_a_request_is_proven_to_who_pays(desk: Desk, session: Session, tmp_path: Path) -> None:
     """Its rows, of two chains, lead to the signed root, by the script alone; a changed one does not."""
     await credit_request(session, desk.billed.request_id, tokens=7, reason="why", at=NOW)

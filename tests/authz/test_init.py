@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import stat
@@ -64,6 +65,18 @@ def test_a_second_init_changes_nothing(folder: Path, capsys: pytest.CaptureFixtu
         assert 0 == run(["init", *options])
         assert before == contents(folder)
         assert "written" not in capsys.readouterr().out
+
+
+def test_programs_read_what_was_made(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--json names the files that were written and those that were there, never what is in them."""
+    paths = {".env", "secrets/pepper", "secrets/postgres_password"}
+    assert 0 == run(["init", "--json"])
+    first = json.loads(capsys.readouterr().out)
+    assert (paths, []) == (set(first["written"]), first["kept"])
+    assert "Set GATEWAY_DOMAIN in .env" in first["notes"][-1]
+    assert 0 == run(["init", "--json"])
+    again = json.loads(capsys.readouterr().out)
+    assert (paths, []) == (set(again["kept"]), again["written"])
 
 
 def test_secrets_outlive_another_domain(folder: Path) -> None:

@@ -89,6 +89,27 @@ def test_every_container_is_wired(host: Host) -> None:
     assert {None} == host.docker.seen_backends()
 
 
+def test_programs_read_what_was_wired(host: Host) -> None:
+    """--json has the new list, what was attached, and what the gateway says of each."""
+    rows = [{"name": "far", "problem": None}]
+    host.docker.replies["compose exec"] = (0, json.dumps(rows), "")
+    code, out, err = host.wire("--json", "--dry-run")
+    dry = json.loads(out)
+    assert (0, "", [], False) == (code, err, dry["written"], dry["is_applied"])
+    code, out, err = host.wire("--json")
+    made = json.loads(out)
+    assert (0, "", [str(host.env)], True) == (code, err, made["written"], made["is_applied"])
+    assert ["embedded", "neuro-ollama", "far"] == [row["name"] for row in made["backends"]]
+    assert (["far"], rows) == (made["attached"], made["probed"])
+    assert dry == {name: value for name, value in made.items() if name != "probed"} | {
+        "written": [],
+        "is_applied": False,
+    }
+    host.docker.replies["compose exec"] = (0, "ready", "")
+    code, _, err = host.wire("--json")
+    assert (1, True) == (code, "printed no JSON" in err)
+
+
 def test_same_again_is_the_same_line(host: Host) -> None:
     """A second run changes nothing in the file, and attaches nothing twice."""
     host.wire()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,10 +18,11 @@ ENDS_WITHIN_S = 20
 
 @frozen
 class Connected:
-    """A running proxy: its address for OLLAMA_HOST, and its process."""
+    """A running proxy: its address for OLLAMA_HOST, its process, and the line that it began with."""
 
     host: str
     process: subprocess.Popen[str]
+    line: str
 
 
 def connect(
@@ -57,9 +59,10 @@ def connected(url: str, key: str, *arguments: str, folder: Path, **environ: str)
         assert process.stdout is not None
         assert process.stderr is not None
         line = process.stdout.readline()
-        assert line.startswith("OLLAMA_HOST=http://127.0.0.1:"), process.stderr.read()
+        said = re.search(r"http://127\.0\.0\.1:[0-9]+", line)
+        assert said, process.stderr.read()
         assert key not in line
         try:
-            yield Connected(line.split()[0].removeprefix("OLLAMA_HOST="), process)
+            yield Connected(said[0], process, line)
         finally:
             process.kill()

@@ -80,6 +80,18 @@ def test_answers_keep_their_form(proxy: Connected, gateway: Gateway) -> None:
         assert direct.headers.get("location") == answer.headers.get("location")
 
 
+def test_what_it_says(upstream: tuple[Scripted, str], tmp_path: Path) -> None:
+    """The first line can be pasted into a shell; with --json programs read it."""
+    _, url = upstream
+    for options in ([], ["--json"]):
+        with connected(url, KEY, *options, folder=tmp_path) as proxy:
+            named = {"url": proxy.host, "gateway": url, "prefix": KEY[:11]}
+            if options:
+                assert named == json.loads(proxy.line)
+            else:
+                assert proxy.line.startswith(f"OLLAMA_HOST={proxy.host}  # {url} with the key {KEY[:11]};")
+
+
 def test_only_programs_of_this_machine_may_ask(upstream: tuple[Scripted, str], tmp_path: Path) -> None:
     """Another Host (DNS rebinding) and a page of another origin get 403, and the gateway hears nothing."""
     scripted, url = upstream

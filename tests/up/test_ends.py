@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 
@@ -14,8 +15,11 @@ pytestmark = pytest.mark.timeout(300)
 
 def test_up_again_continues(running: Stack) -> None:
     """`down` leaves no process, and the next `up` has the same tenant, key and data."""
-    running.run("down")
+    stopped = json.loads(running.run("down", "--json").stdout)
+    assert str(running.state) == stopped["folder"]
+    assert {"caddy", "metering", "postgres", "redis", "authz-0"} <= set(stopped["stopped"])
     assert [] == running.processes()
+    assert [] == json.loads(running.run("down", "--json").stdout)["stopped"]
 
     again = running.up()
 

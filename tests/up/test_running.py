@@ -157,6 +157,16 @@ def test_logs_name_their_process(running: Stack) -> None:
     assert 4 == len(lines)
 
 
+def test_logs_for_programs(running: Stack) -> None:
+    """With --json each line is an object; what a process writes as JSON is parsed."""
+    running.chat()
+    lines = running.run("logs", "--json").stdout.splitlines()
+    read = [json.loads(line) for line in lines]
+    assert {("process", "text"), ("process", "entry")} == {tuple(line) for line in read}
+    assert {"caddy", "postgres", "redis"} <= {line["process"] for line in read}
+    assert all(isinstance(line["entry"], dict) for line in read if line["process"] == "caddy")
+
+
 def test_unknown_log_is_refused(running: Stack) -> None:
     """A name without a log is answered with those that there are."""
     done = running.run("logs", "nobody")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -138,6 +139,11 @@ def test_units_are_written_or_printed(tmp_path: Path, capsys: pytest.CaptureFixt
     capsys.readouterr()
     assert 0 == run(["systemd", "--caddy", "/opt/caddy", "--user", "someone"])
     assert unit.read_text() in capsys.readouterr().out
+    for out, written in (((), []), (("--out", str(tmp_path)), [str(path) for path in tmp_path.iterdir()])):
+        assert 0 == run(["systemd", "--caddy", "/opt/caddy", "--user", "someone", "--json", *out])
+        printed = json.loads(capsys.readouterr().out)
+        assert sorted(written) == sorted(printed["written"])
+        assert unit.read_text() == printed["units"][unit.name]
 
 
 @define
