@@ -47,7 +47,13 @@ class Installed:
 
 def installed(name: str, program: Program, environ: Mapping[str, str]) -> Installed:
     """Install what the cache lacks. Raises NotInstalled."""
-    packages = [*program.pypi, *program.npm, *program.go, program.files["main.go"] if program.go else ""]
+    packages = [
+        *program.pypi,
+        *program.without,
+        *program.npm,
+        *program.go,
+        program.files["main.go"] if program.go else "",
+    ]
     folder = _cached(name, packages, environ, program)
     node = [_node_binary(_cached("node", [NODE], environ)).parent] if program.npm else []
     ollama = server_binary(ollama_folder(environ)).parent
@@ -83,6 +89,8 @@ def _install(folder: Path, program: Program, environ: Mapping[str, str]) -> None
     env = {**environ, "PATH": f"{Path(sys.executable).parent}:{environ['PATH']}"}
     if program.pypi:
         newest = ("--exclude-newer", NEWEST)
+        nowhere = [f"{package}; python_version < '3'\n" for package in program.without]
+        (folder / "without.txt").write_text("".join(nowhere))
         _run(["uv", "venv", "--quiet", "--allow-existing", "--python", sys.executable, "."], folder, env)
         argv = [
             "uv",
@@ -91,6 +99,8 @@ def _install(folder: Path, program: Program, environ: Mapping[str, str]) -> None
             "--quiet",
             "--compile-bytecode",
             *newest,
+            "--override",
+            "without.txt",
             "--python",
             "bin/python",
             *program.pypi,

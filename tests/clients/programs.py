@@ -28,6 +28,8 @@ class Program(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     title: str
     pypi: tuple[str, ...] = ()
     """Packages, each with its version, as those of npm are; installing.py chooses what they need."""
+    without: tuple[str, ...] = ()
+    """Packages that those need, and that nothing here uses: they are left out, since they are large."""
     npm: tuple[str, ...] = ()
     go: tuple[str, ...] = ()
     """Go modules that `main.go` uses, which is built into `main`."""
