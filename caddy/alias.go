@@ -7,6 +7,35 @@ import (
 	"strings"
 )
 
+// model returns the name of the model that runs, as the journal may have it: the one that authz
+// has granted, else the one that the client asks for. A backend has what is granted, so that is no key
+// whatever it looks like.
+func (x *exchange) model() *string {
+	switch {
+	case x.grant == nil:
+		return x.askedModel()
+	case x.grant.Model == "":
+		return x.request.model
+	}
+	return &x.grant.Model
+}
+
+// alias returns what the client calls the model, nil if that is its name.
+func (x *exchange) alias() *string {
+	if x.grant == nil || x.grant.Model == "" {
+		return nil
+	}
+	return x.askedModel()
+}
+
+func (x *exchange) askedModel() *string {
+	if x.request.model == nil {
+		return nil
+	}
+	name := concealed(*x.request.model)
+	return &name
+}
+
 // rename gives the model in an answer the name that the client asked for, where authz has granted
 // another one by an alias. Ollama's answers name the model as the request did, once a frame, and
 // before everything that a model may have written itself. A nil rename changes nothing.

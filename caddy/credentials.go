@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"hash/crc32"
 	"net/http"
-	"regexp"
 	"strings"
 )
 
@@ -86,17 +85,6 @@ func isKey(s string) bool {
 		}
 	}
 	return keyCheck(s[:keyBytes-checkBytes]) == s[keyBytes-checkBytes:]
-}
-
-// keyText matches a key, or one whose check was cut off, wherever a client put it by mistake.
-var keyText = regexp.MustCompile(`nz_[0-9A-Za-z_]{40,}`)
-
-// concealed returns a text of the client with no more of a key in it than its lookup.
-func concealed(s string) string {
-	if !strings.Contains(s, keyPrefix) {
-		return s
-	}
-	return keyText.ReplaceAllStringFunc(s, func(key string) string { return key[:lookupBytes] + "***" })
 }
 
 // keyCheck returns the check of a key without one: its CRC32 in base62.

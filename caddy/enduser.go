@@ -10,7 +10,7 @@ func (x *exchange) endUser() *string {
 	if x.grant == nil || !x.grant.EndUser || x.request.endUser == "" {
 		return nil
 	}
-	name := concealed(x.request.endUser)
+	name := concealedName(x.request.endUser)
 	return &name
 }
 

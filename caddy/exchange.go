@@ -46,7 +46,7 @@ type exchange struct {
 	id     string // a UUIDv7, minted with the Ask at the latest
 	start  time.Time
 	method string
-	path   string // without the query, as others may see it
+	path   string // without the query, concealed
 	target target
 	host   string
 	ip     string  // as Caddy's trusted_proxies determine it
@@ -100,8 +100,8 @@ func newExchange(r *http.Request, t target) *exchange {
 	ip, _ := caddyhttp.GetVar(r.Context(), caddyhttp.ClientIPVarKey).(string)
 	x := &exchange{
 		start:  process.clock.now(),
-		method: r.Method[:min(len(r.Method), maxMethodBytes)],
-		path:   t.shown[:min(len(t.shown), maxPathBytes)],
+		method: concealedStart(r.Method, maxMethodBytes),
+		path:   concealedStart(t.shown, maxPathBytes),
 		target: t,
 		host:   r.Host,
 		ip:     ip,
@@ -132,38 +132,13 @@ func (x *exchange) lookup() *string {
 	return &handle
 }
 
-// model returns the name of the model that runs, as the journal may have it: the one that authz
-// has granted, else the one that the client asks for.
-func (x *exchange) model() *string {
-	if x.grant != nil && x.grant.Model != "" {
-		return &x.grant.Model
-	}
-	return x.askedModel()
-}
-
-// alias returns what the client calls the model, nil if that is its name.
-func (x *exchange) alias() *string {
-	if x.grant == nil || x.grant.Model == "" {
-		return nil
-	}
-	return x.askedModel()
-}
-
-func (x *exchange) askedModel() *string {
-	if x.request.model == nil {
-		return nil
-	}
-	name := concealed(*x.request.model)
-	return &name
-}
-
 // makeAsk mints the id and returns the Ask: everything that authz may know of the request,
 // and the requests that have ended on this node since the last Ask.
 func (x *exchange) makeAsk(found problem) string {
 	x.mint()
 	x.ask = ask{
 		V: version, ID: x.id, Node: process.node, Boot: process.boot, TraceID: x.trace, IP: x.ip,
-		Method: x.method, Path: x.path, Lookup: x.lookup(), InPath: x.target.inPath, Length: x.length,
+		Method: x.method, Path: x.askedPath(), Lookup: x.lookup(), InPath: x.target.inPath, Length: x.length,
 		Model: x.request.model, Stream: x.request.stream, MaxOutput: x.request.maxOutput,
 		PromptBytes: x.request.prompt.bytes, Bounds: x.request.prompt.bounds, Images: x.request.prompt.images,
 		Messages: x.request.prompt.messages, Tools: x.request.prompt.tools,
@@ -232,7 +207,7 @@ func (x *exchange) openLine(now time.Time) openLine {
 	return openLine{
 		V: version, ID: x.id, Node: process.node, Boot: process.boot, Seq: process.seq.Add(1),
 		TraceID: x.trace,
-		Tenant:  g.Tenant, Key: g.Key, IP: x.ip, EndUser: x.endUser(), Path: concealed(x.path),
+		Tenant:  g.Tenant, Key: g.Key, IP: x.ip, EndUser: x.endUser(), Path: x.path,
 		Model: x.model(), ModelAsked: x.alias(),
 		Backend: x.backend(), Stream: q.stream, Reserved: g.Reserved, Ceiling: g.Ceiling, Windows: g.Windows,
 		Queued: x.attempts.isQueued, PromptBytes: int64(q.prompt.bytes), Images: int64(q.prompt.images),

@@ -3,7 +3,6 @@ package gateway
 import (
 	"net/http"
 	"regexp"
-	"strconv"
 	"strings"
 )
 
@@ -13,10 +12,7 @@ import (
 // left of one, they see as hiddenPath.
 const (
 	inPathPrefix = "/k/"
-	hiddenPath   = "/k/***"
-
-	// maxUnescapings is how often escapes are undone in a search for a key; beyond that there is one.
-	maxUnescapings = 8
+	hiddenPath   = inPathPrefix + concealment
 )
 
 // target is what a request asks for, as the guard reads its request line.
@@ -46,7 +42,7 @@ func readTarget(path string) target {
 		behind = clean
 	}
 	isPage := behind != "/" && findRoute(http.MethodGet, behind).class == public
-	isPlain := isKey(key) && !mayHoldKey(behind) && !strings.Contains(unescaped(behind), keyPrefix)
+	isPlain := isKey(key) && !mayHoldKey(behind) && concealed(behind) == behind
 	if !isPage && (isKnownPath(behind) || isPlain) {
 		t.path, t.shown, t.key = behind, behind, key
 	}
@@ -82,6 +78,14 @@ func (t target) logged() string {
 	return concealed(t.shown)
 }
 
+// askedPath returns the path that authz decides about. Of one that is not known it needs no more than others.
+func (x *exchange) askedPath() string {
+	if x.route.class == unknown {
+		return x.path
+	}
+	return x.target.shown
+}
+
 // isKnownPath reports whether a path is that of a route, by whatever method.
 func isKnownPath(path string) bool {
 	id, ok := strings.CutPrefix(path, modelsPrefix)
@@ -94,22 +98,6 @@ var keySegment = regexp.MustCompile(`(?i)(^|[^0-9a-z])k([^0-9a-z]|$)`)
 // mayHoldKey reports whether a path could be meant to have a key in it, however it is spelled. A key
 // that stands elsewhere in plain text is for concealed.
 func mayHoldKey(path string) bool {
-	plain := unescaped(path)
-	return keySegment.MatchString(plain) || keyText.MatchString(plain) && !keyText.MatchString(path)
-}
-
-var escape = regexp.MustCompile(`%[0-9a-fA-F]{2}`)
-
-// unescaped undoes the escapes of a path, and those that come to light by that.
-func unescaped(path string) string {
-	for range maxUnescapings {
-		if !escape.MatchString(path) {
-			return path
-		}
-		path = escape.ReplaceAllStringFunc(path, func(text string) string {
-			c, _ := strconv.ParseUint(text[1:], 16, 8)
-			return string([]byte{byte(c)})
-		})
-	}
-	return inPathPrefix + path
+	plain, ok := unescaped(path)
+	return !ok || keySegment.MatchString(plain) || keyText.MatchString(plain) && !keyText.MatchString(path)
 }

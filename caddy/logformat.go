@@ -8,6 +8,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/caddyserver/caddy/v2/modules/logging"
+	"go.uber.org/zap"
 	"go.uber.org/zap/buffer"
 	"go.uber.org/zap/zapcore"
 )
@@ -18,8 +19,9 @@ func init() {
 
 // LogEncoder is Caddy's JSON encoder, but of a request it keeps what names it (remote_ip,
 // proto, method, uri without the query): no header, since a client may put its key into
-// any. It also spares Caddy the time to format them. Caddy's own log and the journal use it;
-// its options are those of Caddy's JSON encoder, in JSON alone.
+// any, and no key in what it keeps, or in a text of an entry. It also spares Caddy the time to
+// format them. Caddy's own log and the journal use it; its options are those of Caddy's JSON
+// encoder, in JSON alone.
 type LogEncoder struct {
 	logging.JSONEncoder
 }
@@ -56,9 +58,15 @@ func (e *LogEncoder) AddObject(name string, value zapcore.ObjectMarshaler) error
 	return nil
 }
 
+// AddString adds a text of a logger.
+func (e *LogEncoder) AddString(name, value string) {
+	e.Encoder.AddString(name, concealedWithin(value))
+}
+
 // EncodeEntry writes one line without headers, and without Caddy's user_id, which no handler
 // here sets.
 func (e *LogEncoder) EncodeEntry(entry zapcore.Entry, fields []zapcore.Field) (*buffer.Buffer, error) {
+	entry.Message = concealedWithin(entry.Message)
 	kept := make([]zapcore.Field, 0, len(fields))
 	for _, field := range fields {
 		if value, ok := field.Interface.(zapcore.ObjectMarshaler); ok && field.Type == zapcore.ObjectMarshalerType {
@@ -69,10 +77,21 @@ func (e *LogEncoder) EncodeEntry(entry zapcore.Entry, fields []zapcore.Field) (*
 			field.Interface = short
 		}
 		if field.Key != "user_id" {
-			kept = append(kept, field)
+			kept = append(kept, concealedField(field))
 		}
 	}
 	return e.Encoder.EncodeEntry(entry, kept)
+}
+
+// concealedField returns a field whose text has no key.
+func concealedField(field zapcore.Field) zapcore.Field {
+	if field.Type == zapcore.StringType {
+		field.String = concealedWithin(field.String)
+	}
+	if err, ok := field.Interface.(error); ok && field.Type == zapcore.ErrorType {
+		return zap.String(field.Key, concealedWithin(err.Error()))
+	}
+	return field
 }
 
 // shorten reduces a request to what names it; isKept is false for headers.
@@ -96,7 +115,7 @@ func (r loggedRequest) MarshalLogObject(e zapcore.ObjectEncoder) error {
 	uri, _, _ := strings.Cut(r.RequestURI, "?")
 	e.AddString("remote_ip", ip)
 	e.AddString("proto", r.Proto)
-	e.AddString("method", r.Method)
+	e.AddString("method", concealed(r.Method))
 	e.AddString("uri", readTarget(uri).logged())
 	return nil
 }

@@ -54,7 +54,7 @@ func (x *record) encode(e zapcore.ObjectEncoder) error {
 	addOptional(e, "tenant", x.tenant)
 	addOptional(e, "key", x.keyID)
 	e.AddString("method", x.method)
-	e.AddString("path", concealed(x.path))
+	e.AddString("path", x.path)
 	addOptional(e, "model", x.model())
 	addOptional(e, "model_asked", x.alias()) // null unless the client asked for the model by another name
 	x.addResult(e)

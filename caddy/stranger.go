@@ -83,8 +83,8 @@ func keyRequest(x *exchange, r *http.Request, w http.ResponseWriter) *http.Reque
 	unread := problemUnread
 	sendTo(asked, "read", marshalASCII(ask{
 		V: version, ID: x.id, Node: process.node, Boot: process.boot, TraceID: x.trace, IP: x.ip, Method: x.method,
-		Path: x.path, Lookup: x.lookup(), InPath: x.target.inPath, Length: x.length, Signed: x.signed, Problem: &unread,
-		Done: []doneRequest{},
+		Path: x.askedPath(), Lookup: x.lookup(), InPath: x.target.inPath, Length: x.length, Signed: x.signed,
+		Problem: &unread, Done: []doneRequest{},
 	}))
 	return asked
 }

@@ -94,12 +94,8 @@ func applyGrant(x *exchange, r *http.Request) {
 	delete(r.Header, "Idempotency-Key")
 	delete(r.Header, "X-Idempotency-Key")
 	// A client may have put its key elsewhere as well, by mistake.
-	r.URL.RawQuery = concealed(r.URL.RawQuery)
-	for _, values := range r.Header {
-		for i := range values {
-			values[i] = concealed(values[i])
-		}
-	}
+	r.URL.RawQuery = concealedQuery(r.URL.RawQuery)
+	concealHeaders(r.Header)
 	x.changed = x.request.changed(x.grant)
 	body := x.request.edited(x.grant, x.route.api)
 	x.request.body, x.request.members = nil, nil // the memory may go before the answer comes
