@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
     from typing import Any
 
-_SECRET: Final = re.compile(r"nz_[0-9A-Za-z]{46}|(?i:bearer|basic) +[^\s\"']+")
-"""A whole key, or whatever follows a credential's scheme."""
+_SECRET: Final = re.compile(r"(?i:nz_)[0-9A-Za-z]{9}[0-9A-Za-z_]*|(?i:bearer|basic) +[^\s\"']+")
+"""More of a key than its public handle, or whatever follows a credential's scheme."""
 
 
 def redacted(text: str) -> str:
     """Return a text without the secrets in it; of a key its public handle stays."""
-    return _SECRET.sub(lambda found: f"{found[0][:11]}***" if found[0].startswith("nz_") else "***", text)
+    return _SECRET.sub(lambda found: f"{found[0][:11]}***" if found[0][:3].lower() == "nz_" else "***", text)
 
 
 def _redact(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from attrs import field, frozen
 
+from authz.decision.concealed import concealed
 from authz.log import redacted
 from authz.types import Dialect
 
@@ -272,7 +273,7 @@ WORDINGS: Final = {
 def word(refusal: Refusal, *, dialect: Dialect, request_id: UUID, is_signed: bool = False) -> Answer:
     """Return a refusal as the HTTP answer that clients of a dialect expect, or those that sign."""
     wording = WORDINGS[refusal.reason]
-    words = {name: redacted(value) for name, value in refusal.words.items()}
+    words = {name: concealed(redacted(value)) for name, value in refusal.words.items()}
     sentence, status = wording.sentence.format(**words), wording.statuses.get(dialect, wording.status)
     challenge = wording.headers
     if is_signed and status == HTTPStatus.UNAUTHORIZED:

@@ -244,6 +244,8 @@ async def test_credits_at_once_never_go_below_0(
         (["--tenant", "acme", "--reason", "\udcff"], 2, "--reason must say why"),
         (["--tenant", "acme", "--reason", "x" * 513], 2, "--reason must say why"),
         (["--tenant", "acme", "--reason", f"for nz_{'a' * 51}"], 2, "--reason holds an API key"),
+        (["--tenant", "acme", "--reason", f"for nz_{'a' * 9}"], 2, "--reason holds an API key"),
+        (["--tenant", "acme", "--reason", f"for NZ_{'A' * 46}"], 2, "--reason holds an API key"),
         (["--tenant", "acme"], 1, "Only 0 tokens are left"),
     ],
 )

@@ -11,6 +11,7 @@ import pytest
 
 from authz import messages
 from authz.decision import checks, routes, signed
+from authz.decision.concealed import concealed
 from authz.decision.refusals import WORDINGS, Reason
 from authz.identity import secrets, signatures
 from authz.limiter.limiter import MARK_AGE_S
@@ -123,3 +124,9 @@ def test_reasons_are_the_guards() -> None:
     assert set(contract["final"]) <= {*contract["denials"], *contract["guard"]}
     bodies = {problem: reason for problem, reason in contract["problems"].items() if problem != "target"}
     assert bodies == checks.PROBLEMS
+
+
+def test_keys_are_concealed_as_in_the_journal() -> None:
+    """What a client sent is repeated with no more of a key than the journal has."""
+    samples = json.loads(_sample("concealed.json"))
+    assert samples == {text: concealed(text) for text in samples}
