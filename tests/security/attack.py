@@ -40,8 +40,12 @@ def spelled(proxy: Proxy) -> tuple[int, list[str]]:
 
 
 def leaks(gateway: Gateway, proxy: Proxy) -> Iterator[str]:
-    """Name every place of the gateway that holds a key which is valid, or was."""
+    """Name every place of the gateway that holds a key which is valid, or was, or a part of one."""
     sinks = list(canary.sinks(gateway))
+    forms = canary.parts(*(proxy.secrets[name] for name in keys.MADE))
+    yield from (
+        f"{each.name} holds a part of a key" for each in sinks if canary.holds_part(each.content, forms)
+    )
     for name in keys.MADE:
         for place in canary.found(iter(sinks), canary.needles(proxy.secrets[name])):
             yield f"{place} holds the key {name}"

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote_to_bytes
 
 import asyncpg
 import httpx
@@ -35,6 +37,13 @@ SOCKETS: Final = (
 )
 
 
+PART: Final = 8
+"""So many characters of a secret in a row are no chance."""
+
+_WORD: Final = re.compile(rb"[0-9A-Za-z+/_%-]{8,}")
+_URL_ALPHABET: Final = bytes.maketrans(b"+/", b"-_")
+
+
 @frozen
 class Sink:
     """A place where a gateway keeps or says something."""
@@ -48,6 +57,28 @@ def needles(secret: str) -> tuple[bytes, ...]:
     part = secret[secrets.LOOKUP_LENGTH : secrets.LENGTH - 6]
     plain = (secret.encode(), part.encode())
     return (*plain, *(each.hex().encode() for each in plain), base64.b64encode(f"x:{secret}".encode()))
+
+
+def parts(*keys: str) -> frozenset[bytes]:
+    """Every eight characters in a row of what is secret in keys, as holds_part looks for them."""
+    found: set[bytes] = set()
+    for secret in (key[secrets.LOOKUP_LENGTH :].encode() for key in keys):
+        for each in (secret, secret.lower(), secret.upper()):
+            found |= {each[start : start + PART] for start in range(len(each) - PART + 1)}
+        encoded = {base64.b64encode(secret[start : start + 6]) for start in range(len(secret) - 5)}
+        found |= encoded | {each.translate(_URL_ALPHABET) for each in encoded}
+    return frozenset(found)
+
+
+def holds_part(content: bytes, forms: Collection[bytes]) -> bool:
+    """Return whether a text holds one of these parts, in base64 or in whatever escapes."""
+    for found in _WORD.finditer(content):
+        word = found[0]
+        while (plain := unquote_to_bytes(word)) != word:
+            word = plain
+        if any(word[start : start + PART] in forms for start in range(len(word) - PART + 1)):
+            return True
+    return False
 
 
 def found(sinks: Iterator[Sink], secret: tuple[bytes, ...]) -> list[str]:

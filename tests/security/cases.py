@@ -165,6 +165,7 @@ def _expanded(case: Case) -> Iterator[Case]:
             body=case.body.replace("<it>", word),
             send=case.send.replace("<it>", word),
             fields=tuple(line.replace("<it>", word) for line in case.fields),
+            arrives=case.arrives.replace("<it>", word),
         )
 
 

@@ -176,9 +176,10 @@ def seen_faults(trial: Trial) -> Iterator[str]:
         yield "the next request on the connection was not answered as itself"
     for hit in trial.hits:
         yield from _of_hit(trial, hit)
-    needles = canary.needles(trial.values["key"])
+    needles, parts = canary.needles(trial.values["key"]), canary.parts(trial.values["key"])
     for reply in trial.replies:
-        if any(needle in repr(reply).encode() for needle in needles):
+        said = repr(reply).encode()
+        if any(needle in said for needle in needles) or canary.holds_part(said, parts):
             yield f"the answer {reply.status} holds the key"
         if reply.headers.get("location", "/x").startswith(("//", "h")):
             yield f"the answer {reply.status} leads to {reply.headers['location']}"
@@ -198,6 +199,9 @@ def _of_hit(trial: Trial, hit: Hit) -> Iterator[str]:
         yield f"the backend got a body of {len(hit.body)} bytes with the lengths {lengths}"
     if any(needle in repr(hit).encode() for needle in canary.needles(values["key"])):
         yield "the key reached the backend"
+    about = repr((hit.method, hit.target, hit.headers)).encode()
+    if canary.holds_part(about, canary.parts(values["key"], values["naming"])):
+        yield f"a part of the key reached the backend: {hit.target} {hit.headers}"
 
 
 def _of_records(reply: Reply, row: Row | None, kinds: Sequence[str]) -> Iterator[str]:
