@@ -47,9 +47,12 @@ class Gateway:
     def create_key(self, name: str, *arguments: str) -> str:
         """Create a key of the first tenant."""
         created = self.run("create-key", "--tenant", "demo", "--name", name, "--json", *arguments)
-        made = json.loads(created.stdout)
-        key: str = made.get("secret", made["key"])  # another checkout may be of before it was called so
-        return key
+        return secret_of(json.loads(created.stdout))
+
+
+def secret_of(said: dict[str, str]) -> str:
+    """Return the new key of what `up` or `create-key` says; another checkout may still call it `key`."""
+    return said.get("secret") or said["key"]
 
 
 @pytest.fixture(scope="session")
@@ -78,7 +81,7 @@ def running(backend_url: str, checkout: Path | None = None, /, **environ: str) -
         said = json.loads(done.stdout)
         until(lambda: _knows_models(stack.state / "tables"))
         stores = json.loads((stack.state / "stores.json").read_bytes())
-        yield Gateway(said["url"], said["key"], backend_url, stores["database_url"], stack)
+        yield Gateway(said["url"], secret_of(said), backend_url, stores["database_url"], stack)
         stack.run("down")
 
 

@@ -32,7 +32,7 @@ async def alias_set_command(
     """
     async with opened(options.state, actor=options.actor) as session:
         await set_alias(session, alias, model, tenant=tenant)
-    return _say(f"{alias} means {model}", alias, tenant, options)
+    return _say(f"{alias} means {model}", options, alias=alias, model=model, tenant=tenant)
 
 
 async def alias_remove_command(
@@ -44,7 +44,7 @@ async def alias_remove_command(
     """
     async with opened(options.state, actor=options.actor) as session:
         await remove_alias(session, alias, tenant=tenant)
-    return _say(f"{alias} is no alias any more", alias, tenant, options)
+    return _say(f"{alias} is no alias any more", options, alias=alias, tenant=tenant)
 
 
 async def alias_list_command(
@@ -73,9 +73,9 @@ def _name(row: AliasRow) -> str:
     return f"{row.tenant or ''},{row.alias}"
 
 
-def _say(fact: str, alias: str, tenant: str | None, options: Options) -> int:
+def _say(fact: str, options: Options, *, tenant: str | None, **facts: str) -> int:
     if options.json:
-        output.show_json({"alias": alias, "tenant": tenant})
+        output.show_json({**facts, "tenant": tenant})
     else:
         output.say(f"{fact}{'' if tenant is None else f' to tenant {tenant}'}.")
     return 0

@@ -36,7 +36,7 @@ _STDIN: Final = Path("-")
 class Listed:
     """A backend as people see it."""
 
-    name: str
+    backend: str
     url: str
     token: str | None
     header: str | None
@@ -127,14 +127,14 @@ def list_backends_command(
     Example: neuronetz-gateway list-backends
     """
     found = listed(backend_list.current(os.environ, state))
-    rest = output.behind(found, lambda row: row.name, after=after)
-    rows = output.page(rest, lambda row: row.name, limit=limit)
+    rest = output.behind(found, lambda row: row.backend, after=after)
+    rows = output.page(rest, lambda row: row.backend, limit=limit)
     if json:
         output.show_list(rows)
     else:
         empty = "No backend yet: add one with `neuronetz-gateway add-backend NAME URL`."
         output.show_table(
-            rows, columns=("name", "url", "token", "header", "scheme", "max_in_flight"), empty=empty
+            rows, columns=("backend", "url", "token", "header", "scheme", "max_in_flight"), empty=empty
         )
     return 0
 
@@ -157,7 +157,7 @@ async def probe_ollama_command(
     if json:
         output.show_list(rows)
     else:
-        output.show_table(rows, columns=("name", "url", "problem", "version", "models"), empty="")
+        output.show_table(rows, columns=("backend", "url", "problem", "version", "models"), empty="")
     return 1 if any(row.problem for row in rows) else 0
 
 
@@ -254,6 +254,6 @@ def _refuse_link_local(new: Backend, *, is_resolved: bool) -> None:
 def _refuse_problem(probed: Probed) -> None:
     if probed.problem is not None:
         raise CommandError(
-            f"The backend {probed.name} at {probed.url} {probed.problem}: "
+            f"The backend {probed.backend} at {probed.url} {probed.problem}: "
             "start or correct it, or add it unseen with --no-validate. Nothing was written."
         )

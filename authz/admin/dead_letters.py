@@ -42,7 +42,7 @@ class DeadLetter:
     at: datetime
     node: UUID
     reason: str
-    length_bytes: int
+    bytes: int
     beginning: str
     is_wanted: bool
     replayed: datetime | None
@@ -50,10 +50,10 @@ class DeadLetter:
 
 @frozen
 class Replay:
-    """The result of a replay: lines wanted, replayed, and still waiting."""
+    """The result of a replay: lines wanted, settled by now, and still waiting."""
 
     wanted: int
-    replayed: int
+    settled: int
     waiting: int
 
 
@@ -107,8 +107,8 @@ async def progress(session: Session, wanted: Sequence[int]) -> Replay:
     """Return how many of these lines metering has read again."""
     async with session.store.connection() as connection:
         rows = [row async for row in _queries.letters_now(connection, ids=list(wanted))]
-    replayed = sum(row["replayed_at"] is not None for row in rows)
-    return Replay(len(wanted), replayed, sum(row["is_replay_wanted"] for row in rows))
+    settled = sum(row["replayed_at"] is not None for row in rows)
+    return Replay(len(wanted), settled, sum(row["is_replay_wanted"] for row in rows))
 
 
 async def letters_list_command(
@@ -133,7 +133,7 @@ async def letters_list_command(
     if options.json:
         output.show_list(found)
     else:
-        columns = ("id", "at", "reason", "length_bytes", "replayed", "beginning")
+        columns = ("id", "at", "reason", "bytes", "replayed", "beginning")
         output.show_table(found, columns=columns, empty="No dead letter: every line was understood.")
     return 0
 
@@ -160,7 +160,7 @@ async def letters_replay_command(
         output.show_value(done)
     else:
         output.say(_sentence(done))
-    return 0 if done.replayed == done.wanted else 1
+    return 0 if done.settled == done.wanted else 1
 
 
 async def _awaited(session: Session, wanted: Sequence[int], *, wait_s: int) -> Replay:
@@ -176,8 +176,8 @@ async def _awaited(session: Session, wanted: Sequence[int], *, wait_s: int) -> R
 def _sentence(done: Replay) -> str:
     if not done.wanted:
         return "No dead letter waits to be replayed."
-    left = done.wanted - done.replayed - done.waiting
-    sentences = [f"{done.replayed} of {done.wanted} replayed."]
+    left = done.wanted - done.settled - done.waiting
+    sentences = [f"{done.settled} of {done.wanted} replayed."]
     if left:
         sentences.append(
             f"{left} not understood by this version, or still refused by Postgres: see `dead-letters list`."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from attrs import asdict, frozen
 from cyclopts import Parameter
@@ -33,6 +33,9 @@ from authz.identity import signatures
 from authz.identity.secrets import SSH_ALGORITHM
 from authz.stack.streams import kill_all
 from authz.types import Limits, Policy
+
+if TYPE_CHECKING:
+    import asyncpg
 
 SshKey = Annotated[
     Path | None,
@@ -155,7 +158,7 @@ async def revoke_key_command(
     async with opened(options.state, actor=options.actor) as session:
         key = await set_key_state(session, prefix, "revoked")
         killed = await kill_all(session, tenant=key["tenant_id"], key=key["id"]) if kill_running else 0
-    _say_state(prefix, key["name"], "revoked", killed=killed, is_json=options.json)
+    _say_state(prefix, key, "revoked", killed=killed, is_json=options.json)
     return 0
 
 
@@ -180,7 +183,7 @@ async def disable_key_command(*, prefix: Prefix, options: ChangeOptions = Change
     """
     async with opened(options.state, actor=options.actor) as session:
         key = await set_key_state(session, prefix, "disabled")
-    _say_state(prefix, key["name"], "disabled", killed=0, is_json=options.json)
+    _say_state(prefix, key, "disabled", killed=0, is_json=options.json)
     return 0
 
 
@@ -191,12 +194,13 @@ async def enable_key_command(*, prefix: Prefix, options: ChangeOptions = ChangeO
     """
     async with opened(options.state, actor=options.actor) as session:
         key = await set_key_state(session, prefix, "active")
-    _say_state(prefix, key["name"], "active", killed=0, is_json=options.json)
+    _say_state(prefix, key, "active", killed=0, is_json=options.json)
     return 0
 
 
-def _say_state(prefix: str, name: str, state: str, *, killed: int, is_json: bool) -> None:
-    facts = {"prefix": prefix, "key": name, "state": state}
+def _say_state(prefix: str, key: asyncpg.Record, state: str, *, killed: int, is_json: bool) -> None:
+    name = key["name"]
+    facts = {"prefix": prefix, "key": name, "tenant": key["tenant"], "state": state}
     output.show_state(f"Key {prefix} ({name}) is {state}.", killed=killed, is_json=is_json, **facts)
 
 

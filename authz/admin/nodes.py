@@ -72,5 +72,8 @@ async def node_retire_command(
         if await _queries.retire_node(connection, node=node_id) is None:
             raise CommandError(f"No node {node} is in use: see `neuronetz-gateway node list`.")
         await session.audit(connection, "node_retired", new={"node": node})
-    output.show_state(f"Node {node} is retired.", killed=0, is_json=options.json, node=node)
+    if options.json:
+        output.show_json({"node": node})
+    else:
+        output.say(f"Node {node} is retired.")
     return 0

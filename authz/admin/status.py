@@ -58,7 +58,7 @@ def status(*, state: State = DEFAULT_STATE, json: Flag = False) -> int:
     )
     Console().print(*tables, sep="\n")
     for model in found.untabled:
-        output.say(f"Prompts of {model.model} count a token a byte, {model.digest[:12]}: {model.why}.")
+        output.say(f"Prompts of {model.model} count a token a byte, {model.digest[:12]}: {model.problem}.")
     return code
 
 
@@ -141,11 +141,11 @@ def _write_line(name: str, line: str, *, is_json: bool) -> None:
         sys.stdout.write(f"{name} | {line}\n")
         return
     try:
-        entry = msgspec.json.decode(line, type=dict[str, Any])
+        fields = msgspec.json.decode(line, type=dict[str, Any])
     except msgspec.MsgspecError:
         output.show_json({"process": name, "text": line})
     else:
-        output.show_json({"process": name, "entry": entry})
+        output.show_json({"process": name, "fields": fields})
 
 
 def _found(state: Path) -> tuple[Facts | None, Status]:
@@ -230,7 +230,7 @@ def _backend_table(found: tuple[BackendState, ...] | None) -> Table:
     for backend in found:
         failures = _count(backend.failures)
         table.add_row(
-            backend.name,
+            backend.backend,
             "[green]answers[/]" if backend.is_live else "[red]away[/]",
             backend.version,
             f"{len(backend.models):,}",

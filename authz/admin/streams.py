@@ -84,5 +84,5 @@ async def streams_kill_command(
             raise CommandError(f"No request {id_} runs here: see `neuronetz-gateway streams list`.")
         tenant, key = (UUID(of.tenant), UUID(of.key)) if of else (None, None)
         await note_killed(session, {"request": request_id}, tenant=tenant, key=key)
-    output.show_state(f"Request {id_} is ended.", killed=killed, is_json=options.json, id=id_)
+    output.show_state(f"Request {id_} is ended.", killed=killed, is_json=options.json, request=id_)
     return 0

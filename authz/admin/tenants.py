@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from attrs import asdict
+from attrs import asdict, filters
 from cyclopts import Parameter
 
 from authz.accounts.scope import timezone as timezone_of
@@ -37,7 +37,7 @@ async def create_tenant_command(
     async with opened(options.state, actor=options.actor) as session:
         await create_tenant(session, name, limits=wanted, policy=allowed, timezone=zone)
     if options.json:
-        output.show_json({"tenant": name})
+        output.show_json({"tenant": name, "state": "active", "timezone": zone})
     else:
         output.say(
             f"Tenant {name} is created. Next: neuronetz-gateway create-key --tenant {name} --name NAME"
@@ -83,7 +83,8 @@ async def disable_tenant_command(
     async with opened(options.state, actor=options.actor) as session:
         found = await set_tenant_state(session, tenant, "disabled")
         killed = await kill_all(session, tenant=found) if kill_running else 0
-    output.show_state(f"Tenant {tenant} is disabled.", killed=killed, is_json=options.json, tenant=tenant)
+    facts = {"tenant": tenant, "state": "disabled"}
+    output.show_state(f"Tenant {tenant} is disabled.", killed=killed, is_json=options.json, **facts)
     return 0
 
 
@@ -94,7 +95,8 @@ async def enable_tenant_command(*, tenant: Name, options: ChangeOptions = Change
     """
     async with opened(options.state, actor=options.actor) as session:
         await set_tenant_state(session, tenant, "active")
-    output.show_state(f"Tenant {tenant} is enabled.", killed=0, is_json=options.json, tenant=tenant)
+    facts = {"tenant": tenant, "state": "active"}
+    output.show_state(f"Tenant {tenant} is enabled.", killed=0, is_json=options.json, **facts)
     return 0
 
 
@@ -112,7 +114,8 @@ async def tenant_erase_command(
         erased = await erase_tenant(session, tenant)
         killed = await kill_all(session, tenant=erased.id) if kill_running else 0
     if options.json:
-        output.show_json(asdict(erased) | {"tenant": tenant, "killed": killed})
+        counts = asdict(erased, filter=filters.exclude("name", "id"))
+        output.show_json({"tenant": tenant, "new_tenant": erased.name, **counts, "killed": killed})
         return 0
     output.say(
         f"Tenant {tenant} is erased: {erased.prompts:,} prompts, {erased.end_users:,} end users, "

@@ -129,7 +129,7 @@ def _show(folder: StateFolder, key: str | None, *, is_json: bool) -> None:
     if known is None:
         return
     if is_json:
-        output.show_value(overview(folder, known, key=key))
+        output.show_value(overview(folder, known, secret=key))
         sys.stdout.flush()
         return
     is_demo = any(process.name == "demo" for process in known.processes)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 from uuid import UUID
 
+from attrs import asdict
 from cyclopts import Parameter
 
 from authz import settings as settings_
@@ -35,7 +36,9 @@ async def verify_command(
     async with books.opened(settings_.load(os.environ, state=options.state).database_url) as opened:
         report = await Verification(opened, known).run()
     if options.json:
-        output.show_value(report)
+        named = asdict(report)
+        problems = named.pop("faults")
+        output.show_json({**named, "problems": problems})
         return 1 if report.faults else 0
     sys.stderr.write("".join(complaint(CommandError(fault)) for fault in report.faults))
     until = f", and the checkpoint of {known.made}" if known else "; no checkpoint was given"

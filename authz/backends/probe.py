@@ -30,7 +30,7 @@ class Unanswered(Exception):
 class Probed:
     """What a backend answered; `problem` is why it can't serve, None when it can."""
 
-    name: str
+    backend: str
     url: str
     problem: str | None
     version: str = ""

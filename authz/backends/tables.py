@@ -38,7 +38,7 @@ class Untabled:
 
     model: str
     digest: str
-    why: str
+    problem: str
     exceeded: int
     """How many answers reported more than their bound."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
-from attrs import asdict, frozen
+from attrs import frozen
 
 from authz.backends.backend import Described
 from authz.backends.rendered import Stamp
@@ -19,12 +19,17 @@ if TYPE_CHECKING:
 
 
 @frozen(kw_only=True)
-class BackendState(Described):
+class BackendState:
     """A backend with its work; None if Caddy does not answer. Failures are those since Caddy started."""
 
-    in_flight: int | None = None
-    waiting: int | None = None
-    failures: int | None = None
+    backend: str
+    is_live: bool
+    version: str
+    models: tuple[str, ...]
+    loaded: tuple[str, ...]
+    in_flight: int | None
+    waiting: int | None
+    failures: int | None
 
 
 class _Described(msgspec.Struct):
@@ -48,7 +53,7 @@ def ask(deciders: Iterable[Path], control: Path) -> tuple[BackendState, ...] | N
     seen = described.backends
     body = unix.get(control, "/backends")
     if body is None:
-        return tuple(BackendState(**asdict(each)) for each in seen)
+        return tuple(_joined(each, None) for each in seen)
     work = {each.name: each for each in msgspec.json.decode(body, type=list[_Work])}
     idle = _Work("", 0, 0, 0)
     return tuple(_joined(each, work.get(each.name, idle)) for each in seen)
@@ -65,7 +70,14 @@ def _described(socket: Path) -> _Described | None:
     return None if body is None else msgspec.json.decode(body, type=_Described)
 
 
-def _joined(seen: Described, work: _Work) -> BackendState:
+def _joined(seen: Described, work: _Work | None) -> BackendState:
     return BackendState(
-        **asdict(seen), in_flight=work.in_flight, waiting=work.waiting, failures=work.failures
+        backend=seen.name,
+        is_live=seen.is_live,
+        version=seen.version,
+        models=seen.models,
+        loaded=seen.loaded,
+        in_flight=None if work is None else work.in_flight,
+        waiting=None if work is None else work.waiting,
+        failures=None if work is None else work.failures,
     )

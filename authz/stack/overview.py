@@ -58,15 +58,15 @@ class Children(Generic[T]):
 
 @frozen(kw_only=True)
 class Overview:
-    """A stack for programs; `key` only in the output of the `up` that made it.
+    """A stack for programs; `secret` is a new key's text, only in the output of the `up` that made it.
 
     Whoever else runs one knows its URL and processes.
     """
 
     url: str | None
-    key: str | None = field(repr=False)
+    secret: str | None = field(repr=False)
     tenant: str | None
-    state: str
+    folder: str
     control: str
     log: str
     pids: Children[int]
@@ -88,13 +88,13 @@ class Status(Overview):
     untabled: tuple[Untabled, ...]
 
 
-def overview(folder: StateFolder, facts: Facts, *, key: str | None = None) -> Overview:
+def overview(folder: StateFolder, facts: Facts, *, secret: str | None = None) -> Overview:
     """Summarise a stack that has come up."""
     return Overview(
         url=facts.url,
-        key=key,
+        secret=secret,
         tenant=facts.tenant,
-        state=str(folder.path),
+        folder=str(folder.path),
         control=str(folder.control),
         log=str(folder.journal),
         pids=Children.of({process.name: process.pid for process in facts.processes}),
@@ -127,9 +127,9 @@ def describe_services(settings: Settings) -> Status:
     parts |= {path.stem: unix.get(path, "/metrics") is not None for path in deciders}
     return Status(
         url=None,
-        key=None,
+        secret=None,
         tenant=None,
-        state=str(settings.state),
+        folder=str(settings.state),
         control=str(settings.control),
         log=str(settings.journal),
         pids=Children.of({}),

@@ -96,7 +96,7 @@ def test_programs_read_what_was_changed(shell: Shell, url: str) -> None:
     add = ("add-backend", "a", url, "--token", "SECRET", "--json")
     _, out, err = shell(*add)
     printed = json.loads(out)
-    assert [("a", "***")] == [(row["name"], row["token"]) for row in printed["backends"]]
+    assert [("a", "***")] == [(row["backend"], row["token"]) for row in printed["backends"]]
     assert [("a", "SECRET")] == [(entry["name"], entry["token"]) for entry in entries(printed["line"])]
     assert ([], False, "") == (printed["written"], printed["is_applied"], err)
     written = {}
@@ -105,7 +105,7 @@ def test_programs_read_what_was_changed(shell: Shell, url: str) -> None:
         assert "SECRET" not in out
         written[line[0], len(line)] = json.loads(out)["written"]
     assert [[], [str(shell.env)], [str(shell.env)]] == list(written.values())
-    assert ["default"] == [row["name"] for row in json.loads(out)["backends"]]
+    assert ["default"] == [row["backend"] for row in json.loads(out)["backends"]]
 
 
 def test_list_of_the_environment(shell: Shell, url: str, monkeypatch: pytest.MonkeyPatch) -> None:

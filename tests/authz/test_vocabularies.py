@@ -184,11 +184,11 @@ async def test_status_names_the_models_without_a_table(world: World) -> None:
     assert () == tables.untabled()
     await world.look()
     (building,) = tables.untabled()
-    assert ("toy:latest", TOY, "it is being built") == (building.model, building.digest, building.why)
+    assert ("toy:latest", TOY, "it is being built") == (building.model, building.digest, building.problem)
     (world.folder / f"{TOY}.table").touch()
     assert () == tables.untabled()
     (world.folder / f"{TOY}.failed").write_text("no merges were sent\n")
-    assert ["no merges were sent"] == [model.why for model in tables.untabled()]
+    assert ["no merges were sent"] == [model.problem for model in tables.untabled()]
     (world.folder / f"{TOY}.exceeded").write_text("3\n")
     assert [3] == [model.exceeded for model in tables.untabled()]
     tables.show(TOY).unlink()

@@ -13,6 +13,7 @@ from authz.__main__ import run
 from authz.backends.env_file import value_of
 from tests.authz.backend_kinds import Scripted
 from tests.authz.docker_standin import Docker, inspected
+from tests.authz.json_names import ELSEWHERE, names_of
 from tests.backend.serving import served
 
 IMAGE = "ollama/ollama:0.15.4"
@@ -91,7 +92,7 @@ def test_every_container_is_wired(host: Host) -> None:
 
 def test_programs_read_what_was_wired(host: Host) -> None:
     """--json has the new list, what was attached, and what the gateway says of each."""
-    rows = [{"name": "far", "problem": None}]
+    rows = [{"backend": "far", "problem": None}]
     host.docker.replies["compose exec"] = (0, json.dumps(rows), "")
     code, out, err = host.wire("--json", "--dry-run")
     dry = json.loads(out)
@@ -99,7 +100,8 @@ def test_programs_read_what_was_wired(host: Host) -> None:
     code, out, err = host.wire("--json")
     made = json.loads(out)
     assert (0, "", [str(host.env)], True) == (code, err, made["written"], made["is_applied"])
-    assert ["embedded", "neuro-ollama", "far"] == [row["name"] for row in made["backends"]]
+    assert ["embedded", "neuro-ollama", "far"] == [row["backend"] for row in made["backends"]]
+    assert ELSEWHERE["wire-multi-backend"] == set(names_of(made))
     assert (["far"], rows) == (made["attached"], made["probed"])
     assert dry == {name: value for name, value in made.items() if name != "probed"} | {
         "written": [],

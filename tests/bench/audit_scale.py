@@ -126,7 +126,7 @@ class Auditor:
     async def verify(self) -> tuple[Ran, list[str]]:
         """Compare everything with the checkpoint, as an auditor does; what is wrong in sentences."""
         ran = await self.run("audit", "verify", *self.checked_by, "--json")
-        faults: list[str] = json.loads(ran.printed)["faults"]
+        faults: list[str] = json.loads(ran.printed)["problems"]
         return ran, faults
 
 

@@ -83,7 +83,7 @@ def stack() -> Iterator[tuple[Stack, Disk, str]]:
         journal = str(disk.folder / "journal.log")
         done = starting.run("up", *arguments, OLLAMA_URL=backend_url, GATEWAY_JOURNAL=journal)
         assert done.returncode == 0, done.stderr
-        running = Stack(starting.state, starting.port, json.loads(done.stdout)["key"])
+        running = Stack(starting.state, starting.port, json.loads(done.stdout)["secret"])
         yield running, disk, backend_url
         running.run("down")
 

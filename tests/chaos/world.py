@@ -118,7 +118,7 @@ def running(behind: Behind, roll: str) -> Iterator[World]:
         }
         done = starting.run("up", "--port", str(starting.port), "--detach", "--json", **environ)
         assert done.returncode == 0, done.stderr
-        stack = Stack(starting.state, starting.port, json.loads(done.stdout)["key"])
+        stack = Stack(starting.state, starting.port, json.loads(done.stdout)["secret"])
         try:
             yield World(stack, disk, behind, settings_.load({}, state=stack.state))
         finally:

@@ -37,7 +37,7 @@ async def test_letters_are_listed_with_their_reason(session: Session) -> None:
     assert [("refused", None), ("not_json", None), ("too_long", None)] == [
         (letter.reason, letter.replayed) for letter in found
     ]
-    assert ["garbage \x1b[2J", CHUNK_BYTES + 1] == [found[1].beginning, found[2].length_bytes]
+    assert ["garbage \x1b[2J", CHUNK_BYTES + 1] == [found[1].beginning, found[2].bytes]
     assert {80} == {len(found[number].beginning) for number in (0, 2)}
 
 
@@ -45,9 +45,9 @@ async def test_what_is_understood_now_is_settled(session: Session, rejected: Ser
     """Metering settles what it understands now; what it does not is no longer wanted, and can be again."""
     wanted = await want(session, None)
     assert [1, 2] == wanted
-    assert Replay(wanted=2, replayed=0, waiting=2) == await progress(session, wanted)
+    assert Replay(wanted=2, settled=0, waiting=2) == await progress(session, wanted)
     await rejected.beat(times=6)
-    assert Replay(wanted=2, replayed=1, waiting=0) == await progress(session, wanted)
+    assert Replay(wanted=2, settled=1, waiting=0) == await progress(session, wanted)
     assert [30] == [row["input_tokens"] + row["output_tokens"] for row in await rejected.rows()]
     assert [2] == await want(session, None)
 
@@ -86,7 +86,7 @@ def test_the_commands_say_how_it_stands(capsys: pytest.CaptureFixture[str]) -> N
     table = capsys.readouterr().out
     assert "garbage ?[2J" in table
     assert 1 == run(["dead-letters", "replay", "1", "--wait-s", "0", "--json"])
-    assert {"wanted": 1, "replayed": 0, "waiting": 1} == json.loads(capsys.readouterr().out)
+    assert {"wanted": 1, "settled": 0, "waiting": 1} == json.loads(capsys.readouterr().out)
     assert 1 == run(["dead-letters", "replay", "--wait-s", "0"])
     assert "0 of 2 replayed. 2 wait for metering" in capsys.readouterr().out
     assert 0 == run(["dead-letters", "list", "--json"])

@@ -69,7 +69,7 @@ class Stack:
         done = self.run("up", *port, "--detach", "--json", *backend, *arguments, **environ)
         assert done.returncode == 0, done.stderr
         answer: dict[str, Any] = json.loads(done.stdout)
-        self.key = answer["key"] or self.key
+        self.key = answer["secret"] or self.key
         return answer
 
     def refusal(self, *arguments: str, **environ: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.authz.json_names import ELSEWHERE
 from tests.backend.app import backend
 from tests.backend.serving import served
 from tests.up.stacks import Stack
@@ -44,7 +45,9 @@ def test_a_fresh_stack_has_refused_nothing(stack: Stack, backend_url: str) -> No
         chunks = stream.iter_raw()
         next(chunks)
         request = stream.headers["X-Request-Id"]
-        assert 0 == stack.run("streams", "kill", request, "--actor", "carol").returncode
+        said = json.loads(stack.run("streams", "kill", request, "--actor", "carol", "--json").stdout)
+        assert {"request": request, "killed": 1} == said
+        assert ELSEWHERE["streams kill"] == said.keys()
         for _ in chunks:
             pass
     (event,) = events(stack, "--actor", "carol")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.authz.json_names import ELSEWHERE, names_of
 from tests.up.stacks import Stack, until
 
 pytestmark = pytest.mark.timeout(300)
@@ -24,7 +25,7 @@ def test_a_lost_database(stack: Stack, tmp_path: Path) -> None:
     stack.up()
     until(lambda: 200 == stack.chat_status())
     backup = tmp_path / "backup"
-    assert 0 == stack.run("backup", "--to", str(backup)).returncode
+    made = json.loads(stack.run("backup", "--to", str(backup), "--json").stdout)
     for _ in range(3):
         assert 200 == stack.chat_status()
     until(lambda: 4 <= _billed(stack)[0])
@@ -35,10 +36,12 @@ def test_a_lost_database(stack: Stack, tmp_path: Path) -> None:
     stack.run("down")
     shutil.rmtree(stack.state / "postgres")
 
-    restored = stack.run("restore", "--from", str(backup))
+    restored = stack.run("restore", "--from", str(backup), "--json")
 
     assert 0 == restored.returncode, restored.stderr
-    assert "settled again from the journals" in restored.stdout
+    said = json.loads(restored.stdout)
+    assert (made["made_at"], []) == (said["made_at"], said["missing_peppers"])
+    assert ELSEWHERE["restore"] == set(names_of(said))
     stack.up()
     until(lambda: before == _billed(stack))
     until(lambda: 200 == stack.chat_status())

@@ -21,6 +21,7 @@ from authz.identity.secrets import Pepper, mint
 from authz.stack.build import caddy_binary
 from authz.stack.discovery import free_port
 from tests.authz.backend_kinds import Scripted, ollama
+from tests.authz.json_names import ELSEWHERE
 from tests.backend.serving import served
 from tests.gateway import Gateway
 from tests.up.connecting import ENDS_WITHIN_S, Connected, connect, connected
@@ -88,6 +89,7 @@ def test_what_it_says(upstream: tuple[Scripted, str], tmp_path: Path) -> None:
             named = {"url": proxy.host, "gateway": url, "prefix": KEY[:11]}
             if options:
                 assert named == json.loads(proxy.line)
+                assert ELSEWHERE["connect"] == named.keys()
             else:
                 assert proxy.line.startswith(f"OLLAMA_HOST={proxy.host}  # {url} with the key {KEY[:11]};")
 

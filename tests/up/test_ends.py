@@ -8,6 +8,7 @@ import signal
 
 import pytest
 
+from tests.authz.json_names import ELSEWHERE, names_of
 from tests.up.stacks import Stack, until
 
 pytestmark = pytest.mark.timeout(300)
@@ -23,7 +24,8 @@ def test_up_again_continues(running: Stack) -> None:
 
     again = running.up()
 
-    assert again["key"] is None
+    assert [ELSEWHERE["up"], ELSEWHERE["down"]] == [set(names_of(each)) for each in (again, stopped)]
+    assert again["secret"] is None
     assert "demo" == again["tenant"]
     assert 200 == running.chat().status_code
 
@@ -33,7 +35,7 @@ def test_killed_supervisor_takes_its_children_along(running: Stack) -> None:
     os.kill(running.facts()["supervisor"]["pid"], signal.SIGKILL)
 
     until(lambda: not running.processes())
-    assert running.up()["key"] is None
+    assert running.up()["secret"] is None
     assert 200 == running.chat().status_code
 
 

@@ -48,7 +48,7 @@ def started() -> Iterator[Stack]:
         stack = Stack(Path(folder) / "s")
         done = shell(stack, f"{UP.partition(' && ')[2]} --detach --json --demo --port {stack.port}")
         assert 0 == done.returncode, done.stderr
-        stack.key = json.loads(done.stdout)["key"]
+        stack.key = json.loads(done.stdout)["secret"]
         yield stack
         stack.run("down")
 

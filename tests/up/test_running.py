@@ -26,9 +26,9 @@ def test_status_says_the_same_as_up(running: Stack) -> None:
 
     assert [
         "url",
-        "key",
+        "secret",
         "tenant",
-        "state",
+        "folder",
         "control",
         "log",
         "pids",
@@ -40,9 +40,9 @@ def test_status_says_the_same_as_up(running: Stack) -> None:
         "untabled",
     ] == list(report)
     assert f"http://127.0.0.1:{running.port}" == report["url"]
-    assert report["key"] is None
+    assert report["secret"] is None
     assert "demo" == report["tenant"]
-    assert str(running.state) == report["state"]
+    assert str(running.state) == report["folder"]
     assert report["ready"]
     assert report["states"] == {
         "caddy": "running",
@@ -71,7 +71,7 @@ def test_status_of_a_gateway_that_others_run(running: Stack, tmp_path: Path) -> 
     assert list(own) == list(report)
     assert (None, None, True) == (report["url"], report["tenant"], report["ready"])
     assert report["states"] == own["states"] | dict.fromkeys(("postgres", "redis", "demo"))
-    assert [each["name"] for each in own["backends"]] == [each["name"] for each in report["backends"]]
+    assert [each["backend"] for each in own["backends"]] == [each["backend"] for each in report["backends"]]
     assert own["journal"]["path"] == report["journal"]["path"]
     assert own["bill"].keys() == report["bill"].keys()
 
@@ -94,7 +94,7 @@ def test_status_has_nothing_to_complain_of(running: Stack) -> None:
 def test_status_shows_the_backends(running: Stack) -> None:
     """`status` lists each backend with what it says and has to do; a client can't ask for that."""
     (backend,) = running.status()["backends"]
-    assert ("demo", True) == (backend["name"], backend["is_live"])
+    assert ("demo", True) == (backend["backend"], backend["is_live"])
     assert {"demo:latest", "demo-embed:latest"} <= {*backend["models"]}
     assert (0, 0) == (backend["in_flight"], backend["waiting"])
     url = f"http://127.0.0.1:{running.port}"
@@ -162,9 +162,9 @@ def test_logs_for_programs(running: Stack) -> None:
     running.chat()
     lines = running.run("logs", "--json").stdout.splitlines()
     read = [json.loads(line) for line in lines]
-    assert {("process", "text"), ("process", "entry")} == {tuple(line) for line in read}
+    assert {("process", "text"), ("process", "fields")} == {tuple(line) for line in read}
     assert {"caddy", "postgres", "redis"} <= {line["process"] for line in read}
-    assert all(isinstance(line["entry"], dict) for line in read if line["process"] == "caddy")
+    assert all(isinstance(line["fields"], dict) for line in read if line["process"] == "caddy")
 
 
 def test_unknown_log_is_refused(running: Stack) -> None:

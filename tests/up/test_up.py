@@ -81,7 +81,7 @@ def test_attached_stack_ends_by_ctrl_c(stack: Stack) -> None:
     argv = [sys.executable, "-m", "authz", "up", "--state", str(stack.state), "--demo", "--json"]
     with subprocess.Popen([*argv, "--port", str(stack.port)], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
-        stack.key = json.loads(process.stdout.readline())["key"]
+        stack.key = json.loads(process.stdout.readline())["secret"]
         assert 200 == stack.chat().status_code
 
         process.send_signal(signal.SIGINT)
