@@ -95,7 +95,7 @@ var spellings = []func(r *rand.Rand, key string) string{
 	func(r *rand.Rand, key string) string { return inPieces(r, key, "%2F") },
 	func(_ *rand.Rand, key string) string { return base64.StdEncoding.EncodeToString([]byte(key)) },
 	func(r *rand.Rand, key string) string {
-		return base64.RawURLEncoding.EncodeToString([]byte(strings.Repeat("me", r.IntN(5)) + ":" + key + "~~"))
+		return base64.RawURLEncoding.EncodeToString([]byte(strings.Repeat("?~>e", r.IntN(5)) + ":" + key + "~~"))
 	},
 }
 
