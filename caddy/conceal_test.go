@@ -42,7 +42,8 @@ func TestConcealedWithin(t *testing.T) {
 		"a nz_finetune of nz_team/alice and nz_customer_000123": "a nz_finetune of nz_team/alice and nz_customer_000123",
 		"of " + key + " and " + key[:12] + ", it is said":       "of nz_3bVSxmba*** and nz_3bVSxmba***, it is said",
 		key + key + "?": "nz_3bVSxmba***?", key[:12] + "%41" + key[13:] + " x": "nz_3bVSxmba*** x",
-		"of %6e" + key[1:] + " it is said": "of ***", "nz_3bV%53" + key[7:] + " x": "nz_3bV***",
+		"of " + strings.ToUpper(key) + ", it is said": "of NZ_3BVSXMBA***, it is said",
+		"of %6e" + key[1:] + " it is said":            "of ***", "nz_3bV%53" + key[7:] + " x": "nz_3bV***",
 		"a=" + base64.StdEncoding.EncodeToString([]byte("me:"+key)) + "; b": "a=***; b",
 		"100%25 of 5%": "100%25 of 5%", "%" + strings.Repeat("25", 20) + "41": "***",
 	} {
