@@ -53,6 +53,8 @@ class Stranger:
 
     host: str
     port: int
+    begins: Callable[[], None]
+    """Called once it is ready."""
     is_over: Callable[[], bool]
     answers: Counter[tuple[str, int]] = Factory(Counter)
     _pepper: Pepper = Factory(lambda: Pepper(token_hex(16).encode()))
@@ -60,6 +62,7 @@ class Stranger:
     async def attack(self) -> None:
         """Do everything at once until it is over."""
         keys = [mint(self._pepper).secret for _ in range(64)]  # their hashes take long, so they are few
+        self.begins()
         async with asyncio.TaskGroup() as tasks:
             for number in range(WORKERS):
                 work = (self._invented, self._names)[number % 4 == 0]
@@ -143,8 +146,8 @@ def _status(line: bytes) -> int:
 
 
 def _attack(host: str, port: int, orders: Connection) -> None:
-    """Attack until an order comes, and report what was answered: the stranger's own process."""
-    stranger = Stranger(host, port, orders.poll)
+    """Say when it begins, attack until an order comes, report what was answered: the stranger's process."""
+    stranger = Stranger(host, port, lambda: orders.send("begun"), orders.poll)
     asyncio.run(stranger.attack())
     orders.send(stranger.answers)
 
@@ -225,6 +228,7 @@ async def _watched(
         )
         spawned.start()
         its.close()  # the other end is the child's alone: if that dies, so does the wait for it
+        await asyncio.to_thread(mine.recv)
         during = await Latencies.of(client, span_s=span_s)
         mine.send("stop")
         answers: Counter[tuple[str, int]] = await asyncio.to_thread(mine.recv)
