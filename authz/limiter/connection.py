@@ -79,7 +79,8 @@ class Link(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(replyError=BaseParser.parse_error, notEnoughData=_INCOMPLETE)
         self._due: list[bytes] = []
-        self._waiting: deque[Future[Any]] = deque()
+        self._waiting: deque[Future[Any] | None] = deque()
+        self._taken = 0
         self._ended = self._loop.create_future()
         self.run_id = ""
         self._transport = _transport(connection)
@@ -92,15 +93,19 @@ class Link(asyncio.Protocol):
 
     def send(self, *command: Argument) -> Future[Any]:
         """Queue a command; the future gets its answer, a ResponseError or LimiterUnavailable."""
+        answer: Future[Any] = self._loop.create_future()
+        self.tell(*command, to=answer)
+        return answer
+
+    def tell(self, *command: Argument, to: Future[Any] | None = None) -> None:
+        """Queue a command; without a future nobody gets its answer."""
         if self.is_over:
             raise LimiterUnavailable(UNREACHABLE)
         packed: bytes = _pack(command)  # first: what can't be sent must not wait for an answer
-        answer: Future[Any] = self._loop.create_future()
-        self._waiting.append(answer)
+        self._waiting.append(to)
         if not self._due:
             self._loop.call_soon(self._flush)  # one write for all that this turn sends
         self._due.append(packed)
-        return answer
 
     async def evaluate(self, script: Script, keys: Sequence[str], clock_us: int, *arguments: Argument) -> Any:
         """Run a script once; its first argument is the clock in µs, 0 for Redis's own.
@@ -119,13 +124,13 @@ class Link(asyncio.Protocol):
     async def run(self) -> None:
         """Wait for the end of the connection; commands still waiting for an answer then fail.
 
-        It ends, too, when the command that waits longest has had no answer for a whole turn.
+        It ends, too, when for a whole turn an answer was due and none came.
         """
         try:
             while not self.is_over:
-                oldest = self._waiting[0] if self._waiting else None
+                is_due, taken = bool(self._waiting), self._taken
                 await asyncio.wait({self._ended}, timeout=ANSWER_WITHIN_S)
-                if oldest is not None and self._waiting and self._waiting[0] is oldest:
+                if is_due and self._taken == taken:
                     return
         finally:
             self._end()
@@ -154,7 +159,8 @@ class Link(asyncio.Protocol):
             self._end()  # it loads its data, say
             return
         waiter = self._waiting.popleft()
-        if not waiter.done():  # whoever asked may have left
+        self._taken += 1
+        if waiter is not None and not waiter.done():  # whoever asked may have left
             if isinstance(answer, ResponseError):
                 waiter.set_exception(answer)
             else:
@@ -167,7 +173,7 @@ class Link(asyncio.Protocol):
             return
         self._ended.set_result(None)
         for waiter in self._waiting:
-            if not waiter.done():
+            if waiter is not None and not waiter.done():
                 waiter.set_exception(LimiterUnavailable(UNREACHABLE))
         self._waiting.clear()
 

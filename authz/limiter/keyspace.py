@@ -45,6 +45,7 @@ def tenant(tenant_id: UUID) -> str:
     return f"nz:{{{tenant_id}}}"
 
 
+@lru_cache(maxsize=4096)
 def slots(tenant_id: UUID, run: str, key_id: UUID | str | None = None) -> str:
     """Name the set of the running requests of a tenant, or of one of its keys."""
     of_tenant = f"nz:{{{tenant_id}}}:{run}:slots"

@@ -10,7 +10,7 @@ import secrets
 from collections import defaultdict
 from contextlib import suppress
 from datetime import date, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from attrs import evolve
@@ -24,7 +24,6 @@ from authz.limiter.wire import SECOND_US
 from authz.types import Period
 
 if TYPE_CHECKING:
-    from asyncio import Future
     from collections.abc import Sequence
 
     from authz.limiter.admission import Admission, Decision, Reading
@@ -83,16 +82,15 @@ class Limiter(Masters):
 
     async def free(self, done: Sequence[tuple[UUID, UUID, UUID]]) -> None:
         """Free the slots of requests (id, tenant, key) that have ended; what they hold stays held."""
-        freed: defaultdict[tuple[UUID, UUID | None], list[str]] = defaultdict(list)
+        freed: defaultdict[tuple[UUID, UUID], list[str]] = defaultdict(list)
         for request_id, tenant, key in done:
-            freed[tenant, None].append(str(request_id))
             freed[tenant, key].append(str(request_id))
-        for (tenant, of_key), ids in freed.items():
+        for (tenant, key), ids in freed.items():
             with suppress(LimiterUnavailable):  # settlement frees them, too
                 link = self._redis.of(tenant)
-                slots = keyspace.slots(tenant, link.run_id, of_key)
-                # Sent ahead of the next admit; the answer is not needed.
-                link.send("ZREM", slots, *ids).add_done_callback(_ignore)
+                # Sent ahead of the next admit; the answers are not needed.
+                link.tell("ZREM", keyspace.slots(tenant, link.run_id), *ids)
+                link.tell("ZREM", keyspace.slots(tenant, link.run_id, key), *ids)
 
     async def versions(self, tenant: UUID, key: UUID) -> tuple[int, int] | None:
         """Return the versions of a tenant and a key; None after a loss."""
@@ -250,8 +248,3 @@ class Limiter(Masters):
         """Publish a tenant that is about to be committed; does nothing where there is an epoch."""
         link, keys = self._redis.of(tenant), (keyspace.tenant(tenant),)
         await link.evaluate(scripts.CREATE, keys, self.clock_us, link.run_id, version)
-
-
-def _ignore(done: Future[Any]) -> None:
-    if not done.cancelled():
-        done.exception()  # seen, so that asyncio does not complain of it

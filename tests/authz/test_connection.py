@@ -104,6 +104,15 @@ async def test_an_error_is_its_own_commands_alone(limiter: Limiter) -> None:
     assert (b"1", b"2") == (await before, await link.send("ECHO", 2))
 
 
+async def test_what_is_told_takes_no_answer(limiter: Limiter) -> None:
+    """A command that is told is run in its turn, whatever Redis answers; those around it are answered."""
+    link = link_of(limiter)
+    before = link.send("ECHO", 1)
+    link.tell("SET", "told", 2)
+    link.tell("HGET", "told", "of no hash")
+    assert (b"1", b"2") == (await before, await link.send("GET", "told"))
+
+
 async def test_forgotten_scripts_are_sent_again(limiter: Limiter, redis_url: str) -> None:
     """L2: after SCRIPT FLUSH every admission in flight is answered, and counted once."""
     async with Redis.from_url(redis_url) as redis:
@@ -158,6 +167,16 @@ async def test_hung_redis_is_given_up(
     os.kill(pid, signal.SIGCONT)
     await until(lambda: is_back(own))
     assert b"PONG" == await link_of(own).send("PING")
+
+
+async def test_hung_redis_is_given_up_without_a_caller(server: embedded.Server, own: Limiter) -> None:
+    """A Redis that hangs is noticed, too, where nobody waits for what it was told."""
+    pid = await pid_of(server.url)
+    os.kill(pid, signal.SIGSTOP)
+    link_of(own).tell("PING")
+    await until(lambda: is_disconnected(own))
+    os.kill(pid, signal.SIGCONT)
+    await until(lambda: is_back(own))
 
 
 async def test_caller_that_leaves_during_a_hang_harms_no_other(server: embedded.Server, own: Limiter) -> None:
