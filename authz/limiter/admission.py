@@ -1,31 +1,28 @@
-"""The question to admit.lua, and its answers.
-
-The order of `arguments` is the order in which admit.lua reads them: times in µs, a limit that is
-not set as -1.
-"""
+"""The question to admit.lua, and its answers: times in µs."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
+import msgspec
 from attrs import frozen
 
 from authz.limiter import keyspace, wire
-from authz.types import Windows
+from authz.types import Limits, Windows
 
 if TYPE_CHECKING:
     from datetime import datetime
-    from uuid import UUID
 
-    from authz.limiter.connection import Argument
-    from authz.types import Limits, OpenRequest, Total
+    from authz.types import OpenRequest, Total
 
 MINUTE_US: Final = 60_000_000
 
+_pack = msgspec.msgpack.Encoder().encode
 
-@frozen
-class Admission:
+
+class Admission(msgspec.Struct, frozen=True):
     """A request's demand on the limits, in tokens; its prompt can't exceed `bound_in`."""
 
     request_id: UUID
@@ -48,33 +45,36 @@ class Admission:
     estimated_output: int
     deadline_s: int
 
-    def arguments(self, *, id_age_us: int, lifetime_us: int) -> tuple[Argument, ...]:
-        """Return what admit.lua takes after the clock and the run: identity, windows, tokens, limits."""
-        return (
-            str(self.request_id),
-            (self.request_id.int >> 80) * 1000,
-            id_age_us,
-            self.tenant_version,
-            keyspace.scope(self.key),
-            self.key_version,
-            self.windows.day,
-            self.windows.month,
-            self.valid_from_us,
-            self.valid_until_us,
-            self.bound_in,
-            self.wanted,
-            self.estimated_input,
-            self.estimated_output,
-            lifetime_us,
-            *_six(self.tenant_limits),
-            *_six(self.key_limits),
-            self.share,
-            self.least_share,
+    def question(self, *, id_age_us: int, lifetime_us: int) -> bytes:
+        """Pack what admit.lua takes after the clock and the run, in the order in which it names it.
+
+        Redis parses one argument much sooner than thirty.
+        """
+        return _pack(
+            (
+                str(self.request_id),
+                (self.request_id.int >> 80) * 1000,
+                id_age_us,
+                self.tenant_version,
+                keyspace.scope(self.key),
+                self.key_version,
+                self.windows.day,
+                self.windows.month,
+                self.valid_from_us,
+                self.valid_until_us,
+                self.bound_in,
+                self.wanted,
+                self.share,
+                self.least_share,
+                self.estimated_input + self.estimated_output,
+                lifetime_us,
+                _six(self.tenant_limits),
+                _six(self.key_limits),
+            )
         )
 
 
-@frozen
-class Rate:
+class Rate(msgspec.Struct, frozen=True):
     """A rate limit per minute: what is left, and when it will be full again."""
 
     limit: int
@@ -87,8 +87,7 @@ class Rate:
         return cls(limit, max(0, (MINUTE_US - full_in_us) * limit // MINUTE_US), full_in_us)
 
 
-@frozen
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True):
     """The request may run: the most that it can be charged, which windows pay, what its rates have left."""
 
     input: int
@@ -161,9 +160,9 @@ def decision(answer: list[Any], of: Admission) -> Decision:
 
 
 @lru_cache(maxsize=4096)
-def _six(limits: Limits) -> tuple[int, ...]:
+def _six(limits: Limits) -> tuple[int | None, ...]:
     """Return the six limits of a scope, in the order of admit.lua."""
-    six = (
+    return (
         limits.requests_per_minute,
         limits.tokens_per_minute,
         limits.concurrency,
@@ -171,7 +170,6 @@ def _six(limits: Limits) -> tuple[int, ...]:
         limits.tokens_per_month,
         limits.tokens_total,
     )
-    return tuple(-1 if limit is None else limit for limit in six)
 
 
 def _tighter(tenant: int | None, tenant_us: int, key: int | None, key_us: int) -> Rate | None:

@@ -73,7 +73,7 @@ class Limiter(Masters):
             keyspace.of_admission(admission.tenant, admission.key, link.run_id),
             self.clock_us,
             link.run_id,
-            *admission.arguments(
+            admission.question(
                 id_age_us=ID_AGE_S * SECOND_US,
                 lifetime_us=(admission.deadline_s + OVERDUE_S) * SECOND_US,
             ),

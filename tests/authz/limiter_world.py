@@ -6,7 +6,8 @@ import copy
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
+from msgspec.structs import replace
 
 from authz.limiter import keyspace
 from authz.limiter.admission import Admission, Admitted, Batch, LimitReached, Lost, Reading
@@ -93,7 +94,7 @@ class World:
         """An ask by an identity that is fresh, or that a process still remembers."""
         key = self.desk.keys[second]
         ask = self.desk.ask(bound_in=bound_in, wanted=wanted, key=key, age=age_s * SECOND)
-        ask = evolve(
+        ask = replace(
             ask,
             share=share,
             least_share=least_share,
@@ -103,7 +104,7 @@ class World:
         if not is_cached:
             return ask
         limits, versions = self.cached
-        return evolve(
+        return replace(
             ask,
             tenant_version=versions[self.desk.tenant],
             key_version=versions[key],

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from authz.limiter import wire
 from authz.limiter.admission import Admitted, LimitReached, NotDecided
@@ -62,7 +62,7 @@ async def test_unfit_writes_nothing(desk: Desk, reason: str) -> None:
     elif reason == "stale tenant":
         await desk.limiter.raise_versions(desk.tenant, {None: 2})
     elif reason == "calendar":
-        ask = evolve(ask, valid_until_us=wire.us(desk.now))
+        ask = replace(ask, valid_until_us=wire.us(desk.now))
     elif reason == "lost":
         await desk.redis.hset(f"nz:{{{desk.tenant}}}", "epoch", "another run")
     before = await desk.content()
@@ -75,7 +75,7 @@ async def test_admit_twice_is_once(desk: Desk) -> None:
     await desk.open(Limits(requests_per_minute=5, tokens_total=100))
     ask = desk.ask()
     first, before = await desk.admit(ask), await desk.content()
-    assert first == await desk.admit(evolve(ask, bound_in=90, wanted=900))
+    assert first == await desk.admit(replace(ask, bound_in=90, wanted=900))
     assert before == await desk.content()
 
 
@@ -190,7 +190,7 @@ async def test_what_others_hold_shortens_no_answer(desk: Desk) -> None:
 async def test_budget_set_later_counts_what_runs_at_its_worst(desk: Desk, *, is_lost: bool) -> None:
     """L3: what was likely of a request counts nowhere: a budget sees the most that it can be charged."""
     await desk.open()
-    running = evolve(desk.ask(wanted=70), estimated_input=1, estimated_output=1)
+    running = replace(desk.ask(wanted=70), estimated_input=1, estimated_output=1)
     assert isinstance(await desk.admit(running), Admitted)
     if is_lost:
         await desk.redis.flushall()
@@ -219,7 +219,7 @@ async def test_answer_without_a_cap_takes_a_share(desk: Desk, bound_in: int, sha
     """L3: of what the tightest budget has left it takes a part, and room for another stays, or the least."""
     await desk.open(Limits(tokens_total=10**6), Limits(tokens_per_day=100_020))
     await desk.settle({await desk.reserve(): 20})
-    ask = evolve(desk.ask(bound_in=bound_in, wanted=90_000), share=share, least_share=1_024)
+    ask = replace(desk.ask(bound_in=bound_in, wanted=90_000), share=share, least_share=1_024)
     decision = await desk.admit(ask)
     assert isinstance(decision, Admitted)
     assert (bound_in, output) == (decision.input, decision.output)
@@ -228,7 +228,7 @@ async def test_answer_without_a_cap_takes_a_share(desk: Desk, bound_in: int, sha
 async def test_share_is_of_budgets_only(desk: Desk) -> None:
     """Without a budget an answer without a cap may be as long as the backends make it."""
     await desk.open(Limits(tokens_per_minute=50))
-    decision = await desk.admit(evolve(desk.ask(wanted=9_000), share=8, least_share=1))
+    decision = await desk.admit(replace(desk.ask(wanted=9_000), share=8, least_share=1))
     assert isinstance(decision, Admitted)
     assert 9_000 == decision.output
 

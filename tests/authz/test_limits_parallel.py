@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
-from attrs import evolve
+from msgspec.structs import replace
 
 from authz.limiter import keyspace
 from authz.limiter.admission import Admitted, LimitReached
@@ -61,7 +61,7 @@ async def test_uncapped_requests_run_side_by_side(desk: Desk) -> None:
     """L3: five clients without a cap, each with a long prompt, share a budget through two processes."""
     await desk.open(Limits(tokens_per_day=50_000))
     asks = [
-        evolve(desk.ask(bound_in=3_000, wanted=32_768, key=key), share=8, least_share=1_024)
+        replace(desk.ask(bound_in=3_000, wanted=32_768, key=key), share=8, least_share=1_024)
         for key in (*desk.keys, *desk.keys, desk.key)
     ]
     processes = (desk.limiter, *desk.others)

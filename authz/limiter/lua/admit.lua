@@ -1,18 +1,18 @@
 -- Admits one request or says why not: all or nothing, idempotent by id. A refusal writes nothing.
 --
 -- KEYS  1 tenant hash · 2 its slots · 3 the key's slots · 4 open · 5 held · 6 closed
--- ARGV  1 now · 2 run · 3 request id · 4 when it was minted · 5 its greatest age
---       6 tenant version · 7 key · 8 key version · 9 day · 10 month · 11 valid from · 12 valid until
---       13 bound_in · 14 wanted · 15 estimated input · 16 estimated output · 17 life of a reservation
---       18-23 limits of the tenant, 24-29 of the key: requests and tokens per minute, concurrency,
---       tokens per day, month, total; -1 is none. 30 of what is left, an answer takes at most one in
---       so many, 0 for one that has a cap of its own · 31 but always so much. All times are µs.
+-- ARGV  1 now · 2 run · 3 the question, packed (Admission.question). All times are µs. `minted` is when the
+--       id was, `age` its greatest age; of what a budget has left, an answer without a cap takes one in
+--       `share`, but always `least_share`; `share` is 0 for one with a cap. Limits are those of requests and
+--       tokens per minute, of concurrency, and of tokens per day, month and in total.
 -- Returns {"admitted", the most input, the most output, day, month, µs until the tenant's requests
 --          and tokens, then the key's requests and tokens are full again}
 --      or {"refused", limit, scope, used, value, wait in µs, held, tokens that it needs of a budget}
 --      or {"lost" | "stale" | "closed" | "late" | "calendar", now}
 local MINUTE = 60000000
-local id, key, day, month = ARGV[3], ARGV[7], ARGV[9], ARGV[10]
+local id, minted, age, tenant_version, key, key_version, day, month, valid_from, valid_until,
+  bound_in, wanted, share, least_share, estimate, life, limits_of_tenant, limits_of_key
+  = unpack(cmsgpack.unpack(ARGV[3]))
 
 -- All that the hash knows, at once: each call costs as much as ten fields. From 5 on six fields of the tenant,
 -- from 11 on six of the key.
@@ -23,13 +23,13 @@ local head = redis.call('HMGET', KEYS[1], 'epoch', 'v', 'v:' .. key, 'cleared',
   'n:t', 'q:t', 'k:t', 'u:' .. total('t'), 'u:' .. in_month('t'), 'u:' .. on_day('t'),
   'n:' .. key, 'q:' .. key, 'k:' .. key, 'u:' .. total(key), 'u:' .. in_month(key), 'u:' .. on_day(key))
 if head[1] ~= ARGV[2] then return {'lost', now} end
-if head[2] ~= ARGV[6] or head[3] ~= ARGV[8] then return {'stale', now} end
+if tonumber(head[2]) ~= tenant_version or tonumber(head[3]) ~= key_version then return {'stale', now} end
 if redis.call('ZSCORE', KEYS[6], id) then return {'closed', now} end
 
 -- Beyond this age an id's tombstone may have been removed; after a step of the clock, so may that of an id
 -- that looks younger. Those were minted no later than the newest that was removed. One that lies further
 -- ahead than tombstones live is of before a step back so great that what looks young now is as old.
-local minted, age, cleared = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(head[4]) or 0
+local cleared = tonumber(head[4]) or 0
 local is_removed = minted <= cleared and cleared - now <= 2 * age
 if is_removed or now - minted > age or minted - now > age then return {'late', now} end
 
@@ -41,12 +41,7 @@ local held = redis.call('HMGET', KEYS[5], id,
 -- What the hash knows of a scope. A bucket is the time until it is full again (GCRA, its burst is
 -- the limit). A clock that stepped back stops it until it has caught up; after a step of more than a
 -- minute it is full.
-local function read_scope(name, slots, first, first_known, first_held)
-  local limit = {}
-  for i = 1, 6 do
-    local value = tonumber(ARGV[first + i - 1])
-    limit[i] = value >= 0 and value or nil
-  end
+local function read_scope(name, slots, limit, first_known, first_held)
   local found = {}
   for i = 1, 6 do found[i] = tonumber(head[first_known + i - 1]) or 0 end
   local function held_of(i) return tonumber(held[first_held + i]) or 0 end
@@ -64,7 +59,7 @@ local function read_scope(name, slots, first, first_known, first_held)
     },
   }
 end
-local scopes = {read_scope('t', KEYS[2], 18, 5, 2), read_scope(key, KEYS[3], 24, 11, 5)}
+local scopes = {read_scope('t', KEYS[2], limits_of_tenant, 5, 2), read_scope(key, KEYS[3], limits_of_key, 11, 5)}
 
 local function admitted(input, output, of_day, of_month)
   local answer = {'admitted', input, output, of_day, of_month}
@@ -83,14 +78,13 @@ if held[1] then
   local was = cjson.decode(held[1])
   return admitted(tonumber(was.input), tonumber(was.output), was.day, was.month)
 end
-if now < tonumber(ARGV[11]) or now >= tonumber(ARGV[12]) then return {'calendar', now} end
+if now < valid_from or now >= valid_until then return {'calendar', now} end
 
 -- Budgets: R is what is wanted, or less if one has less left. An answer without a cap of its own wants
 -- a share of that, so that others fit beside it, and no more than leaves room for its like. Less than a
 -- prompt and one token of answer is a budget's end; enough of it, but held by others, is worth a wait.
 -- So the last answer is a short one, and what others merely hold shortens none. Of several ends the one
 -- that lasts longest is named.
-local bound_in, wanted = tonumber(ARGV[13]), tonumber(ARGV[14])
 local left, budgets = math.huge, {}
 for i = 1, 3 do
   for _, scope in ipairs(scopes) do
@@ -102,10 +96,9 @@ for i = 1, 3 do
     end
   end
 end
-local share = tonumber(ARGV[30])
 if share > 0 and #budgets > 0 then
   local part = math.min(math.floor(left / share), math.floor(left / 2) - bound_in)
-  wanted = math.min(wanted, math.max(tonumber(ARGV[31]), part))
+  wanted = math.min(wanted, math.max(least_share, part))
 end
 local R = math.min(bound_in + wanted, left)
 local least = math.max(1, bound_in + math.min(1, wanted))
@@ -130,7 +123,7 @@ for _, scope in ipairs(scopes) do
 end
 
 -- Rates: of the buckets that refuse, the one with the longest wait is named, so that it suffices.
-local estimate, worst = tonumber(ARGV[15]) + tonumber(ARGV[16]), nil
+local worst
 local function fill(scope, name, limit, full_in_us, cost_us)
   local filled_us = full_in_us + cost_us
   local wait = math.ceil(filled_us - MINUTE - 0.5)  -- rounding must not cost the last of a burst
@@ -174,7 +167,7 @@ for i, scope in ipairs(scopes) do
   charges[i] = {charged_us = exact(scope.charged_us), token_us = exact(scope.token_us)}
 end
 if #rates > 0 then redis.call('HSET', KEYS[1], unpack(rates)) end
-local ends = int(now + tonumber(ARGV[17]))
+local ends = int(now + life)
 redis.call('ZADD', KEYS[2], ends, id)
 redis.call('ZADD', KEYS[3], ends, id)
 redis.call('ZADD', KEYS[4], ends, id)
