@@ -223,10 +223,11 @@ class Gate:
         if self._deciding >= self._settings.decisions:
             return Refusal(refusals.Reason.OVERLOADED)
         self._deciding += 1
+        before = logging.about.set((ask.id, ask.trace_id))
         try:
-            with structlog.contextvars.bound_contextvars(request=ask.id, trace_id=ask.trace_id):
-                return await decide()
+            return await decide()
         finally:
+            logging.about.reset(before)
             self._deciding -= 1
 
     async def ready(self) -> Response[bytes]:

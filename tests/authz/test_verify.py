@@ -13,7 +13,6 @@ import httpx
 import msgspec
 import pytest
 from redis.asyncio import Redis
-from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from authz.accounts.keys import CreatedKey, create_key, set_key_state
@@ -23,6 +22,7 @@ from authz.accounts.session import Session
 from authz.accounts.tenants import set_tenant_state
 from authz.admin.limit_options import LimitOptions
 from authz.app import build
+from authz.log import name_request
 from authz.messages import Grant
 from authz.settings import Settings
 from authz.types import GREATEST_COUNT, Limits
@@ -96,7 +96,7 @@ async def test_a_fault_of_ours_is_a_refusal(settings: Settings, key: CreatedKey)
         app.lifespan(),
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://authz") as client,
     ):
-        with capture_logs([merge_contextvars]) as logged:
+        with capture_logs([name_request]) as logged:
             answer = await Guard(client, key.key).ask(trace_id="ab" * 16)
         counted = (await client.get("/metrics")).text
     assert ["ab" * 16] == [line["trace_id"] for line in logged if line["event"] == "authz.decision_failed"]
