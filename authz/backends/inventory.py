@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
-from attrs import Factory, define, evolve, field, frozen
+from attrs import define, evolve, field, frozen
 
 from authz import supervise
 from authz.backends import probe
@@ -22,7 +22,7 @@ from authz.backends.shown import Shown
 from authz.models import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     import httpx
 
@@ -47,12 +47,9 @@ class Model:
     digest: str = ""
 
 
-def _by_name(seen: Seen) -> dict[str, Model]:
-    return {canonical(model.name): model for model in reversed(seen.models)}
-
-
-def _loaded_names(seen: Seen) -> frozenset[str]:
-    return frozenset(canonical(model.name) for model in seen.loaded)
+def _by_name(models: Sequence[Model]) -> dict[str, Model]:
+    """Index models by any spelling of their names; of several the first."""
+    return {canonical(model.name): model for model in reversed(models)}
 
 
 @frozen
@@ -66,30 +63,31 @@ class Seen:
     version: str = ""
     models: tuple[Model, ...] = ()
     loaded: tuple[Model, ...] = ()
-    by_name: dict[str, Model] = field(
-        init=False, repr=False, eq=False, default=Factory(_by_name, takes_self=True)
-    )
-    """Its models by canonical name."""
-    loaded_names: frozenset[str] = field(
-        init=False, repr=False, eq=False, default=Factory(_loaded_names, takes_self=True)
-    )
+    by_name: dict[str, Model] = field(init=False, repr=False, eq=False)
+    loaded_by_name: dict[str, Model] = field(init=False, repr=False, eq=False)
+
+    @by_name.default
+    def _models_by_name(self) -> dict[str, Model]:
+        return _by_name(self.models)
+
+    @loaded_by_name.default
+    def _loaded_by_name(self) -> dict[str, Model]:
+        return _by_name(self.loaded)
 
     def context_tokens(self, model: str) -> int:
         """Return the most tokens a prompt can have: of the model as it is loaded, else as it is made.
 
         0 if this backend does not report it.
         """
-        found = (_named(model, self.loaded), self.by_name.get(canonical(model)))
-        return next((known.context_length for known in found if known and known.context_length), 0)
+        return self.running_tokens(model) or _context_length(self.by_name.get(canonical(model)))
 
     def running_tokens(self, model: str) -> int:
         """Return the context that a model is loaded with here; 0 if it is not, or this is not known."""
-        known = _named(model, self.loaded)
-        return known.context_length if known else 0
+        return _context_length(self.loaded_by_name.get(canonical(model)))
 
     def has_loaded(self, model: str) -> bool:
         """Return whether a model was in memory when this backend was asked last."""
-        return canonical(model) in self.loaded_names
+        return canonical(model) in self.loaded_by_name
 
     @property
     def described(self) -> Described:
@@ -279,7 +277,7 @@ class _Poller:
 
 
 def _sorted(name: str, found: list[Seen]) -> tuple[Seen, ...]:
-    return tuple(sorted(found, key=lambda seen: (not seen.is_live, name not in seen.loaded_names)))
+    return tuple(sorted(found, key=lambda seen: (not seen.is_live, name not in seen.loaded_by_name)))
 
 
 def _models(body: bytes) -> tuple[Model, ...]:
@@ -291,7 +289,5 @@ def _models(body: bytes) -> tuple[Model, ...]:
     )
 
 
-def _named(name: str, models: Iterable[Model]) -> Model | None:
-    """Find a model by any spelling of its name."""
-    wanted = canonical(name)
-    return next((model for model in models if canonical(model.name) == wanted), None)
+def _context_length(model: Model | None) -> int:
+    return model.context_length if model else 0

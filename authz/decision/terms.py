@@ -71,8 +71,9 @@ class Terms:
         """
         ask, identity, settings = self.ask, self.identity, self.settings
         framing = TOKENS_PER_MESSAGE * ask.messages + TOKENS_PER_TOOL * ask.tools + settings.template_tokens
-        bound_in = max(self._bound_at(seen) for seen in self.backends)
-        cap = self._cap()
+        contexts = self._contexts()
+        bound_in = max(map(self._bound_at, self.backends, contexts))
+        cap = self._cap(contexts)
         likely_in = int(ask.prompt_bytes / self.forecast.bytes_per_token) + framing
         return Admission(
             request_id=ask.id,
@@ -86,7 +87,7 @@ class Terms:
             valid_from_us=calendar.valid_from_us,
             valid_until_us=calendar.valid_until_us,
             bound_in=bound_in,
-            wanted=self._producible() if cap is None else cap,
+            wanted=_producible(contexts) if cap is None else cap,
             share=settings.uncapped_share if ask.max_output is None and self.route.has_output else 0,
             least_share=LEAST_SHARE,
             estimated_input=max(1, min(likely_in, bound_in)),
@@ -103,14 +104,14 @@ class Terms:
         ceiling = Tokens(admitted.input, admitted.output)
         likely = Tokens(admission.estimated_input, admission.estimated_output)
         has_budget = self.identity.has_budget
-        max_output = ceiling.output if has_budget else self._cap()
+        max_output = ceiling.output if has_budget else self._cap(self._contexts())
         allowed = self._allowed()
         return Grant(
             id=self.ask.id,
             tenant=self.identity.tenant,
             key=self.identity.key,
-            backends=tuple(seen.backend.name for seen in self.backends),
-            slots=tuple(self._slots(seen.backend.max_in_flight) for seen in self.backends),
+            backends=tuple([seen.backend.name for seen in self.backends]),
+            slots=tuple([self._slots(seen.backend.max_in_flight) for seen in self.backends]),
             priority="batch" if self.identity.policy.batch else "interactive",
             weight=self.identity.policy.weight or 1,
             model=self.model,
@@ -166,7 +167,12 @@ class Terms:
         """Return this node's share of the requests that a backend gets at a time; 0 is any number."""
         return max(1, most // self.nodes) if most else 0
 
-    def _bound_at(self, seen: Seen) -> int:
+    def _contexts(self) -> list[int]:
+        """Return the context that a prompt gets on each backend."""
+        model, default, num_ctx = self.ask.model or "", self.settings.context_length, self._num_ctx()
+        return [max(num_ctx, seen.context_tokens(model) or default) for seen in self.backends]
+
+    def _bound_at(self, seen: Seen, context: int) -> int:
         """Return the most input tokens that this backend can report for the request.
 
         A prompt that does not fit into the context is cut or refused; of several texts to embed each
@@ -174,32 +180,29 @@ class Terms:
         know what this model makes of them, only the context limits it.
         """
         ask, settings = self.ask, self.settings
-        model = ask.model or ""
-        context = max(self._num_ctx(), seen.context_tokens(model) or settings.context_length)
         if not self.route.has_output:
             context *= max(1, ask.messages)
         bounds = ask.bounds or {}
-        bound = bounds.get(seen.digest(model) or "")
+        bound = bounds.get(seen.digest(ask.model or "") or "")
         if bound is None:
             bound = bounds.get("bytes", GREATEST_COUNT) + settings.template_tokens
             bound = GREATEST_COUNT if ask.images else bound
         return min(GREATEST_COUNT, context, bound)
 
-    def _cap(self) -> int | None:
+    def _cap(self, contexts: list[int]) -> int | None:
         """Return the most output tokens; None without any cap, 0 on a route without output."""
         if not self.route.has_output:
             return 0
         most = self.settings.max_output if self.identity.has_budget else None
         caps = (self.ask.max_output, self.identity.max_output, most)
         known = [cap for cap in caps if cap is not None]
-        return min(self._producible(), *known) if known else None
-
-    def _producible(self) -> int:
-        """Return the most output tokens that any of the backends can produce."""
-        model, default = self.ask.model or "", self.settings.context_length
-        context = max(self._num_ctx(), *(seen.context_tokens(model) or default for seen in self.backends))
-        return min(GREATEST_COUNT, OUTPUT_PER_CONTEXT * context)
+        return min(_producible(contexts), *known) if known else None
 
     def _expected(self, cap: int | None) -> int:
         """Return how long the answer probably is, in tokens; a client's cap is a wish, not a forecast."""
         return self.forecast.output if cap is None else min(cap, self.forecast.output)
+
+
+def _producible(contexts: list[int]) -> int:
+    """Return the most output tokens that any backend can produce with these contexts."""
+    return min(GREATEST_COUNT, OUTPUT_PER_CONTEXT * max(contexts))
