@@ -34,7 +34,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "of a mutation": {"path": "/api/delete", "method": "DELETE"},
     "for OpenAI": {"path": "/v1/chat/completions", "model": "other"},
     "for Anthropic": {"path": "/v1/messages", "model": "other"},
-    "with a body that is none": {"problem": "body_not_json"},
+    "with a body that is none": {"problem": "not_json"},
     "with two keys": {"problem": "credential"},
     "with the body unread": {"problem": "body_unread"},
     "without a key": {"lookup": None},
