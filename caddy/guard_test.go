@@ -2,8 +2,10 @@ package gateway
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -72,10 +74,16 @@ func TestRefusals(t *testing.T) {
 }
 
 // TestWhatPasses: nothing that a client sends looks like ours, and neither the client's key
-// nor our messages reach the backend; what authz sees is what the guard understood.
+// nor our messages reach the backend; what authz sees is what the guard understood,
+// and the key.
 func TestWhatPasses(t *testing.T) {
 	s := sharedStack(t)
 	s.upstream.set(t, nil)
+	sent := make(chan http.Header, 1)
+	s.authz.set(t, func(w http.ResponseWriter, r *http.Request, a ask) {
+		sent <- r.Header
+		grantAll(w, r, a)
+	})
 	a := s.post(t, "/v1/messages?beta=true", `{"model":"m{env.HOME}","max_tokens":5,"messages":[]}`,
 		"X-Nz-Ask", `{"id":"forged"}`, "X-Nz-Grant", "forged", "X-Api-Key", testKey(), "Cookie", "a=b",
 		"Connection", "X-Nz-Ask, X-Nz-Grant, Authorization", "X-Forwarded-Uri", "/healthz",
@@ -87,6 +95,8 @@ func TestWhatPasses(t *testing.T) {
 	equal(t, "m{env.HOME}", *asked.Model, "model")
 	equal(t, "127.0.0.1", asked.IP, "ip")
 	equal(t, a.id, a.header.Get("Request-Id"), "Anthropic's name of the id")
+	ours := slices.Sorted(maps.Keys(<-sent))
+	equal(t, "Authorization User-Agent X-Forwarded-Method X-Forwarded-Uri X-Nz-Ask", strings.Join(ours, " "), "to authz")
 	equal(t, "/v1/messages", asked.Path, "path")
 	h := s.upstream.last(t)
 	equal(t, "/v1/messages?beta=true", h.uri, "uri")
