@@ -74,7 +74,7 @@ def test_installed_wheels_stream_an_answer(installed: Stack) -> None:
     assert [] == [path for path in site.rglob("go") if path.parent.name in {"bin", "site-packages"}]
     facts = installed.up()
     asked = {"model": "demo", "stream": True, "messages": [{"role": "user", "content": "Hello"}]}
-    headers = {"Authorization": f"Bearer {facts['key']}"}
+    headers = {"Authorization": f"Bearer {facts['secret']}"}
     url = f"{facts['url']}/v1/chat/completions"
     with httpx.stream("POST", url, json=asked, headers=headers, timeout=30) as answer:
         frames = [line for line in answer.iter_lines() if line.startswith("data: ")]
