@@ -124,7 +124,8 @@ def read(path: Path, now: datetime) -> TenantsFile:
 def parse(text: bytes, name: str) -> TenantsFile:
     """Parse the text of a file. Raises UsageError."""
     try:
-        plain = yaml.load(text, _Loader)  # noqa: S506 (a BaseLoader makes nothing but texts, lists and mappings)
+        # A BaseLoader makes nothing but texts, lists and mappings.
+        plain = yaml.load(text, _Loader)  # noqa: S506  # nosec B506
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{name} can't be read as YAML: {_fault(error)}.") from error
     if not plain:
