@@ -293,12 +293,6 @@ def _body(wording: Wording, dialect: Dialect, sentence: str, request_id: str, *,
         error = {"type": wording.anthropic_type, "message": sentence}
         shape = {"type": "error", "error": error, "request_id": request_id}
     else:
-        shape = {
-            "error": {
-                "message": sentence,
-                "type": wording.openai_type,
-                "param": None,
-                "code": wording.openai_code,
-            }
-        }
+        told = {"message": sentence, "type": wording.openai_type, "param": None, "code": wording.openai_code}
+        shape = {"error": told}
     return msgspec.json.encode(shape)
