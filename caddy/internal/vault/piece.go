@@ -81,7 +81,7 @@ type line struct {
 // seal appends the line of a piece to others. The head stands inside as well, where nobody who lacks
 // the private key can change it: a piece that is missing, swapped or cut shows when they are opened.
 func (p *piece) seal(lines []byte, by *sealer, key publicKey, now time.Time, random io.Reader) ([]byte, error) {
-	plain := make([]byte, 0, headBytes+PieceBytes)
+	plain := make([]byte, 0, headBytes+len(p.content))
 	plain = append(plain, magic...)
 	plain = append(plain, p.of.id[:]...)
 	plain = append(plain, p.of.tenant[:]...)

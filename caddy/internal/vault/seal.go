@@ -46,3 +46,10 @@ func (s *sealer) seal(text []byte, key publicKey, now time.Time, random io.Reade
 	s.sealed = box.SealAfterPrecomputation(s.sealed, text, &nonce, &s.shared)
 	return s.sealed, nil
 }
+
+// forget removes a pair whose time is over, so that memory does not open for longer what it has sealed.
+func (s *sealer) forget(now time.Time) {
+	if !now.Before(s.until) {
+		*s = sealer{sealed: s.sealed}
+	}
+}

@@ -48,6 +48,10 @@ func TestSender(t *testing.T) {
 		equal(t, false, senders[sender], "a sender of before")
 		senders[sender] = true
 	}
+	by.forget(start.Add(3*passingFor - 2))
+	equal(t, false, by.public == nil, "forgotten before its time is over")
+	by.forget(start.Add(3*passingFor - 1))
+	equal(t, true, by.public == nil && by.shared == [pointBytes]byte{}, "forgotten once it is")
 }
 
 // TestNoRandomness: without random bytes nothing is sealed, neither a pair nor a nonce of zeros.

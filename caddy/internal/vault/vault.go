@@ -227,6 +227,7 @@ func (v *Vault) look() {
 		v.lostBefore = lost
 	}
 	v.readKey(settings)
+	v.sealer.forget(v.now())
 	v.complain(v.spool.handOver())
 	v.complain(v.spool.use(settings.Spool, settings.SpoolBytes))
 }
