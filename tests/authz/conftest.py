@@ -64,7 +64,7 @@ async def key(session: Session) -> CreatedKey:
 
 
 @pytest.fixture(scope="session")
-def backend_url() -> Iterator[str]:
+def demo_url() -> Iterator[str]:
     """The URL of a demo backend with the models demo and demo-embed."""
     with served(backend("demo", "demo-embed")) as url:
         yield url
@@ -72,13 +72,13 @@ def backend_url() -> Iterator[str]:
 
 @pytest.fixture
 async def authz_url(
-    settings: Settings, backend_url: str, owner_of_tables: asyncpg.Connection
+    settings: Settings, demo_url: str, owner_of_tables: asyncpg.Connection
 ) -> AsyncIterator[str]:
     """The URL of a served authz whose one backend is the demo, and whose one node metering knows."""
     query = "INSERT INTO nodes (node, boot, eof_at) VALUES ($1, $2, now())"
     await owner_of_tables.execute(query, NODE, BOOT)
     listener = socket.create_server(("127.0.0.1", 0))
-    backends = (Backend("default", backend_url),)
+    backends = (Backend("default", demo_url),)
     settings.snippets.mkdir()
     (settings.snippets / "default.caddy").touch()
     # The clock of wrong keys stands still: on a slow machine a source would be forgotten between two.

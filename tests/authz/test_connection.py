@@ -8,7 +8,6 @@ import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -295,9 +294,3 @@ async def test_close_lets_no_caller_wait(server: embedded.Server) -> None:
     for call in (waiting, limiter.now()):
         with pytest.raises(LimiterUnavailable):
             await call
-
-
-async def test_clock_of_tests_is_off_by_default(limiter: Limiter) -> None:
-    """Nothing but a test ever sets the scripts' clock."""
-    assert 0 == limiter.clock_us
-    assert timedelta(seconds=5) > abs(await limiter.now() - await limiter.now())

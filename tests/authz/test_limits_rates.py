@@ -192,3 +192,9 @@ async def _corrected(url: str, limit: int, steps: list[tuple[int, int, int, bool
     assert standing is not None
     passed = (desk.now - at) // timedelta(microseconds=1)
     assert truth_us - passed <= standing[0].tokens_full_in_us + 2
+
+
+async def test_clock_of_tests_is_off_by_default(limiter: Limiter) -> None:
+    """Nothing but a test ever sets the scripts' clock."""
+    assert 0 == limiter.clock_us
+    assert timedelta(seconds=5) > abs(await limiter.now() - await limiter.now())

@@ -62,12 +62,12 @@ async def served(app: Litestar, **options: Any) -> AsyncIterator[int]:
 
 @pytest.fixture
 async def ports(
-    settings: Settings, backend_url: str, owner_of_tables: asyncpg.Connection
+    settings: Settings, demo_url: str, owner_of_tables: asyncpg.Connection
 ) -> AsyncIterator[tuple[int, int]]:
     """The ports of one application, served in the ordinary way and in the short one."""
     query = "INSERT INTO nodes (node, boot, eof_at) VALUES ($1, $2, now())"
     await owner_of_tables.execute(query, NODE, BOOT)
-    app = build(evolve(settings, backends=(Backend("default", backend_url),)), sources_s=lambda: 0.0)
+    app = build(evolve(settings, backends=(Backend("default", demo_url),)), sources_s=lambda: 0.0)
     async with AsyncExitStack() as stack:
         ordinary = await stack.enter_async_context(served(app, http="httptools"))
         yield ordinary, await stack.enter_async_context(served(app, http=Protocol, lifespan="off"))

@@ -23,7 +23,7 @@ from tests.backend.serving import served
 COUNT = "/v1/messages/count_tokens"
 
 
-async def test_reads_are_answered_from_the_inventory(guard: Guard, backend_url: str) -> None:
+async def test_reads_are_answered_from_the_inventory(guard: Guard, demo_url: str) -> None:
     """C1: a read route repeats what the backend says of the models a key may use."""
     tags = await guard.read("/api/tags")
     assert ["demo:latest", "demo-embed:latest"] == [model["name"] for model in tags.json()["models"]]
@@ -169,19 +169,19 @@ def render(settings: Settings, text: str) -> None:
     (settings.snippets / "new").rename(settings.snippets / "backends.json")
 
 
-async def test_rendered_list_is_followed(guard: Guard, settings: Settings, backend_url: str) -> None:
+async def test_rendered_list_is_followed(guard: Guard, settings: Settings, demo_url: str) -> None:
     """A list that is rendered while authz runs is used without a restart, a broken one is not."""
     render(settings, '[{"name":"default"')
-    render(settings, json.dumps([{"name": "renamed", "url": backend_url}]))
+    render(settings, json.dumps([{"name": "renamed", "url": demo_url}]))
     async with asyncio.timeout(10):
         while grant(await guard.ask())["backends"] != ["renamed"]:
             await asyncio.sleep(0.01)
 
 
-async def test_hanging_backend_delays_no_decision(guard: Guard, settings: Settings, backend_url: str) -> None:
+async def test_hanging_backend_delays_no_decision(guard: Guard, settings: Settings, demo_url: str) -> None:
     """One of two backends never answers: an unknown model is 404 at once, a known one is granted."""
     with served(Scripted(lambda _: None)) as hanging:
-        both = [{"name": "default", "url": backend_url}, {"name": "hanging", "url": hanging}]
+        both = [{"name": "default", "url": demo_url}, {"name": "hanging", "url": hanging}]
         render(settings, json.dumps(both))
         async with asyncio.timeout(10):
             while "hanging" not in str((await guard._client.get("/readyz")).json()["missing"]):

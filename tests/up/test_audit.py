@@ -20,7 +20,7 @@ LONG = {"model": "demo", "messages": [{"role": "user", "content": "tokens=5000 d
 
 
 @pytest.fixture
-def backend_url() -> Iterator[str]:
+def slow_url() -> Iterator[str]:
     """The URL of a backend that answers for as long as the prompt says."""
     with served(backend("demo")) as url:
         yield url
@@ -32,9 +32,9 @@ def events(stack: Stack, *arguments: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_a_fresh_stack_has_refused_nothing(stack: Stack, backend_url: str) -> None:
+def test_a_fresh_stack_has_refused_nothing(stack: Stack, slow_url: str) -> None:
     """What `up`, `doctor` and `status` ask is no refusal, and a request that is ended has who ended it."""
-    stack.up(OLLAMA_BACKENDS=json.dumps([{"name": "slow", "url": backend_url}]))
+    stack.up(OLLAMA_BACKENDS=json.dumps([{"name": "slow", "url": slow_url}]))
     assert stack.run("doctor").returncode == 0
     assert stack.status()["ready"]
     assert ["tenant_created", "key_created"] == [event["action"] for event in events(stack)]

@@ -51,18 +51,18 @@ async def at_length(call: Call) -> AsyncGenerator[str, None]:
 
 
 @pytest.fixture(scope="module")
-def backend_url() -> Iterator[str]:
+def endless_url() -> Iterator[str]:
     """The URL of a backend whose answers are as long as they may be."""
     with served(Demo(("demo",), speak=at_length)) as url:
         yield url
 
 
 @pytest.fixture(scope="module")
-def running(backend_url: str) -> Iterator[Stack]:
+def running(endless_url: str) -> Iterator[Stack]:
     """A stack in front of it, for all tests of this module."""
     with tempfile.TemporaryDirectory(prefix="nz") as folder:
         shared = Stack(Path(folder) / "s")
-        shared.up(OLLAMA_BACKENDS=json.dumps([{"name": "default", "url": backend_url}]))
+        shared.up(OLLAMA_BACKENDS=json.dumps([{"name": "default", "url": endless_url}]))
         yield shared
         shared.run("down")
 
@@ -177,10 +177,10 @@ def edited(stack: Stack, before: str, inserted: str) -> Iterator[str]:
             process.wait()
 
 
-def test_a_way_past_the_guard_is_shown(running: Stack, backend_url: str) -> None:
+def test_a_way_past_the_guard_is_shown(running: Stack, endless_url: str) -> None:
     """A handle that leads to a backend, or to metrics, without the guard is named by the path it opens."""
     past = (
-        f"\t\thandle /api/pull {{\n\t\t\treverse_proxy {backend_url}\n\t\t}}\n"
+        f"\t\thandle /api/pull {{\n\t\t\treverse_proxy {endless_url}\n\t\t}}\n"
         "\t\thandle /metrics {\n\t\t\tmetrics\n\t\t}\n"
     )
     with edited(running, "\t\tgateway_guard {\n", past) as url:

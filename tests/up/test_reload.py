@@ -48,16 +48,16 @@ def _streamed_tokens(control: str) -> list[int]:
 
 
 @pytest.fixture
-def backend_url() -> Iterator[str]:
+def slow_url() -> Iterator[str]:
     """The URL of a backend that answers for as long as the prompt says."""
     with served(backend("demo")) as url:
         yield url
 
 
-def test_changed_code_answers_while_a_stream_goes_on(stack: Stack, sources: Path, backend_url: str) -> None:
+def test_changed_code_answers_while_a_stream_goes_on(stack: Stack, sources: Path, slow_url: str) -> None:
     """The services are replaced one by one: every request is answered, and no stream is cut."""
     stack.within = ("env", f"PYTHONPATH={sources}", "PYTHONSAFEPATH=1")
-    backends = json.dumps([{"name": "slow", "url": backend_url}])
+    backends = json.dumps([{"name": "slow", "url": slow_url}])
     control = stack.up("--reload", OLLAMA_BACKENDS=backends)["control"]
     before = {name: stack.pid(name) for name in (*SERVICES, "caddy")}
     refusals = sources / "authz" / "decision" / "refusals.py"
