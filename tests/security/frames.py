@@ -17,8 +17,18 @@ PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 RESET: Final = 0
 """The status of a request that gets no answer: its stream or the connection is ended."""
 
-_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
+_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = (
+    0,
+    1,
+    3,
+    4,
+    6,
+    7,
+    8,
+    9,
+)
 _END_STREAM, _END_HEADERS, _ACK = 1, 4, 1
+_CANCEL: Final = (8).to_bytes(4, "big")
 _LONGEST: Final = 16_384
 """The payload of a frame, which every server takes."""
 
@@ -40,6 +50,13 @@ class Frames:
         self, fields: Fields, body: bytes = b"", *, trailers: Fields = (), is_whole: bool = True
     ) -> Reply:
         """Send a request with exactly these fields, or what there is of it, and read its answer."""
+        self.begin(fields, body, trailers=trailers, is_whole=is_whole)
+        return self.read()
+
+    def begin(
+        self, fields: Fields, body: bytes = b"", *, trailers: Fields = (), is_whole: bool = True
+    ) -> None:
+        """Send a request, or what there is of it."""
         self._stream += 2
         is_bare = is_whole and not body and not trailers
         self._send_fields(fields, _END_STREAM if is_bare else 0)
@@ -48,7 +65,20 @@ class Frames:
             self._send(_DATA, _END_STREAM if is_last else 0, body[start : start + _LONGEST])
         if trailers:
             self._send_fields(trailers, _END_STREAM)
-        return self._read()
+
+    def reset(self, fields: Fields, body: bytes) -> None:
+        """Send a whole request, and cancel it before anything of its answer is read."""
+        self.begin(fields, body)
+        self._send(_RST_STREAM, 0, _CANCEL)
+
+    def go_on(self, fields: Fields, frames: int) -> None:
+        """Send a request whose fields go on for so many frames, and never end."""
+        self._stream += 2
+        encoded = [(name.encode(), value.encode()) for name, value in fields]
+        self._send(_HEADERS, 0, self._encoder.encode(encoded, huffman=False))
+        more = Encoder().encode([(b"x-more", b"a" * (_LONGEST - 64))], huffman=False)
+        for _ in range(frames):
+            self._send(_CONTINUATION, 0, more)
 
     def _send_fields(self, fields: Fields, flags: int) -> None:
         encoded = ((name.encode("latin-1"), value.encode("latin-1")) for name, value in fields)
@@ -60,7 +90,7 @@ class Frames:
         with suppress(ConnectionError, ssl.SSLError):  # the answer to what came before says more
             self._socket.sendall(head + payload)
 
-    def _read(self) -> Reply:
+    def read(self) -> Reply:
         """Read the answer on the newest stream; a reset, an end of the connection and a GOAWAY are none."""
         headers: dict[str, str] = {}
         body = b""
