@@ -76,13 +76,15 @@ def running(backend_url: str, checkout: Path | None = None, /, **environ: str) -
         stack = Stack(Path(folder) / "s")
         if checkout is not None:
             stack.within, stack.python = ("env", "-C", str(checkout)), (str(checkout / ".venv/bin/python"),)
-        done = stack.run("up", "--port", str(stack.port), "--detach", "--json", **environ)
-        assert done.returncode == 0, done.stderr
-        said = json.loads(done.stdout)
-        until(lambda: _knows_models(stack.state / "tables"))
-        stores = json.loads((stack.state / "stores.json").read_bytes())
-        yield Gateway(said["url"], secret_of(said), backend_url, stores["database_url"], stack)
-        stack.run("down")
+        try:
+            done = stack.run("up", "--port", str(stack.port), "--detach", "--json", **environ)
+            assert done.returncode == 0, done.stderr
+            said = json.loads(done.stdout)
+            until(lambda: _knows_models(stack.state / "tables"))
+            stores = json.loads((stack.state / "stores.json").read_bytes())
+            yield Gateway(said["url"], secret_of(said), backend_url, stores["database_url"], stack)
+        finally:
+            stack.run("down")
 
 
 def _knows_models(tables: Path) -> bool:
