@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"io"
@@ -30,9 +31,9 @@ const (
 	failedSuffix   = ".failed"   // why there are no words in the table
 	exceededSuffix = ".exceeded" // how often an answer reported more than its bound
 
-	maxIndexBytes = 1 << 20
-	maxTables     = 256
-	lookForTables = time.Second
+	maxIndexBytes  = 1 << 20
+	maxTablesBytes = 1 << 30 // of all together: those beyond are not read, and cost a token a byte
+	lookForTables  = time.Second
 )
 
 // modelDigest is what a digest looks like: it becomes the name of a file.
@@ -57,6 +58,7 @@ type tableSet struct {
 // tables are the vocabularies of the backends' models, read from a folder that authz fills.
 type tables struct {
 	current atomic.Pointer[tableSet]
+	most    int // bytes of all tables, if not maxTablesBytes
 
 	mu    sync.Mutex // of what follows, and of writing current
 	dir   string
@@ -190,29 +192,31 @@ func readFile(path string, most int64) ([]byte, error) {
 
 // load makes the tables of an index, and publishes each as soon as it is there.
 func (t *tables) load(dir string, index tableIndex) {
-	wanted := map[string]bool{}
-	for _, digest := range index.Described {
-		if modelDigest.MatchString(digest) && len(wanted) < maxTables {
-			wanted[digest] = true
-		}
-	}
-	before := map[string]*wordtable.Table{}
+	var before map[string]*wordtable.Table
 	if set := t.current.Load(); set != nil {
 		before = set.tables
 	}
 	known := map[string]*wordtable.Table{}
-	for digest := range wanted {
-		if table := before[digest]; table != nil {
+	size := 0
+	for _, digest := range index.Described {
+		if table := before[digest]; table != nil && known[digest] == nil {
 			known[digest] = table
+			size += table.Size()
 		}
 	}
 	t.publish(index, known)
-	for digest := range wanted {
-		if known[digest] != nil {
+	for i, digest := range index.Described {
+		if known[digest] != nil || !modelDigest.MatchString(digest) {
 			continue
+		}
+		if size >= cmp.Or(t.most, maxTablesBytes) {
+			t.log.Warn("the tables of these models have no room: each byte of their prompts counts as a token",
+				zap.Strings("digests", index.Described[i:]))
+			return
 		}
 		if table := t.table(filepath.Join(dir, digest)); table != nil {
 			known[digest] = table
+			size += table.Size()
 			t.publish(index, known)
 		}
 	}

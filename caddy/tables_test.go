@@ -188,3 +188,25 @@ func TestRealCaddyUsesTables(t *testing.T) {
 	equal(t, true, readExceeded(filepath.Join(dir, digestA)) > 0, "the count")
 	equal(t, true, strings.Contains(s.stderr.String(), "bound_exceeded"), "the alarm")
 }
+
+// TestTablesHaveRoom: beyond what all tables may take no more are read, which is said, and those that are
+// there stay.
+func TestTablesHaveRoom(t *testing.T) {
+	dir := t.TempDir()
+	list, logs := newTables(t, dir)
+	list.most = 1
+	models := map[string][]string{"a:latest": {digestA}}
+	describe(t, dir, models, map[string]any{digestA: description(t), digestB: description(t)})
+	list.look()
+	models["b:latest"] = []string{digestB}
+	describe(t, dir, models, nil)
+	list.look()
+	a, b := "a", "b"
+	equal(t, 1, len(list.of(&a)), "the first")
+	equal(t, 0, len(list.of(&b)), "the second")
+	equal(t, 1, logs.FilterMessageSnippet("no room").Len(), "warnings")
+	list.most = 0
+	list.stamp = ""
+	list.look()
+	equal(t, 1, len(list.of(&b)), "the second with room")
+}

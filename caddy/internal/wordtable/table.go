@@ -82,6 +82,9 @@ type Table struct {
 	flags   uint32
 }
 
+// Size is how many bytes it takes.
+func (t *Table) Size() int { return len(t.data) }
+
 // HasWords reports whether a text can cost less than a token a byte.
 func (t *Table) HasWords() bool { return t.flags&flagWords != 0 }
 
