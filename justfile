@@ -175,6 +175,11 @@ bench-metering *arguments:
 bench-rebuild *arguments:
     python -m tests.bench.bench_rebuild "$@"
 
+# Measure what a request costs with 100,000 keys, 300 models, ten million rows and prompts of 1 MiB: 20 minutes
+bench-growth *arguments:
+    @{{ caddy }} version
+    python -m tests.bench.bench_growth "$@"
+
 # Measure what a ledger of ten million rows on hundreds of days costs: it takes 10 minutes and 5 GB
 bench-years *arguments:
     python -m tests.bench.bench_years "$@"

@@ -35,6 +35,8 @@ class Workload:
     gap: str = "0s"
     ramp: str = "0s"
     stream: bool = False
+    prompt: int = 0
+    """Bytes of text before the question."""
 
 
 @frozen
@@ -76,9 +78,9 @@ class Load:
         return cls(program)
 
     @contextmanager
-    def backend(self, port: int = 0) -> Iterator[str]:
+    def backend(self, port: int = 0, *, models: int = 1) -> Iterator[str]:
         """Run the mock backend; gives its URL. Raises CommandError if the port can't be had."""
-        argv = [str(self.program), "backend", "-addr", f"127.0.0.1:{port}"]
+        argv = [str(self.program), "backend", "-addr", f"127.0.0.1:{port}", f"-models={models}"]
         with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             try:
                 if not (address := (process.stdout.readline() if process.stdout else "").strip()):

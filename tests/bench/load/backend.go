@@ -13,9 +13,8 @@ import (
 // stampMark precedes the time in each token, in microseconds since 1970: 16 digits.
 const stampMark = '@'
 
-const tags = `{"models":[{"name":"bench:latest","model":"bench:latest",` +
-	`"modified_at":"2026-01-01T00:00:00Z","size":1,"details":{"context_length":32768},"digest":"` +
-	`0000000000000000000000000000000000000000000000000000000000000000"}]}`
+const listed = `{"name":"%[1]s:latest","model":"%[1]s:latest",` +
+	`"modified_at":"2026-01-01T00:00:00Z","size":1,"details":{"context_length":32768},"digest":"%064[2]d"}`
 
 // asked is the part of a request that the mock acts on, in either dialect.
 type asked struct {
@@ -24,8 +23,8 @@ type asked struct {
 	Messages []struct{ Content string }
 }
 
-// serve answers what a gateway asks of an Ollama, until the process ends.
-func serve(addr string) error {
+// serve answers what a gateway asks of an Ollama with so many models, until the process ends.
+func serve(addr string, models int) error {
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
 		return err
@@ -33,13 +32,22 @@ func serve(addr string) error {
 	fmt.Println(listener.Addr())
 	mux := http.NewServeMux()
 	constant(mux, "/api/version", `{"version":"0.0.0"}`)
-	constant(mux, "/api/tags", tags)
+	constant(mux, "/api/tags", tags(models))
 	constant(mux, "/api/ps", `{"models":[]}`)
 	mux.HandleFunc("POST /api/show", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, described()) })
 	constant(mux, "/v1/models", `{"object":"list","data":[{"id":"bench","object":"model"}]}`)
 	mux.HandleFunc("POST /api/chat", func(w http.ResponseWriter, r *http.Request) { answer(w, r, native{}) })
 	mux.HandleFunc("POST /v1/chat/completions", func(w http.ResponseWriter, r *http.Request) { answer(w, r, openai{}) })
 	return http.Serve(listener, mux) //nolint:gosec // a mock on loopback needs no timeouts
+}
+
+// tags lists `bench`, and others beside it.
+func tags(models int) string {
+	entries := []string{fmt.Sprintf(listed, "bench", 0)}
+	for i := 1; i < models; i++ {
+		entries = append(entries, fmt.Sprintf(listed, fmt.Sprintf("bench-%d", i), i))
+	}
+	return `{"models":[` + strings.Join(entries, ",") + `]}`
 }
 
 // described has the smallest vocabulary, a token for each byte: what a gateway counts with.

@@ -19,8 +19,9 @@ func main() {
 	switch os.Args[1] {
 	case "backend":
 		addr := flags.String("addr", "127.0.0.1:0", "where to listen; port 0 is any that is free")
+		models := flags.Int("models", 1, "how many models there are")
 		_ = flags.Parse(os.Args[2:])
-		fail(serve(*addr))
+		fail(serve(*addr, *models))
 	case "run":
 		var p plan
 		flags.StringVar(&p.url, "url", "", "base URL of what is measured")
@@ -33,6 +34,7 @@ func main() {
 		flags.DurationVar(&p.ramp, "ramp", 0, "over how long the clients begin")
 		flags.DurationVar(&p.gap, "gap", 0, "the mean pause of a client between two requests")
 		flags.IntVar(&p.tokens, "tokens", 16, "tokens of an answer")
+		flags.IntVar(&p.prompt, "prompt", 0, "bytes of text before the question")
 		flags.DurationVar(&p.every, "every", 0, "the pause between two tokens")
 		flags.BoolVar(&p.stream, "stream", false, "ask for a stream")
 		_ = flags.Parse(os.Args[2:])

@@ -17,10 +17,14 @@ import (
 
 const stampDigits = 16
 
+// filler is what a long prompt says, over and over.
+const filler = "A gateway that knows what a prompt may cost has to read all of it, word by word; "
+
 // plan is what to ask for.
 type plan struct {
 	url, path, key, model string
 	clients, each, tokens int
+	prompt                int
 	length, ramp, gap     time.Duration
 	every                 time.Duration
 	stream                bool
@@ -74,8 +78,13 @@ func (p plan) request() []byte {
 	if strings.HasPrefix(p.path, "/v1/") {
 		limit = fmt.Sprintf(`"max_tokens":%d`, p.tokens)
 	}
-	return fmt.Appendf(nil, `{"model":%q,"stream":%t,"messages":[{"role":"user","content":"tokens=%d every=%s"}],%s}`,
-		p.model, p.stream, p.tokens, p.every, limit)
+	before := ""
+	if p.prompt > 0 {
+		text := strings.Repeat(filler, p.prompt/len(filler)+1)[:p.prompt]
+		before = fmt.Sprintf(`{"role":"user","content":%q},`, text)
+	}
+	return fmt.Appendf(nil, `{"model":%q,"stream":%t,"messages":[%s{"role":"user","content":"tokens=%d every=%s"}],%s}`,
+		p.model, p.stream, before, p.tokens, p.every, limit)
 }
 
 func (c *client) askUntil(end time.Time) {
