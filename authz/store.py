@@ -91,6 +91,13 @@ async def prepare(connection: Any, role: str) -> None:
     await plan_each_time(connection)
 
 
+async def keep(_: Any) -> None:
+    """Leave a connection that returns to the pool as it was made ours: nothing that borrows one changes it.
+
+    What asyncpg does by default would undo that, and ask Postgres once more for each query.
+    """
+
+
 class Store:
     """A pool of connections; every method raises StoreUnavailable when Postgres can't be asked."""
 
@@ -132,7 +139,7 @@ class Store:
             command_timeout=5,
             timeout=ACQUIRE_S,
             init=partial(prepare, role=self._role),
-            reset=plan_each_time,  # what asyncpg does by default undoes all that init has set
+            reset=keep,
         )
         if self._pool is not None:  # another caller was faster
             await pool.close()
@@ -146,22 +153,17 @@ class Store:
             row = await _queries.find_identity(connection, lookup=lookup)
         return None if row is None else _identity(row)
 
-    async def now(self) -> datetime:
-        """Return the time of Postgres's clock."""
+    async def handles(self, *, since: datetime) -> AsyncIterator[tuple[datetime, list[str]]]:
+        """Yield the public handles of secrets made since a moment, in pages with when they were read."""
+        after = ""
         async with self.connection() as connection:
-            moment: datetime = await _queries.now(connection)
-        return moment
-
-    async def handles(self, *, since: datetime) -> AsyncIterator[list[str]]:
-        """Yield the public handles of secrets made since a moment, in pages."""
-        async with (
-            self.connection() as connection,
-            connection.transaction(readonly=True),
-            _queries.handles_cursor(connection, since=since) as cursor,
-        ):
-            pages = await cursor
-            while rows := await pages.fetch(HANDLES):
-                yield [row["lookup"] for row in rows]
+            while True:
+                page = _queries.handles(connection, since=since, after=after, most=HANDLES)
+                if rows := [row async for row in page]:
+                    yield rows[0]["read_at"], [row["lookup"] for row in rows]
+                if len(rows) < HANDLES:
+                    return
+                since, after = rows[-1]["created_at"], rows[-1]["lookup"]
 
     async def aliases(self) -> list[tuple[UUID | None, str, str]]:
         """Return the names by which clients ask for models: tenant or None for all, name, model."""

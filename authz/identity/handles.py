@@ -65,8 +65,9 @@ class Handles:
 
     async def read(self, since: datetime) -> datetime:
         """Read the handles made since a moment; return the moment to go on from, by Postgres's clock."""
-        moment = await self._store.now()
-        async for handles in self._store.handles(since=since):
+        first_read_at = None
+        async for read_at, handles in self._store.handles(since=since):
+            first_read_at = first_read_at or read_at
             for handle in handles:
                 self.add(handle)
-        return moment - AGAIN
+        return since if first_read_at is None else first_read_at - AGAIN

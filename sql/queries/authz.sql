@@ -20,13 +20,14 @@ JOIN keys AS k ON k.id = s.key_id
 JOIN tenants AS t ON t.id = k.tenant_id
 WHERE s.lookup = :lookup;
 
--- name: handles(since)
--- The public handles of secrets: another one is invented, or was made a moment ago.
-SELECT lookup FROM secrets WHERE created_at >= :since;
-
--- name: now()$
--- The clock of Postgres, by which secrets are made.
-SELECT now();
+-- name: handles(since, after, most)
+-- The public handles of secrets, a page, with the clock by which they are made: another one is invented, or was
+-- made a moment ago.
+SELECT lookup, created_at, now() AS read_at
+FROM secrets
+WHERE (created_at, lookup) > (:since, :after)
+ORDER BY created_at, lookup
+LIMIT :most;
 
 -- name: known_nodes()
 -- The nodes whose requests may be admitted; authz asks when it meets one it does not know.

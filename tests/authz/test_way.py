@@ -19,7 +19,7 @@ from tests.authz.asking import NODE, Guard
 
 HOME: Final = Path(authz.__file__).parent
 
-POOLS: Final = {store.plan_each_time.__code__, store.prepare.__code__, store.act_as.__code__}
+POOLS: Final = {fn.__code__ for fn in (store.plan_each_time, store.prepare, store.act_as, store.keep)}
 """What a pool does with a connection, in a task of its own, when a poll has borrowed it; who borrows one
 enters the store by another function."""
 
