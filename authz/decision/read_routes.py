@@ -48,6 +48,14 @@ ESTIMATE: Final = "x-gateway-estimate"
 
 
 @frozen
+class Read:
+    """A read route's answer, and the identity that asked for it."""
+
+    identity: Identity
+    answer: Answer
+
+
+@frozen
 class Reads:
     """The answers to the read routes, and what they are made of."""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from attrs import frozen
+from attrs import field, frozen
 
+from authz.decision import calendar as calendar_
 from authz.decision import rate_headers
 from authz.limiter.admission import Admission
 from authz.messages import Grant, Tokens, WindowIds
@@ -46,6 +47,20 @@ DROPPED_FIELDS: Final = (
     "options.draft_num_predict",
 )
 """Body fields by which one client could evict, reload or starve the models of all others."""
+
+
+@frozen
+class Calendars:
+    """The newest calendar of each time zone that was asked for, since one lasts a day."""
+
+    _newest: dict[str, Calendar] = field(init=False, factory=dict)
+
+    def at(self, now: datetime, timezone: str) -> Calendar:
+        """Return the calendar of a moment."""
+        newest = self._newest.get(timezone)
+        if newest is None or not newest.valid_from <= now < newest.valid_until:
+            newest = self._newest[timezone] = calendar_.at(now, timezone)
+        return newest
 
 
 @frozen

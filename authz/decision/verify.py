@@ -7,31 +7,31 @@ vouched for. Decisions are values; failures of Postgres, Redis or time are caugh
 from __future__ import annotations
 
 import asyncio
-from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
-from attrs import field, frozen
+from attrs import Factory, define, field, frozen
 from msgspec.structs import replace
 
 from authz import versions
-from authz.decision import calendar, checks, limit_refusals, routes, signed
-from authz.decision.refusals import Answer, Reason, Refusal
-from authz.decision.terms import Terms
+from authz.decision import checks, limit_refusals, signed
+from authz.decision.read_routes import Read
+from authz.decision.refusals import Reason, Refusal
+from authz.decision.terms import Calendars, Terms
 from authz.errors import LimiterUnavailable, StoreUnavailable
 from authz.identity import secrets
 from authz.limiter.admission import Admitted, LimitReached, NotDecided
 from authz.models import canonical
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable
     from datetime import datetime
 
     from authz.backends.inventory import Inventory, Seen
     from authz.decision.aliases import Aliases
-    from authz.decision.calendar import Calendar
     from authz.decision.forecasts import Forecasts
-    from authz.decision.read_routes import Reads
+    from authz.decision.read_routes import Headers, Reads
+    from authz.decision.routes import Route
     from authz.identity.identities import Identities
     from authz.identity.sources import Sources
     from authz.limiter.admission import Admission, Decision
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from authz.store import Store
     from authz.types import Identity
 
-    Headers = Iterable[tuple[bytes, bytes]]
-
 log = structlog.get_logger()
 
 T = TypeVar("T")
@@ -55,16 +53,42 @@ DEADLINE_S: Final = 1.5
 
 
 @frozen
-class Read:
-    """A read route's answer, and the identity that asked for it."""
-
-    identity: Identity
-    answer: Answer
-
-
-@frozen
 class Stale:
     """No decision: the versions of the identity have moved since it was read from Postgres."""
+
+
+@define
+class Deadline:
+    """Ends decisions that are late. All may take as long, so one timer waits for the oldest of them."""
+
+    within_s: float = DEADLINE_S
+    _ends_at_s: dict[asyncio.Task[Any], float] = Factory(dict)
+    """By the loop's clock, of every decision that is not late; the oldest comes first."""
+    _timer: asyncio.TimerHandle | None = None
+
+    async def over(self, decision: Awaitable[T]) -> T:
+        """Return what is decided in time. Raises TimeoutError."""
+        loop = asyncio.get_running_loop()
+        task: Any = asyncio.current_task()  # there is one wherever anything is awaited
+        self._ends_at_s[task] = loop.time() + self.within_s
+        self._timer = self._timer or loop.call_later(self.within_s, self._end_late, loop)
+        try:
+            return await decision
+        except asyncio.CancelledError as error:
+            if task in self._ends_at_s or task.uncancel():  # somebody else has cancelled it, too
+                raise
+            raise TimeoutError from error
+        finally:
+            self._ends_at_s.pop(task, None)
+
+    def _end_late(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        for task, ends_at_s in tuple(self._ends_at_s.items()):
+            if ends_at_s > loop.time():
+                self._timer = loop.call_at(ends_at_s, self._end_late, loop)
+                return
+            del self._ends_at_s[task]
+            task.cancel()
 
 
 @frozen
@@ -84,29 +108,29 @@ class Verifier:
     queue: Queue
     sources: Sources
     now: Callable[[], datetime]
-    calendars: dict[str, Calendar] = field(init=False, factory=dict)
-    """The newest calendar of each time zone that was asked for."""
+    deadline: Deadline = field(init=False, factory=Deadline)
+    calendars: Calendars = field(init=False, factory=Calendars)
 
-    async def verify(self, ask: Ask, headers: Headers, disconnected: Disconnected) -> Grant | Refusal:
+    async def verify(self, ask: Ask, headers: Headers, is_gone: Disconnected) -> Grant | Refusal:
         """Decide about a metered request, and refuse every other one.
 
-        `disconnected` returns when the client has disconnected: its request then leaves the line.
+        `is_gone` returns when the client has disconnected: its request then leaves the line.
         """
-        return await _closed(self._verify(ask, headers, disconnected))
+        return await _closed(self._verify(ask, headers, is_gone), self.deadline)
 
     async def read(self, ask: Ask, headers: Headers) -> Read | Refusal:
         """Answer a read route, after the same verification."""
-        return await _closed(self._read(ask, headers))
+        return await _closed(self._read(ask, headers), self.deadline)
 
     async def known(self, ask: Ask, headers: Headers) -> Identity | Refusal:
         """Answer for a key alone, before its body is read; nothing is admitted, charged or freed."""
-        return await _closed(self._known(ask, headers))
+        return await _closed(self._known(ask, headers), self.deadline)
 
     async def _known(self, ask: Ask, headers: Headers) -> Identity | Refusal:
-        identity = await self._usable(ask, headers)
-        return identity if isinstance(identity, Refusal) else checks.wrong_address(ask, identity) or identity
+        found = await self._usable(ask, headers)
+        return found if isinstance(found, Refusal) else checks.wrong_address(ask, found) or found
 
-    async def _verify(self, ask: Ask, headers: Headers, disconnected: Disconnected) -> Grant | Refusal:
+    async def _verify(self, ask: Ask, headers: Headers, is_gone: Disconnected) -> Grant | Refusal:
         if ask.done:
             await self._free(ask)
         route = checks.route_of(ask, self.now())
@@ -115,12 +139,12 @@ class Verifier:
         identity = await self._identify(ask, headers)
         if isinstance(identity, Refusal):
             return identity
-        decision = await self._consider(ask, identity, route, disconnected)
+        decision = await self._consider(ask, identity, route, is_gone)
         if not isinstance(decision, Stale):
             return decision
         if (fresh := await self._reload(identity)) is None:
             return Refusal(Reason.KEY_UNKNOWN)
-        decision = await self._consider(ask, fresh, route, disconnected, is_fresh=True)
+        decision = await self._consider(ask, fresh, route, is_gone, is_fresh=True)
         return Refusal(Reason.REQUEST_CLOSED, fresh) if isinstance(decision, Stale) else decision
 
     async def _read(self, ask: Ask, headers: Headers) -> Read | Refusal:
@@ -162,8 +186,7 @@ class Verifier:
         identity = self.identities.known(secret) or await self._load(ask, secret)
         if ask.signed is None or isinstance(identity, Refusal):
             return identity
-        now = self.now()
-        return await signed.wrong(ask, ask.signed, identity, limiter=self.limiter, now=now) or identity
+        return await signed.wrong(ask, ask.signed, identity, limiter=self.limiter, now=self.now()) or identity
 
     async def _load(self, ask: Ask, secret: str) -> Identity | Refusal:
         """Look a secret up in Postgres, unless its source has tried too many that are wrong."""
@@ -177,13 +200,7 @@ class Verifier:
             return identity or Refusal(Reason.KEY_UNKNOWN)
 
     async def _consider(
-        self,
-        ask: Ask,
-        identity: Identity,
-        route: routes.Route,
-        disconnected: Disconnected,
-        *,
-        is_fresh: bool = False,
+        self, ask: Ask, identity: Identity, route: Route, is_gone: Disconnected, *, is_fresh: bool = False
     ) -> Grant | Refusal | Stale:
         """Decide for this identity, as long as its versions are current.
 
@@ -204,10 +221,9 @@ class Verifier:
         refusal = refusal or await self._unserved(ask, identity, backends)
         if refusal is not None:
             return refusal if is_fresh or await self._is_current(identity) else Stale()
-        forecasts = self.forecasts
-        forecast = forecasts.of.get((identity.tenant, canonical(ask.model or "")), forecasts.usual)
+        forecast = self.forecasts.of.get((identity.tenant, canonical(ask.model or "")), self.forecasts.usual)
         terms = Terms(ask, identity, route, backends, self.settings, self.nodes.alive, forecast, model)
-        return await self._admit(terms, disconnected)
+        return await self._admit(terms, is_gone)
 
     async def _unserved(self, ask: Ask, identity: Identity, backends: tuple[Seen, ...]) -> Refusal | None:
         """Refuse what no backend can serve, and what no metering vouches for."""
@@ -232,22 +248,19 @@ class Verifier:
             return fresh
         return await self._reload(fresh)
 
-    async def _admit(self, terms: Terms, disconnected: Disconnected) -> Grant | Refusal | Stale:
+    async def _admit(self, terms: Terms, is_gone: Disconnected) -> Grant | Refusal | Stale:
         identity = terms.identity
-        admission = terms.admission(self._calendar(identity, self.now()))
-        decision = await self._decide(admission, disconnected)
+        admission = terms.admission(self.calendars.at(self.now(), identity.timezone))
+        decision = await self._decide(admission, is_gone)
         if isinstance(decision, NotDecided) and decision.reason == "calendar":  # Redis's clock counts
-            admission = terms.admission(self._calendar(identity, decision.now))
-            decision = await self._decide(admission, disconnected)
+            admission = terms.admission(self.calendars.at(decision.now, identity.timezone))
+            decision = await self._decide(admission, is_gone)
         if isinstance(decision, Admitted):
             return terms.grant(admission, decision, self.now())
         if isinstance(decision, LimitReached):
-            return limit_refusals.limit_reached(
-                decision,
-                identity,
-                calendar=self._calendar(identity, self.now()),
-                retry_s=self.queue.retry_s(identity.key) if decision.is_passing else 0,
-            )
+            calendar = self.calendars.at(self.now(), identity.timezone)
+            retry_s = self.queue.retry_s(identity.key) if decision.is_passing else 0
+            return limit_refusals.limit_reached(decision, identity, calendar=calendar, retry_s=retry_s)
         if decision is None:
             return Refusal(Reason.CLIENT_GONE, identity)
         if decision.reason == "stale":
@@ -256,14 +269,7 @@ class Verifier:
             self.rebuilder.notice(identity.tenant)
         return Refusal(limit_refusals.NOT_DECIDED[decision.reason], identity)
 
-    def _calendar(self, identity: Identity, now: datetime) -> Calendar:
-        """Return the calendar of a moment; it changes once a day, so the newest one is kept."""
-        newest = self.calendars.get(identity.timezone)
-        if newest is None or not newest.valid_from <= now < newest.valid_until:
-            newest = self.calendars[identity.timezone] = calendar.at(now, identity.timezone)
-        return newest
-
-    async def _decide(self, admission: Admission, disconnected: Disconnected) -> Decision | None:
+    async def _decide(self, admission: Admission, is_gone: Disconnected) -> Decision | None:
         """Ask the limiter, in line where earlier requests wait; None if the client has disconnected there."""
         tenant, key = admission.tenant, admission.key
         first: Decision | None = None
@@ -271,15 +277,15 @@ class Verifier:
             first = await self.limiter.admit(admission)
             if not isinstance(first, LimitReached) and key not in self.queue.refused:
                 return first
-        attempt = partial(self.limiter.admit, admission)
-        return await self.queue.decide(tenant, key, attempt, disconnected, first=first)
+        return await self.queue.decide(
+            tenant, key, lambda: self.limiter.admit(admission), is_gone, first=first
+        )
 
 
-async def _closed(decision: Awaitable[T]) -> T | Refusal:
+async def _closed(decision: Awaitable[T], deadline: Deadline) -> T | Refusal:
     """Refuse when a part fails or time runs out: the one place where a failure becomes an answer."""
     try:
-        async with asyncio.timeout(DEADLINE_S):
-            return await decision
+        return await deadline.over(decision)
     except LimiterUnavailable as error:
         log.warning("authz.limiter_unavailable", error=str(error))
         return Refusal(Reason.LIMITER_UNAVAILABLE)
