@@ -68,8 +68,7 @@ class Admission(msgspec.Struct, frozen=True):
                 self.least_share,
                 self.estimated_input + self.estimated_output,
                 lifetime_us,
-                _six(self.tenant_limits),
-                _six(self.key_limits),
+                *_limits(self.tenant_limits, self.key_limits),
             )
         )
 
@@ -160,15 +159,23 @@ def decision(answer: list[Any], of: Admission) -> Decision:
 
 
 @lru_cache(maxsize=4096)
-def _six(limits: Limits) -> tuple[int | None, ...]:
-    """Return the six limits of a scope, in the order of admit.lua."""
+def _limits(tenant: Limits, key: Limits) -> tuple[int | tuple[int | None, ...] | None, ...]:
+    """Return the limits of both scopes, in the order of admit.lua."""
     return (
-        limits.requests_per_minute,
-        limits.tokens_per_minute,
-        limits.concurrency,
-        limits.tokens_per_day,
-        limits.tokens_per_month,
-        limits.tokens_total,
+        tenant.requests_per_minute,
+        tenant.tokens_per_minute,
+        tenant.concurrency,
+        key.requests_per_minute,
+        key.tokens_per_minute,
+        key.concurrency,
+        (
+            tenant.tokens_total,
+            key.tokens_total,
+            tenant.tokens_per_month,
+            key.tokens_per_month,
+            tenant.tokens_per_day,
+            key.tokens_per_day,
+        ),
     )
 
 

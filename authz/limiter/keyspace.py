@@ -4,7 +4,7 @@ All keys of a tenant carry its id as hash tag, so each script runs on one slot o
 
 nz:{T}           hash   epoch (the run of Redis it is valid in) · mark, mark_us of its loss
                         cleared: the newest id without its tombstone · v, v:<key> versions
-                        per scope: n its clock, q and k its buckets of requests and tokens
+                        per scope: b its clock and its buckets of requests and tokens, packed
                         per scope and window: u used, w its version
 nz:{T}:closed    zset   request id -> when it was closed: the tombstones
 nz:{T}:past      set    earlier runs of Redis, of which something may be left under the names below
@@ -20,8 +20,8 @@ nz:probe         string written to see whether Redis takes writes; forgotten at 
 The last two are on each master of a cluster, with a tag behind their name whose slot is the master's.
 R is a run of Redis: what was running in an earlier one is unread without being looked for.
 A scope is `t` for the tenant or a key's id; a window is `d:2026-11-25`, `m:2026-11` or `t`; so
-`u:t:m:2026-11` is what the tenant has used in November. Times are µs; a bucket is the time from n on
-until it is full again.
+`u:t:m:2026-11` is what the tenant has used in November. Times are µs; a bucket is the time from its clock
+on until it is full again.
 """
 
 from __future__ import annotations
@@ -128,9 +128,9 @@ def version(key_id: UUID | None) -> str:
 
 
 def standing(key_id: UUID | None, windows: Windows) -> tuple[str, ...]:
-    """Name the fields of a scope's use: clock, buckets, then what was used of each window."""
+    """Name the fields of a scope's use: buckets, then what was used of each window."""
     name = scope(key_id)
-    return (f"n:{name}", f"q:{name}", f"k:{name}", *_of_windows("u", name, windows))
+    return (f"b:{name}", *_of_windows("u", name, windows))
 
 
 def holding(key_id: UUID | None, windows: Windows) -> tuple[str, ...]:

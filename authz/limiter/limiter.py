@@ -7,9 +7,10 @@ a hash tag, so that each script runs on one slot of a cluster.
 from __future__ import annotations
 
 import secrets
-from collections import defaultdict
+from collections import Counter, defaultdict
 from contextlib import suppress
 from datetime import date, datetime, timedelta
+from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
@@ -183,13 +184,14 @@ class Limiter(Masters):
 
     async def _settle(self, tenant: UUID, closed: Sequence[Closed], totals: Sequence[Total]) -> None:
         link = self._redis.of(tenant)
-        of_keys = (keyspace.slots(tenant, link.run_id, request.key) for request in closed)
-        keys = (*keyspace.of_settlement(tenant, link.run_id), *of_keys)
-        arguments: list[Argument] = [TOMBSTONE_S * SECOND_US, len(closed)]
-        for request in closed:
-            arguments += (str(request.request_id), request.tokens)
-        arguments += wire.totals(tenant, totals)
-        await link.evaluate(scripts.SETTLE, keys, self.clock_us, *arguments)
+        requests = sorted(closed, key=attrgetter("key"))  # those of a key together, in their order
+        of_keys = Counter(request.key for request in requests)
+        slots = (keyspace.slots(tenant, link.run_id, key) for key in of_keys)
+        keys = (*keyspace.of_settlement(tenant, link.run_id), *slots)
+        question = wire.settlement(
+            tenant, requests, tuple(of_keys.values()), totals, tombstone_us=TOMBSTONE_S * SECOND_US
+        )
+        await link.evaluate(scripts.SETTLE, keys, self.clock_us, question)
 
     async def prune(self, tenant: UUID, newest: date) -> date:
         """Forget windows long before the newest day; returns it, or Redis's own day if that is earlier."""

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 OLDEST: Final = (6, 2)
 
+LAYOUT: Final = 2
+"""What is kept in another layout is unread, as if it were of another run: tenants are rebuilt."""
+
 
 def _load(name: str) -> Script:
     """Read a script of this package, behind the prelude of all of them."""
@@ -59,8 +62,8 @@ def _run(info: dict[str, str]) -> str:
 
     The process alone is not it: one that was replaced and is master again has lost writes meanwhile.
     """
-    both = f"{info['run_id']} {info.get('master_replid', '')}"
-    return hashlib.sha256(both.encode()).hexdigest()[:16]
+    all_three = f"{info['run_id']} {info.get('master_replid', '')} {LAYOUT}"
+    return hashlib.sha256(all_three.encode()).hexdigest()[:16]
 
 
 def _distrust(info: dict[str, str], *, is_clustered: bool) -> str | None:

@@ -1,11 +1,11 @@
 """Values as the scripts take and give them: times in µs, windows by name, reservations packed.
 
-A reservation is written by admit.lua and by a rebuild; settle.lua and the sweep read it. Its numbers
-are strings, because Lua's JSON keeps only 14 digits of one.
+A reservation is written by admit.lua and by a rebuild; settle.lua and the sweep read it.
 """
 
 from __future__ import annotations
 
+import struct
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
@@ -20,11 +20,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from authz.limiter.connection import Argument
-    from authz.types import Total
+    from authz.types import Closed, Total
 
 SECOND_US: Final = 1_000_000
+
+_pack = msgspec.msgpack.Encoder().encode
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND: Final = timedelta(microseconds=1)
+BUCKET: Final = ">3d"
+"""A scope's bucket as the scripts pack it: its clock, and when it is full of requests and of tokens again."""
 
 
 def us(moment: datetime) -> int:
@@ -37,8 +41,30 @@ def moment(since_epoch_us: bytes | int) -> datetime:
     return EPOCH + int(since_epoch_us) * MICROSECOND
 
 
+def settlement(
+    tenant: UUID,
+    requests: Sequence[Closed],
+    counts: Sequence[int],
+    totals: Sequence[Total],
+    *,
+    tombstone_us: int,
+) -> bytes:
+    """Pack what settle.lua takes after the clock; of each key there are so many requests together."""
+    return _pack(
+        (
+            tombstone_us,
+            [str(request.request_id) for request in requests],
+            [request.tokens for request in requests],
+            counts,
+            names(tenant, totals),
+            [total.used for total in totals],
+            [total.version for total in totals],
+        )
+    )
+
+
 def totals(tenant: UUID, of: Iterable[Total]) -> list[Argument]:
-    """Return window, used tokens and version of each total, as settle.lua and rebuild.lua take them."""
+    """Return window, used tokens and version of each total, as rebuild.lua takes them."""
     arguments: list[Argument] = []
     listed = list(of)
     for name, total in zip(names(tenant, listed), listed, strict=True):
@@ -79,10 +105,11 @@ def standing(
     scope: UUID, found: Sequence[bytes | None], held: Sequence[bytes | None], *, running: int, now_us: int
 ) -> Standing:
     """Read the use of a scope from the fields that `keyspace.standing` and `keyspace.holding` name."""
-    read_us, requests_us, tokens_us, *used = (0 if value is None else float(value) for value in found)
+    bucket, *used = found
+    read_us, requests_us, tokens_us = struct.unpack(BUCKET, bucket) if bucket else (0, 0, 0)
     passed_us = max(0, now_us - read_us)
     total, month, day = (
-        Use(int(spent), int(reserved or 0)) for spent, reserved in zip(used, held, strict=True)
+        Use(int(spent or 0), int(reserved or 0)) for spent, reserved in zip(used, held, strict=True)
     )
     return Standing(
         scope=scope,
@@ -95,48 +122,48 @@ def standing(
     )
 
 
-class Charge(msgspec.Struct, frozen=True):
-    """The charge to a bucket of tokens, and the worth of one token at that time (µs)."""
+class Reservation(msgspec.Struct, frozen=True, array_like=True):
+    """The tokens held for a request, the most that it can be charged, and in which windows.
 
-    charged_us: str
-    token_us: str
-
-
-class Charges(msgspec.Struct, frozen=True):
-    """The charges of both scopes."""
-
-    tenant: Charge
-    key: Charge
-
-
-class Reservation(msgspec.Struct, frozen=True):
-    """The tokens held for a request, the most that it can be charged, and in which windows."""
+    And the charge to each bucket of tokens, with the worth of one token at that time (µs).
+    """
 
     key: str
-    input: str
-    output: str
+    input: int
+    output: int
     day: str
     month: str
-    admitted_us: str
-    charges: Charges
+    admitted_us: int
+    tenant_charged_us: float
+    tenant_token_us: float
+    key_charged_us: float
+    key_token_us: float
 
 
-NOTHING = Charge("0", "0")
+class Owned(msgspec.Struct, frozen=True):
+    """The key of a reservation that is JSON, as those of the first layout are."""
 
-_decoder = msgspec.json.Decoder(Reservation)
+    key: str
+
+
+_decoder = msgspec.msgpack.Decoder(Reservation)
+_decoder_of_first = msgspec.json.Decoder(Owned)
 
 
 def pack(request: OpenRequest) -> bytes:
     """Encode the reservation of a request that a rebuild found in Postgres; it has charged no rate."""
-    return msgspec.json.encode(
+    return _pack(
         Reservation(
             key=str(request.key),
-            input=str(request.held_input),
-            output=str(request.held_output),
+            input=request.held_input,
+            output=request.held_output,
             day=request.day.isoformat(),
             month=request.month.isoformat()[:7],
-            admitted_us="0",
-            charges=Charges(NOTHING, NOTHING),
+            admitted_us=0,
+            tenant_charged_us=0,
+            tenant_token_us=0,
+            key_charged_us=0,
+            key_token_us=0,
         )
     )
 
@@ -156,5 +183,5 @@ def unpack(request_id: UUID, packed: bytes, deadline: datetime) -> OpenRequest:
 
 
 def owner(packed: bytes) -> str:
-    """Return the key of a reservation."""
-    return _decoder.decode(packed).key
+    """Return the key of a reservation, of an earlier run also in the first layout."""
+    return (_decoder_of_first if packed.startswith(b"{") else _decoder).decode(packed).key

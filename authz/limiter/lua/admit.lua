@@ -1,27 +1,28 @@
 -- Admits one request or says why not: all or nothing, idempotent by id. A refusal writes nothing.
 --
+-- Every request runs this: it makes few calls of Redis, each of which costs as much as ten fields, and few
+-- tables and functions.
+--
 -- KEYS  1 tenant hash · 2 its slots · 3 the key's slots · 4 open · 5 held · 6 closed
 -- ARGV  1 now · 2 run · 3 the question, packed (Admission.question). All times are µs. `minted` is when the
 --       id was, `age` its greatest age; of what a budget has left, an answer without a cap takes one in
 --       `share`, but always `least_share`; `share` is 0 for one with a cap. Limits are those of requests and
---       tokens per minute, of concurrency, and of tokens per day, month and in total.
+--       tokens per minute and of concurrency, of the tenant and the key; then the six of tokens in all, per
+--       month and per day, of the tenant and the key each.
 -- Returns {"admitted", the most input, the most output, day, month, µs until the tenant's requests
 --          and tokens, then the key's requests and tokens are full again}
 --      or {"refused", limit, scope, used, value, wait in µs, held, tokens that it needs of a budget}
 --      or {"lost" | "stale" | "closed" | "late" | "calendar", now}
 local MINUTE = 60000000
-local id, minted, age, tenant_version, key, key_version, day, month, valid_from, valid_until,
-  bound_in, wanted, share, least_share, estimate, life, limits_of_tenant, limits_of_key
-  = unpack(cmsgpack.unpack(ARGV[3]))
+local _, id, minted, age, tenant_version, key, key_version, day, month, valid_from, valid_until,
+  bound_in, wanted, share, least_share, estimate, life,
+  tenant_rpm, tenant_tpm, tenant_slots, key_rpm, key_tpm, key_slots, budgets
+  = cmsgpack.unpack_limit(ARGV[3], 23, 3)  -- behind the head of an array: a table of nulls has no length
 
--- All that the hash knows, at once: each call costs as much as ten fields. From 5 on six fields of the tenant,
--- from 11 on six of the key.
-local function total(name) return name .. ':t' end
-local function in_month(name) return name .. ':m:' .. month end
-local function on_day(name) return name .. ':d:' .. day end
-local head = redis.call('HMGET', KEYS[1], 'epoch', 'v', 'v:' .. key, 'cleared',
-  'n:t', 'q:t', 'k:t', 'u:' .. total('t'), 'u:' .. in_month('t'), 'u:' .. on_day('t'),
-  'n:' .. key, 'q:' .. key, 'k:' .. key, 'u:' .. total(key), 'u:' .. in_month(key), 'u:' .. on_day(key))
+-- All that the hash knows, at once. From 7 on what was used of the six budgets' windows.
+local in_month, on_day = ':m:' .. month, ':d:' .. day
+local head = redis.call('HMGET', KEYS[1], 'epoch', 'v', 'v:' .. key, 'cleared', 'b:t', 'b:' .. key,
+  'u:t:t', 'u:' .. key .. ':t', 'u:t' .. in_month, 'u:' .. key .. in_month, 'u:t' .. on_day, 'u:' .. key .. on_day)
 if head[1] ~= ARGV[2] then return {'lost', now} end
 if tonumber(head[2]) ~= tenant_version or tonumber(head[3]) ~= key_version then return {'stale', now} end
 if redis.call('ZSCORE', KEYS[6], id) then return {'closed', now} end
@@ -33,50 +34,33 @@ local cleared = tonumber(head[4]) or 0
 local is_removed = minted <= cleared and cleared - now <= 2 * age
 if is_removed or now - minted > age or minted - now > age then return {'late', now} end
 
--- What is held has names of this run: the request itself, if it is a repeated one, and what each window holds.
-local held = redis.call('HMGET', KEYS[5], id,
-  'h:' .. total('t'), 'h:' .. in_month('t'), 'h:' .. on_day('t'),
-  'h:' .. total(key), 'h:' .. in_month(key), 'h:' .. on_day(key))
+-- What is held has names of this run: the request itself, if it is a repeated one, and from 2 on what each
+-- of the six windows holds.
+local tenant_holds, tenant_holds_month, tenant_holds_day = 'h:t:t', 'h:t' .. in_month, 'h:t' .. on_day
+local key_holds = 'h:' .. key
+local key_holds_month, key_holds_day = key_holds .. in_month, key_holds .. on_day
+key_holds = key_holds .. ':t'
+local held = redis.call('HMGET', KEYS[5], id, tenant_holds, key_holds,
+  tenant_holds_month, key_holds_month, tenant_holds_day, key_holds_day)
 
--- What the hash knows of a scope. A bucket is the time until it is full again (GCRA, its burst is
--- the limit). A clock that stepped back stops it until it has caught up; after a step of more than a
--- minute it is full.
-local function read_scope(name, slots, limit, first_known, first_held)
-  local found = {}
-  for i = 1, 6 do found[i] = tonumber(head[first_known + i - 1]) or 0 end
-  local function held_of(i) return tonumber(held[first_held + i]) or 0 end
-  local passed, behind_us = now - found[1], 0
-  if passed < -MINUTE then passed = math.huge end
-  if passed < 0 then passed, behind_us = 0, -passed end
-  return {
-    name = name, slots = slots, rpm = limit[1], tpm = limit[2], concurrency = limit[3],
-    requests_us = math.max(0, found[2] - passed), tokens_us = math.max(0, found[3] - passed),
-    behind_us = behind_us, charged_us = 0, token_us = 0,
-    budgets = {
-      {name = 'total', window = total(name), limit = limit[6], used = found[4], held = held_of(0)},
-      {name = 'month', window = in_month(name), limit = limit[5], used = found[5], held = held_of(1)},
-      {name = 'day', window = on_day(name), limit = limit[4], used = found[6], held = held_of(2)},
-    },
-  }
+-- A bucket is the time until it is full again (GCRA, its burst is the limit). A clock that stepped back
+-- stops it until it has caught up; after a step of more than a minute it is full.
+-- Returns that of requests and of tokens, and how far the clock is behind.
+local function read_bucket(packed)
+  if not packed then return 0, 0, 0 end
+  local at, requests_us, tokens_us = struct.unpack('>ddd', packed)
+  local passed = now - at
+  if passed < -MINUTE then return 0, 0, 0 end
+  if passed < 0 then return requests_us, tokens_us, -passed end
+  return math.max(0, requests_us - passed), math.max(0, tokens_us - passed), 0
 end
-local scopes = {read_scope('t', KEYS[2], limits_of_tenant, 5, 2), read_scope(key, KEYS[3], limits_of_key, 11, 5)}
-
-local function admitted(input, output, of_day, of_month)
-  local answer = {'admitted', input, output, of_day, of_month}
-  for _, scope in ipairs(scopes) do
-    answer[#answer + 1] = math.floor(scope.requests_us)
-    answer[#answer + 1] = math.floor(scope.tokens_us)
-  end
-  return answer
-end
-
-local function refused(limit, scope, used, value, wait, held, needed)
-  return {'refused', limit, scope.name, used, value, wait, held, needed}
-end
+local tenant_requests_us, tenant_tokens_us, tenant_behind_us = read_bucket(head[5])
+local key_requests_us, key_tokens_us, key_behind_us = read_bucket(head[6])
 
 if held[1] then
-  local was = cjson.decode(held[1])
-  return admitted(tonumber(was.input), tonumber(was.output), was.day, was.month)
+  local _, input, output, of_day, of_month = reservation(held[1])
+  return {'admitted', input, output, of_day, of_month, math.floor(tenant_requests_us),
+    math.floor(tenant_tokens_us), math.floor(key_requests_us), math.floor(key_tokens_us)}
 end
 if now < valid_from or now >= valid_until then return {'calendar', now} end
 
@@ -85,95 +69,93 @@ if now < valid_from or now >= valid_until then return {'calendar', now} end
 -- prompt and one token of answer is a budget's end; enough of it, but held by others, is worth a wait.
 -- So the last answer is a short one, and what others merely hold shortens none. Of several ends the one
 -- that lasts longest is named.
-local left, budgets = math.huge, {}
-for i = 1, 3 do
-  for _, scope in ipairs(scopes) do
-    local budget = scope.budgets[i]
-    if budget.limit then
-      budget.scope = scope
-      budgets[#budgets + 1] = budget
-      left = math.min(left, budget.limit - budget.used)
+local left = math.huge
+for i = 1, 6 do
+  if budgets[i] then left = math.min(left, budgets[i] - (tonumber(head[6 + i]) or 0)) end
+end
+local R = bound_in + wanted
+if left < math.huge then
+  local function refused(i, kind, needed)
+    local name, scope = ({'total', 'month', 'day'})[math.ceil(i / 2)], i % 2 == 1 and 't' or key
+    return {'refused', kind .. name, scope, tonumber(head[6 + i]) or 0, budgets[i], 0,
+      tonumber(held[1 + i]) or 0, needed}
+  end
+  if share > 0 then
+    local part = math.min(math.floor(left / share), math.floor(left / 2) - bound_in)
+    wanted = math.min(wanted, math.max(least_share, part))
+  end
+  R = math.min(bound_in + wanted, left)
+  local least = math.max(1, bound_in + math.min(1, wanted))
+  for i = 1, 6 do
+    if budgets[i] and budgets[i] - (tonumber(head[6 + i]) or 0) < least then return refused(i, '', least) end
+  end
+  for i = 1, 6 do
+    if budgets[i] and R > budgets[i] - (tonumber(head[6 + i]) or 0) - (tonumber(held[1 + i]) or 0) then
+      return refused(i, 'held_', R)
     end
   end
 end
-if share > 0 and #budgets > 0 then
-  local part = math.min(math.floor(left / share), math.floor(left / 2) - bound_in)
-  wanted = math.min(wanted, math.max(least_share, part))
-end
-local R = math.min(bound_in + wanted, left)
-local least = math.max(1, bound_in + math.min(1, wanted))
-for _, budget in ipairs(budgets) do
-  if budget.limit - budget.used < least then
-    return refused(budget.name, budget.scope, budget.used, budget.limit, 0, budget.held, least)
-  end
-end
-for _, budget in ipairs(budgets) do
-  if R > budget.limit - budget.used - budget.held then
-    return refused('held_' .. budget.name, budget.scope, budget.used, budget.limit, 0, budget.held, R)
-  end
-end
 
-for _, scope in ipairs(scopes) do
-  if scope.concurrency then
-    local running = redis.call('ZCOUNT', scope.slots, '(' .. int(now), '+inf')
-    if running >= scope.concurrency then
-      return refused('concurrency', scope, running, scope.concurrency, 0, 0, 0)
+-- Slots whose end has passed are counted by the first call, which is much the cheaper one.
+for i = 2, 3 do
+  local limit = i == 2 and tenant_slots or i == 3 and key_slots
+  if limit and redis.call('ZCARD', KEYS[i]) >= limit then
+    local running = redis.call('ZCOUNT', KEYS[i], '(' .. string.format('%.0f', now), '+inf')
+    if running >= limit then
+      return {'refused', 'concurrency', i == 2 and 't' or key, running, limit, 0, 0, 0}
     end
   end
 end
 
 -- Rates: of the buckets that refuse, the one with the longest wait is named, so that it suffices.
 local worst
-local function fill(scope, name, limit, full_in_us, cost_us)
+local function fill(scope, name, limit, full_in_us, cost_us, behind_us)
   local filled_us = full_in_us + cost_us
   local wait = math.ceil(filled_us - MINUTE - 0.5)  -- rounding must not cost the last of a burst
   if wait <= 0 then return filled_us end
-  wait = wait + scope.behind_us
-  if not worst or wait > worst[5] then
-    worst = {name, scope, math.ceil(full_in_us * limit / MINUTE - 0.001), limit, wait, 0, 0}
+  wait = wait + behind_us
+  if not worst or wait > worst[6] then
+    local used = math.ceil(full_in_us * limit / MINUTE - 0.001)
+    worst = {'refused', name, scope, used, limit, wait, 0, 0}
   end
   return filled_us
 end
-for _, scope in ipairs(scopes) do
-  if scope.rpm then
-    scope.requests_us = fill(scope, 'requests', scope.rpm, scope.requests_us, MINUTE / scope.rpm)
-  end
-  if scope.tpm then
-    -- A charge above the burst would make a small limit unusable: the debt follows at settlement.
-    scope.token_us = MINUTE / scope.tpm
-    scope.charged_us = math.min(estimate * scope.token_us, MINUTE)
-    scope.tokens_us = fill(scope, 'tokens', scope.tpm, scope.tokens_us, scope.charged_us)
-  end
+-- A charge above the burst would make a small limit unusable: the debt follows at settlement.
+local tenant_charged_us, tenant_token_us, key_charged_us, key_token_us = 0, 0, 0, 0
+if tenant_rpm then
+  tenant_requests_us = fill('t', 'requests', tenant_rpm, tenant_requests_us, MINUTE / tenant_rpm, tenant_behind_us)
 end
-if worst then return refused(unpack(worst)) end
+if tenant_tpm then
+  tenant_token_us = MINUTE / tenant_tpm
+  tenant_charged_us = math.min(estimate * tenant_token_us, MINUTE)
+  tenant_tokens_us = fill('t', 'tokens', tenant_tpm, tenant_tokens_us, tenant_charged_us, tenant_behind_us)
+end
+if key_rpm then
+  key_requests_us = fill(key, 'requests', key_rpm, key_requests_us, MINUTE / key_rpm, key_behind_us)
+end
+if key_tpm then
+  key_token_us = MINUTE / key_tpm
+  key_charged_us = math.min(estimate * key_token_us, MINUTE)
+  key_tokens_us = fill(key, 'tokens', key_tpm, key_tokens_us, key_charged_us, key_behind_us)
+end
+if worst then return worst end
 
 -- Admitted: only now anything is written. What is held is the most that the request can be charged,
 -- budget or not, so that a budget which is set while it runs counts it at its worst.
-local output = R - bound_in
-local rates, holds, charges = {}, {}, {}
-local function write(to, field, value)
-  to[#to + 1] = field
-  to[#to + 1] = value
+local output, ends = R - bound_in, now + life
+if tenant_rpm or tenant_tpm or key_rpm or key_tpm then
+  redis.call('HSET', KEYS[1],
+    'b:t', struct.pack('>ddd', now, tenant_requests_us, tenant_tokens_us),
+    'b:' .. key, struct.pack('>ddd', now, key_requests_us, key_tokens_us))
 end
-for i, scope in ipairs(scopes) do
-  for _, budget in ipairs(scope.budgets) do
-    write(holds, 'h:' .. budget.window, int(budget.held + R))
-  end
-  if scope.rpm or scope.tpm then
-    write(rates, 'n:' .. scope.name, int(now))
-    write(rates, 'q:' .. scope.name, exact(scope.requests_us))
-    write(rates, 'k:' .. scope.name, exact(scope.tokens_us))
-  end
-  charges[i] = {charged_us = exact(scope.charged_us), token_us = exact(scope.token_us)}
-end
-if #rates > 0 then redis.call('HSET', KEYS[1], unpack(rates)) end
-local ends = int(now + life)
 redis.call('ZADD', KEYS[2], ends, id)
 redis.call('ZADD', KEYS[3], ends, id)
 redis.call('ZADD', KEYS[4], ends, id)
-write(holds, id, cjson.encode({
-  key = key, input = int(bound_in), output = int(output), day = day, month = month,
-  admitted_us = int(now), charges = {tenant = charges[1], key = charges[2]},
-}))
-redis.call('HSET', KEYS[5], unpack(holds))
-return admitted(bound_in, output, day, month)
+local packed = cmsgpack.pack(key, bound_in, output, day, month, now,
+  tenant_charged_us, tenant_token_us, key_charged_us, key_token_us)
+redis.call('HSET', KEYS[5], id, '\154' .. packed,  -- that is the head of an array of ten
+  tenant_holds, (tonumber(held[2]) or 0) + R, key_holds, (tonumber(held[3]) or 0) + R,
+  tenant_holds_month, (tonumber(held[4]) or 0) + R, key_holds_month, (tonumber(held[5]) or 0) + R,
+  tenant_holds_day, (tonumber(held[6]) or 0) + R, key_holds_day, (tonumber(held[7]) or 0) + R)
+return {'admitted', bound_in, output, day, month, math.floor(tenant_requests_us),
+  math.floor(tenant_tokens_us), math.floor(key_requests_us), math.floor(key_tokens_us)}

@@ -20,5 +20,5 @@ if found[2] then
   if not is_ours then redis.call('SADD', KEYS[2], (string.match(found[2], '^[^:]*'))) end
 end
 local mark = run .. ARGV[3]
-redis.call('HSET', KEYS[1], 'mark', mark, 'mark_us', int(now))
+redis.call('HSET', KEYS[1], 'mark', mark, 'mark_us', now)
 return {mark, now}

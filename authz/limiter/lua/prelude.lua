@@ -1,10 +1,13 @@
 -- In front of every script. ARGV[1] is the time in µs: 0, as always outside of tests, is Redis's own.
+--
+-- Numbers go to redis.call as they are: it writes whole ones in full and all others with 17 digits, where
+-- Lua's own conversion keeps 14. That one (`..`, tostring) is for names alone.
 local now = tonumber(ARGV[1])
 if now == 0 then
   local time = redis.call('TIME')
   now = time[1] * 1000000 + time[2]
 end
 
--- Lua's own conversion keeps 14 digits: whole numbers need 16, shares of a µs all there are.
-local function int(x) return string.format('%.0f', x) end
-local function exact(x) return string.format('%.17g', x) end
+-- What is held for a request, as wire.Reservation has it: its key, input, output, day, month, when it was
+-- admitted, then the charge and the worth of a token, of the tenant and the key each.
+local function reservation(packed) return unpack(cmsgpack.unpack(packed)) end

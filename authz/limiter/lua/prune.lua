@@ -8,8 +8,8 @@ local found = redis.call('HSCAN', KEYS[1], ARGV[4], 'COUNT', ARGV[5])
 for i = 1, #found[2], 2 do
   local field = found[2][i]
   local period, start = string.match(field, '^[uw]:.+:([dm]):([%d-]+)$')
-  local is_held = string.sub(field, 1, 2) == 'h:'  -- the release before kept it here
-  if is_held or (period and start < first[period]) then old[#old + 1] = field end
+  local is_earlier = string.find(field, '^[hnqk]:')  -- of the first layout
+  if is_earlier or (period and start < first[period]) then old[#old + 1] = field end
 end
 if #old > 0 then redis.call('HDEL', KEYS[1], unpack(old)) end
 return found[1]

@@ -10,5 +10,5 @@ if full_at - now > MINUTE then full_at = now end  -- the clock has stepped back
 full_at = full_at + MINUTE / tonumber(ARGV[2])
 local wait = math.ceil(full_at - now - MINUTE)
 if wait > 0 then return wait end
-redis.call('SET', KEYS[1], int(full_at), 'PX', math.ceil((full_at - now) / 1000))
+redis.call('SET', KEYS[1], full_at, 'PX', math.ceil((full_at - now) / 1000))
 return 0

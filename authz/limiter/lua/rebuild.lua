@@ -46,7 +46,7 @@ end
 raise(tonumber(take()), '')
 local tombstones = {}
 for _ = 1, tonumber(take()) do
-  tombstones[#tombstones + 1] = int(now)
+  tombstones[#tombstones + 1] = now
   tombstones[#tombstones + 1] = take()
 end
 if #tombstones > 0 then redis.call('ZADD', KEYS[5], unpack(tombstones)) end
@@ -55,12 +55,11 @@ raise(tonumber(take()), 'w:', 'u:')
 for _ = 1, tonumber(take()) do
   local id, slots, packed, ends = take(), KEYS[tonumber(take())], take(), take()
   if not redis.call('ZSCORE', KEYS[5], id) and redis.call('HSETNX', KEYS[4], id, packed) == 1 then
-    local reservation = cjson.decode(packed)
-    local reserved = int(tonumber(reservation.input) + tonumber(reservation.output))
+    local key, input, output, day, month = reservation(packed)
     for _, zset in ipairs({KEYS[2], KEYS[3], slots}) do redis.call('ZADD', zset, ends, id) end
-    for _, scope in ipairs({'t', reservation.key}) do
-      for _, window in ipairs({'t', 'm:' .. reservation.month, 'd:' .. reservation.day}) do
-        redis.call('HINCRBY', KEYS[4], 'h:' .. scope .. ':' .. window, reserved)
+    for _, scope in ipairs({'t', key}) do
+      for _, window in ipairs({'t', 'm:' .. month, 'd:' .. day}) do
+        redis.call('HINCRBY', KEYS[4], 'h:' .. scope .. ':' .. window, input + output)
       end
     end
   end
