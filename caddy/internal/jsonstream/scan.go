@@ -9,7 +9,9 @@ package jsonstream
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
+	"math/bits"
 )
 
 // MaxDepth is how deep values may nest. Deeper JSON is of no use to a model, and the
@@ -171,21 +173,49 @@ func skipArray(b []byte, i, depth int) (int, error) {
 // characters must be escaped, and only the escapes of RFC 8259, 7, are ones; whether the
 // bytes are UTF-8 is for the caller to check, once for the whole text.
 func SkipString(b []byte, i int) (int, error) {
-	for i++; i < len(b); i++ {
-		switch c := b[i]; {
-		case c == '"':
-			return i + 1, nil
-		case c < 0x20:
+	for i++; ; {
+		i += plain(b[i:])
+		if i == len(b) {
 			return i, ErrSyntax
-		case c == '\\':
+		}
+		switch b[i] {
+		case '"':
+			return i + 1, nil
+		case '\\':
 			n := escapeLength(b[i:])
 			if n == 0 {
 				return i, ErrSyntax
 			}
-			i += n - 1
+			i += n
+		default:
+			return i, ErrSyntax
 		}
 	}
-	return i, ErrSyntax
+}
+
+// A byte in each place of a word, and the highest bit of each.
+const (
+	eachByte = 0x0101010101010101
+	highBits = 0x80 * eachByte
+)
+
+// plain counts the bytes before the first quote, backslash or control character, eight at a time: in a word
+// each of these leaves the high bit of its byte set, and only bytes behind the first may have it set without
+// being one (Bit Twiddling Hacks, "Determine if a word has a byte less than n").
+func plain(b []byte) int {
+	i := 0
+	for ; i+8 <= len(b); i += 8 {
+		word := binary.LittleEndian.Uint64(b[i:])
+		quote, backslash := word^('"'*eachByte), word^('\\'*eachByte)
+		found := (quote-eachByte)&^quote | (backslash-eachByte)&^backslash | (word-0x20*eachByte)&^word
+		if found &= highBits; found != 0 {
+			return i + bits.TrailingZeros64(found)/8
+		}
+	}
+	for i < len(b) && b[i] != '"' && b[i] != '\\' && b[i] >= 0x20 {
+		i++
+	}
+	return i
 }
 
 // escapeLength returns the length of the escape sequence that b begins with, 0 if it is none.

@@ -117,6 +117,31 @@ func sameString(t *testing.T, text []byte) {
 	equal(t, want, string(AppendDecoded(nil, raw)), "text "+string(raw))
 }
 
+// TestPlain: every byte at every place of texts of several words, after bytes that are nearly one to stop at
+// and before any, is stopped at where it must be and nowhere else.
+func TestPlain(t *testing.T) {
+	before := []byte{0x20, 0x21, 0x23, 0x5b, 0x5d, 0x7f, 0x80, 0xa2, 0xdc, 0xff, 'a', 0x80 | 0x1f}
+	behind := []byte{'"', '\\', 0, 0x1f, 'a', 0xff}
+	for length := 1; length <= 25; length++ {
+		for at := range length {
+			for value := range 256 {
+				text := bytes.Repeat(before[(at+value)%len(before):][:1], length)
+				for i := at + 1; i < length; i++ {
+					text[i] = behind[(i+value+length)%len(behind)]
+				}
+				text[at] = byte(value)
+				want := 0
+				for want < length && text[want] != '"' && text[want] != '\\' && text[want] >= 0x20 {
+					want++
+				}
+				if got := plain(text); got != want {
+					t.Fatalf("%q: stopped at %d, not at %d", text, got, want)
+				}
+			}
+		}
+	}
+}
+
 func FuzzString(f *testing.F) {
 	for _, text := range documents {
 		f.Add([]byte(text))
