@@ -98,11 +98,7 @@ func (m *meter) text(s []byte, how int) {
 		text = m.scratch
 	}
 	m.textBytes += len(text)
-	for _, b := range text {
-		if b >= utf8.RuneSelf {
-			m.beyondASCII++
-		}
-	}
+	m.beyondASCII += wordtable.BeyondASCII(text)
 	switch how {
 	case asReadJSON:
 		m.fixed += 1 + escapes(text) + exponentInText*exponents(text)

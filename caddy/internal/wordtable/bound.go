@@ -2,6 +2,8 @@ package wordtable
 
 import (
 	"bytes"
+	"encoding/binary"
+	"math/bits"
 	"unicode"
 	"unicode/utf8"
 )
@@ -58,11 +60,18 @@ const unknownPrice = 6
 func (t *Table) plain(text []byte) int {
 	n := len(text)
 	if t.flags&flagUnknown != 0 {
-		for _, b := range text {
-			if b >= utf8.RuneSelf {
-				n += unknownPrice - 1
-			}
-		}
+		n += (unknownPrice - 1) * BeyondASCII(text)
+	}
+	return n
+}
+
+// BeyondASCII counts the bytes of characters that are not ASCII, eight at a time.
+func BeyondASCII(text []byte) (n int) {
+	for ; len(text) >= 8; text = text[8:] {
+		n += bits.OnesCount64(binary.LittleEndian.Uint64(text) & 0x8080808080808080)
+	}
+	for _, b := range text {
+		n += int(b >> 7)
 	}
 	return n
 }

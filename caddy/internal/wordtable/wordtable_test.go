@@ -226,6 +226,19 @@ func TestReadShow(t *testing.T) {
 	}
 }
 
+// TestBeyondASCII: bytes from 0x80 on are counted wherever they stand, and no others.
+func TestBeyondASCII(t *testing.T) {
+	all := make([]byte, 256)
+	for value := range all {
+		all[value] = byte(value)
+	}
+	for at := range all {
+		for end := at; end <= len(all); end++ {
+			equal(t, max(0, end-max(at, 0x80)), BeyondASCII(all[at:end]), string(all[at:end]))
+		}
+	}
+}
+
 // FuzzBound: a bound is never below one and never above a token a byte.
 func FuzzBound(f *testing.F) {
 	table, err := Build(&Show{Vocabulary: bytePairs("hello", " hello", "漢", "Item")})
