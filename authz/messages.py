@@ -7,7 +7,6 @@ They travel as JSON in headers, so they are ASCII only. Readers ignore unknown f
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID
 
@@ -88,9 +87,9 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     done: tuple[Done, ...] = ()
 
     @property
-    def minted_at(self) -> datetime:
-        """Return when the guard minted the id (a UUIDv7 starts with milliseconds)."""
-        return datetime.fromtimestamp((self.id.int >> 80) / 1000, UTC)
+    def minted_at_s(self) -> float:
+        """Return when the guard minted the id, since 1970 (a UUIDv7 starts with milliseconds)."""
+        return (self.id.int >> 80) / 1000
 
 
 class Tokens(msgspec.Struct, frozen=True):

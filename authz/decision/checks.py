@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from authz import models
 from authz.decision import routes
 from authz.decision.refusals import NEVER_RETRY, Reason, Refusal
+from authz.messages import Asked
 from authz.types import Dialect
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ COUNTED: Final = {
 }
 """What a policy counts in a body: how a refusal calls it, and its field, by dialect if they differ."""
 
+NOTHING_ASKED: Final = Asked()
+
 MUTATION: Final = "Models and accounts can't be changed"
 MUTATIONS: Final = {"/api/pull": "There is no such model for this key, and none can be pulled"}
 """What is refused of a path; `ollama run` pulls whatever model `/api/show` does not find."""
@@ -66,7 +69,7 @@ KEY_STATES: Final = {"disabled": Reason.KEY_DISABLED, "revoked": Reason.KEY_REVO
 
 def route_of(ask: Ask, now: datetime) -> routes.Route | Refusal:
     """Find the route of a request. Refuses by its age, its target, its path, then its method."""
-    if not -CLOCK_SKEW_S <= (now - ask.minted_at).total_seconds() <= ASK_AGE_S:
+    if not -CLOCK_SKEW_S <= now.timestamp() - ask.minted_at_s <= ASK_AGE_S:
         return Refusal(Reason.ASK_LATE)
     if ask.problem == "target":
         return Refusal(Reason.TARGET_INVALID)
@@ -104,7 +107,7 @@ def _too_much(ask: Ask, identity: Identity) -> Refusal | None:
     policy, asked = identity.policy, ask.asked
     if policy.images is not None and ask.images > policy.images:
         return _more_than_allowed(ask, identity, "images")
-    if asked is None:
+    if asked is None or asked == NOTHING_ASKED:
         return None
     for name, count, most in (
         ("stop", asked.stop, policy.stop),

@@ -19,6 +19,17 @@ if TYPE_CHECKING:
 
     from authz.limiter.admission import Rate
 
+_PARTS: Final = ("limit", "remaining", "reset")
+_NAMES: Final = {
+    (unit, is_anthropic): tuple(form.format(unit=unit, part=part) for part in _PARTS)
+    for unit in ("requests", "tokens")
+    for is_anthropic, form in (
+        (True, "anthropic-ratelimit-{unit}-{part}"),
+        (False, "x-ratelimit-{part}-{unit}"),
+    )
+}
+"""The headers of a rate, by what it counts and whether Anthropic's clients read them."""
+
 MINUTE_S = 60
 SILENT_WAIT_S: Final = 4
 """Of a limit, the longest wait that clients are left to spend and to retry by themselves.
@@ -33,10 +44,13 @@ def of_rates(
 ) -> dict[str, str]:
     """Return the headers of an admitted request; none where there is no rate limit."""
     headers: dict[str, str] = {}
+    is_anthropic = dialect is Dialect.ANTHROPIC
     for unit, rate in (("requests", requests), ("tokens", tokens)):
         if rate is not None:
-            family = _anthropic if dialect is Dialect.ANTHROPIC else _openai
-            headers |= family(unit, rate, now)
+            limit, left, reset = _NAMES[unit, is_anthropic]
+            headers[limit] = str(rate.limit)
+            headers[left] = str(rate.left)
+            headers[reset] = _moment(now, rate.full_in_us) if is_anthropic else _duration(rate.full_in_us)
     if requests is not None:
         headers["ratelimit-policy"] = f'"requests";q={requests.limit};w={MINUTE_S}'
         seconds = math.ceil(requests.full_in_us / 1_000_000)
@@ -54,21 +68,9 @@ def retry_after(wait_us: int) -> dict[str, str]:
     return headers if seconds <= SILENT_WAIT_S else headers | NEVER_RETRY
 
 
-def _openai(unit: str, rate: Rate, _: datetime) -> dict[str, str]:
-    return {
-        f"x-ratelimit-limit-{unit}": str(rate.limit),
-        f"x-ratelimit-remaining-{unit}": str(rate.left),
-        f"x-ratelimit-reset-{unit}": _duration(rate.full_in_us),
-    }
-
-
-def _anthropic(unit: str, rate: Rate, now: datetime) -> dict[str, str]:
-    full_at = now + timedelta(microseconds=rate.full_in_us)
-    return {
-        f"anthropic-ratelimit-{unit}-limit": str(rate.limit),
-        f"anthropic-ratelimit-{unit}-remaining": str(rate.left),
-        f"anthropic-ratelimit-{unit}-reset": full_at.strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }
+def _moment(now: datetime, in_us: int) -> str:
+    """Format a time in UTC as RFC 3339 does."""
+    return (now + timedelta(microseconds=in_us)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _duration(us: int) -> str:

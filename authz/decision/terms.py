@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 from attrs import field, frozen
 
+from authz.backends.inventory import Seen
 from authz.decision import calendar as calendar_
 from authz.decision import rate_headers
+from authz.decision.forecasts import Forecast
+from authz.decision.routes import Route
 from authz.limiter.admission import Admission
-from authz.messages import Grant, Tokens, WindowIds
-from authz.types import GREATEST_COUNT, LEAST_KEEP_ALIVE_S
+from authz.messages import Ask, Grant, Tokens, WindowIds
+from authz.settings import Settings
+from authz.types import GREATEST_COUNT, LEAST_KEEP_ALIVE_S, Identity
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from authz.backends.inventory import Seen
     from authz.decision.calendar import Calendar
-    from authz.decision.forecasts import Forecast
-    from authz.decision.routes import Route
     from authz.limiter.admission import Admitted
-    from authz.messages import Ask
-    from authz.settings import Settings
-    from authz.types import Identity
 
 TOKENS_PER_MESSAGE: Final = 8
 TOKENS_PER_TOOL: Final = 64
@@ -63,8 +62,7 @@ class Calendars:
         return newest
 
 
-@frozen
-class Terms:
+class Terms(msgspec.Struct, frozen=True):
     """What one request is judged by: its Ask, its key, its route and the backends that may serve it."""
 
     ask: Ask
