@@ -104,6 +104,15 @@ func BenchmarkKill(b *testing.B) {
 	b.ReportMetric(float64(took[len(took)-1].Microseconds()), "max-us")
 }
 
+// BenchmarkParseGrant: what it takes to read a Grant as authz writes it.
+func BenchmarkParseGrant(b *testing.B) {
+	text := grantTexts(b)[1]
+	for b.Loop() {
+		_, err := parseGrant(text, "019ab5c0-1c00-7000-8000-000000000001")
+		must(b, err)
+	}
+}
+
 // cpu is the time that Caddy has computed.
 func (s *stack) cpu(t testing.TB) time.Duration {
 	t.Helper()

@@ -147,7 +147,7 @@ func (x *exchange) makeAsk(found problem) string {
 	}
 	x.phase = phaseAuthz
 	x.asked = process.clock.now()
-	return marshalASCII(x.ask)
+	return string(make(plainWriter, 0, askBytes).ask(&x.ask))
 }
 
 // takeDecision reads what authz answers to the client: a Denial, or on a read route a Grant.

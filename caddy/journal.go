@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -220,14 +221,14 @@ func (j *journal) line(now time.Time, msg string, content any) error {
 
 // ownLine returns one of our own lines, shaped like those of Caddy's loggers.
 func ownLine(now time.Time, msg string, content any) ([]byte, error) {
-	line, err := json.Marshal(struct {
-		Level   string  `json:"level"`
-		TS      float64 `json:"ts"`
-		Logger  string  `json:"logger"`
-		Msg     string  `json:"msg"`
-		Content any     `json:"gateway"`
-	}{"info", float64(now.UnixNano()) / 1e9, ownLogger, msg, content})
-	return append(line, '\n'), err
+	w := make(plainWriter, 0, askBytes).text(`{"level":`, "info")
+	w = strconv.AppendFloat(append(w, `,"ts":`...), float64(now.UnixNano())/1e9, 'f', -1, 64)
+	w = append(w.text(`,"logger":`, ownLogger).text(`,"msg":`, msg), `,"gateway":`...)
+	if open, isOpen := content.(openLine); isOpen {
+		return append(w.openLine(&open), "}\n"...), nil
+	}
+	text, err := json.Marshal(content)
+	return append(append(w, text...), "}\n"...), err
 }
 
 // Interface guards.

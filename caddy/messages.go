@@ -186,9 +186,12 @@ func (p streamProgress) MarshalJSON() ([]byte, error) {
 // parseGrant reads a Grant that is meant for the request of that id: one of another request
 // (a replay) or version is an error.
 func parseGrant(text, id string) (*grant, error) {
-	var g grant
-	if err := json.Unmarshal([]byte(text), &g); err != nil {
-		return nil, err
+	g, isPlain := readPlainGrant(text)
+	if !isPlain {
+		g = new(grant)
+		if err := json.Unmarshal([]byte(text), g); err != nil {
+			return nil, err
+		}
 	}
 	if g.V != version || g.ID != id || id == "" {
 		return nil, fmt.Errorf("version %d, id %q", g.V, g.ID)
@@ -196,7 +199,7 @@ func parseGrant(text, id string) (*grant, error) {
 	if g.MaxOutput != nil && *g.MaxOutput < 1 {
 		return nil, fmt.Errorf("max_output %d", *g.MaxOutput)
 	}
-	return &g, nil
+	return g, nil
 }
 
 // parseDenial reads a Denial that is meant for the request of that id, likewise.
