@@ -95,6 +95,20 @@ func (x *record) addTerms(e zapcore.ObjectEncoder) {
 	e.AddBool("cold", g.Cold)
 }
 
+// MarshalLogObject writes the fields, here and below without reflection: every record has them.
+func (t tokens) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	e.AddInt64("input", t.Input)
+	e.AddInt64("output", t.Output)
+	return nil
+}
+
+// MarshalLogObject writes the fields.
+func (w windows) MarshalLogObject(e zapcore.ObjectEncoder) error {
+	e.AddString("day", w.Day)
+	e.AddString("month", w.Month)
+	return nil
+}
+
 // addUsage writes what the answer reports of itself, and what was counted in it.
 func (x *record) addUsage(e zapcore.ObjectEncoder) {
 	u := x.answered()
@@ -185,6 +199,8 @@ func addOptional[T any](e zapcore.ObjectEncoder, name string, value *T) {
 		e.AddInt64(name, v)
 	case bool:
 		e.AddBool(name, v)
+	case zapcore.ObjectMarshaler:
+		_ = e.AddObject(name, v)
 	default:
 		_ = e.AddReflected(name, v)
 	}
