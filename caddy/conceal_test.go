@@ -3,17 +3,12 @@ package gateway
 import (
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"net/url"
 	"strings"
 	"testing"
-
-	"github.com/caddyserver/caddy/v2/modules/logging"
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
 )
 
 // TestConcealed: of a key in a value of a client only the lookup is kept (C3), as authz has it.
@@ -196,21 +191,6 @@ func FuzzConcealed(f *testing.F) {
 			t.Errorf("%q is concealed as %q, and then as %q", text, concealed(text), twice)
 		}
 	})
-}
-
-// TestLogEncoder: no text of an entry has a key, whoever writes it.
-func TestLogEncoder(t *testing.T) {
-	t.Parallel()
-	key := testKey()
-	plain := zapcore.NewJSONEncoder(zapcore.EncoderConfig{MessageKey: "msg"})
-	e := (&LogEncoder{logging.JSONEncoder{Encoder: plain}}).Clone()
-	e.AddString("from", "a logger of "+key)
-	line, err := e.EncodeEntry(zapcore.Entry{Message: "rejected " + key[:32]}, []zap.Field{
-		zap.String("method_trunc", key[:32]), zap.Error(errors.New("no host " + key[:20])), zap.Int("status", 405),
-	})
-	must(t, err)
-	equal(t, `{"msg":"rejected nz_3bVSxmba***","from":"a logger of nz_3bVSxmba***",`+
-		`"method_trunc":"nz_3bVSxmba***","error":"no host nz_3bVSxmba***","status":405}`+"\n", line.String(), "line")
 }
 
 // TestNothingOfAKeyIsKept: a part of a key in any place of a request reaches no backend, and neither authz,

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"net"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2"
@@ -24,6 +25,9 @@ func init() {
 // encoder, in JSON alone.
 type LogEncoder struct {
 	logging.JSONEncoder
+
+	// The request of a logger, until there is an entry: the proxies make one for each, and write none.
+	request []zapcore.Field
 }
 
 // CaddyModule returns the Caddy module information.
@@ -52,7 +56,12 @@ func (e *LogEncoder) Clone() zapcore.Encoder {
 
 // AddObject adds a field of a logger, unless it holds headers.
 func (e *LogEncoder) AddObject(name string, value zapcore.ObjectMarshaler) error {
-	if short, isKept := shorten(name, value); isKept {
+	short, isKept := shorten(name, value)
+	if _, isRequest := short.(loggedRequest); isRequest {
+		e.request = append(slices.Clip(e.request), zap.Object(name, short))
+		return nil
+	}
+	if isKept {
 		return e.Encoder.AddObject(name, short)
 	}
 	return nil
@@ -67,7 +76,7 @@ func (e *LogEncoder) AddString(name, value string) {
 // here sets.
 func (e *LogEncoder) EncodeEntry(entry zapcore.Entry, fields []zapcore.Field) (*buffer.Buffer, error) {
 	entry.Message = concealedWithin(entry.Message)
-	kept := make([]zapcore.Field, 0, len(fields))
+	kept := append(make([]zapcore.Field, 0, len(e.request)+len(fields)), e.request...)
 	for _, field := range fields {
 		if value, ok := field.Interface.(zapcore.ObjectMarshaler); ok && field.Type == zapcore.ObjectMarshalerType {
 			short, isKept := shorten(field.Key, value)
