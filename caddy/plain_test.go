@@ -41,6 +41,7 @@ func grantTexts(t testing.TB) []string {
 func TestPlainGrant(t *testing.T) {
 	for _, text := range grantTexts(t) {
 		equal(t, true, sameGrant(t, text), text)
+		equal(t, false, sameGrant(t, strings.ReplaceAll(text, `"x-ratelimit-limit-requests"`, "null")), "a name that is none")
 		for i := range len(text) {
 			sameGrant(t, text[:i])
 			sameGrant(t, text[:i]+text[i+1:])
