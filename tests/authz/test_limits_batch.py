@@ -8,15 +8,15 @@ from datetime import date, timedelta
 from operator import attrgetter
 from random import Random
 from struct import unpack
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
 from authz.limiter import keyspace, wire
-from authz.limiter.limiter import Limiter
+from authz.limiter.limiter import SETTLED_AT_ONCE, Limiter
 from authz.types import Closed, Limits, Period, Total
 from tests.authz.asking import uuid7
-from tests.authz.limiting import Desk
+from tests.authz.limiting import Desk, refusal
 from tests.redis_cluster import client, on_both
 
 pytestmark = on_both
@@ -106,6 +106,18 @@ async def test_a_repeated_id_is_released_once(desk: Desk) -> None:
     assert (25_000_000, 25_000_000) == await full_in_us(desk)
 
 
+async def test_a_clock_that_stepped_back_gives_nothing_back_twice(desk: Desk) -> None:
+    """A refund of more than a bucket still lacks fills it and no more, behind such a clock, too."""
+    await desk.open(Limits(tokens_per_minute=60))
+    first = await desk.reserve()
+    desk.pass_time(10 * SECOND)
+    await desk.reserve(bound_in=0, wanted=0)
+    desk.pass_time(-15 * SECOND)
+    await desk.settle({first: 0})
+    await desk.reserve(bound_in=60, wanted=0)
+    assert ("tokens", "tenant") == refusal(await desk.admit(desk.ask(bound_in=1, wanted=0)))
+
+
 async def test_a_window_that_rises_twice_keeps_its_newest(desk: Desk) -> None:
     """B3: of two totals of a window in one settlement the one of the higher version stays, in any order."""
     await desk.open()
@@ -114,6 +126,39 @@ async def test_a_window_that_rises_twice_keeps_its_newest(desk: Desk) -> None:
         await desk.limiter.settle(desk.tenant, (), totals)
         assert 100 * max(versions) == await desk.field("u:t:d:2026-11-25")
         assert max(versions) == await desk.field("w:t:d:2026-11-25")
+
+
+async def test_each_window_is_compared_with_its_own_version(desk: Desk) -> None:
+    """B3: in one settlement, a total that is older than Redis's stays away, one that is newer does not."""
+    await desk.open()
+    day, month = (Period.DAY, date(2026, 11, 25)), (Period.MONTH, date(2026, 11, 1))
+    for versions in ((9, 2), (5, 3), (8, 7), (10, 6)):
+        totals = [
+            Total(desk.tenant, period, start, 100 * version, version)
+            for (period, start), version in zip((day, month), versions, strict=True)
+        ]
+        await desk.limiter.settle(desk.tenant, (), totals)
+    assert (1000, 10) == (await desk.field("u:t:d:2026-11-25"), await desk.field("w:t:d:2026-11-25"))
+    assert (700, 7) == (await desk.field("u:t:m:2026-11"), await desk.field("w:t:m:2026-11"))
+
+
+async def test_a_batch_of_as_many_keys(desk: Desk) -> None:
+    """Requests of different keys, a full script of them, are each released from their own key and slots."""
+    await desk.open()
+    keys = [uuid4() for _ in range(SETTLED_AT_ONCE)]
+    await desk.limiter.raise_versions(desk.tenant, dict.fromkeys(keys, 1))
+    desk.versions |= dict.fromkeys(keys, 1)
+    desk.limits |= dict.fromkeys(keys, Limits())
+    used = {await desk.reserve(key=key): 2 for key in keys}
+    running = await desk.reserve(key=keys[7])
+    await desk.settle(used)
+    run = desk.limiter.run(desk.tenant)
+    held = await desk.redis.hgetall(keyspace.held(desk.tenant, run))
+    assert {b"20"} == {value for name, value in held.items() if name.startswith(b"h:")}
+    assert 1 + 6 == len(held)
+    slots = [name for name in await desk.redis.keys() if b":slots:" in name]
+    assert [keyspace.slots(desk.tenant, run, keys[7]).encode()] == slots
+    assert [str(running).encode()] == await desk.redis.zrange(slots[0], 0, -1)
 
 
 async def test_what_the_first_layout_held_is_removed(desk: Desk) -> None:

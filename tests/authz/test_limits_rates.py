@@ -79,13 +79,32 @@ async def test_wait_suffices(desk: Desk, limits: tuple[int, int]) -> None:
     assert isinstance(await desk.admit(desk.ask(wanted=99)), Admitted)
 
 
-async def test_longest_wait_is_named(desk: Desk) -> None:
+@pytest.mark.parametrize("scope", ["tenant", "key"])
+async def test_longest_wait_is_named(desk: Desk, scope: str) -> None:
     """L5: of the rates that refuse, the one that refuses longest is named, whoever's it is."""
-    await desk.open(Limits(requests_per_minute=1), Limits(tokens_per_minute=100))
+    long, short = Limits(tokens_per_minute=100), Limits(requests_per_minute=1)
+    await desk.open(*((long, short) if scope == "tenant" else (short, long)))
     await desk.settle({await desk.reserve(): 500})
     decision = await desk.admit()
-    assert ("tokens", "key") == refusal(decision)
+    assert ("tokens", scope) == refusal(decision)
     assert 252_000_000 == getattr(decision, "wait_us", None)
+
+
+@pytest.mark.parametrize("limits", [Limits(requests_per_minute=1), Limits(tokens_per_minute=20)])
+@pytest.mark.parametrize(("scope", "back_s", "wait_s"), [("tenant", 50, 60 + 50), ("key", 81, 60 + 20)])
+async def test_each_scope_waits_for_its_own_clock(
+    desk: Desk, limits: Limits, scope: str, back_s: int, wait_s: int
+) -> None:
+    """L5: a clock that stepped back is further behind the tenant, whom another key has used since."""
+    of_key, loose = limits if scope == "key" else Limits(), Limits(requests_per_minute=1000)
+    await desk.open(limits if scope == "tenant" else loose, of_key, loose)
+    await desk.reserve()
+    desk.pass_time(timedelta(seconds=61))
+    await desk.reserve(key=desk.keys[1])
+    desk.pass_time(timedelta(seconds=-back_s))
+    decision = await desk.admit()
+    assert scope == refusal(decision)[1]
+    assert wait_s * 1_000_000 == getattr(decision, "wait_us", None)
 
 
 async def test_estimate_above_the_limit_is_not_locked_out(desk: Desk) -> None:

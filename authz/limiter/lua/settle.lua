@@ -45,14 +45,14 @@ local function correct(scope, charged_us, token_us, tokens_used, admitted_us)
   end
 end
 
-local of_key, of_day, of_month, holds
+local of_key, of_day, holds  -- a day is of one month
 for i, id in ipairs(ids) do
   if found[i] and not is_found[id] then
     is_found[id], gone[#gone + 1] = true, id
     local key, input, output, day, month, admitted_us,
       tenant_charged_us, tenant_token_us, key_charged_us, key_token_us = reservation(found[i])
-    if key ~= of_key or day ~= of_day or month ~= of_month then
-      of_key, of_day, of_month = key, day, month
+    if key ~= of_key or day ~= of_day then
+      of_key, of_day = key, day
       holds = {
         'h:t:t', 'h:t:m:' .. month, 'h:t:d:' .. day,
         'h:' .. key .. ':t', 'h:' .. key .. ':m:' .. month, 'h:' .. key .. ':d:' .. day,
