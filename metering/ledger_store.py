@@ -240,9 +240,10 @@ class LedgerStore(Connection):
 
 
 def _columns(rows: Collection[LedgerRow | Use | Refused]) -> dict[str, Many[object]]:
-    """Turn rows into one list for each of their columns."""
+    """Turn rows into one list for each of their columns, empty where all are NULL: unnest fills it up."""
     first = next(iter(rows))
-    columns: Iterable[Many[object]] = zip(*rows, strict=True)
+    nothing = (None,) * len(rows)
+    columns = ((() if column == nothing else column) for column in zip(*rows, strict=True))
     return dict(zip(first._fields, columns, strict=True))
 
 
