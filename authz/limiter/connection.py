@@ -278,15 +278,15 @@ class Pipeline:
                 running = asyncio.create_task(link.run())
                 stack.push_async_callback(_end, running)
                 await self._on_connect(link)
-            self._reason = UNREACHABLE
-            self._link = link
-            stack.callback(self._forget)
+            self._reason, self._link = UNREACHABLE, link
+            stack.callback(setattr, self, "_link", None)
             self._tried.set()
             while not (await asyncio.wait({running}, timeout=TURN_S))[0]:
-                await self._on_turn(link)
-
-    def _forget(self) -> None:
-        self._link = None
+                try:
+                    await self._on_turn(link)
+                except LimiterUnavailable as error:  # said before the link is gone, whose end takes a moment
+                    self._reason = str(error)
+                    raise
 
 
 async def _end(task: asyncio.Task[None]) -> None:
