@@ -100,10 +100,9 @@ images:
         echo "$name=${image%@*}@$digest"
     done
 
-# Run what depends on the time 400 days ahead, then with a month that ends during the tests
+# Run what depends on the time 400 days ahead, with a month that ends during each test
 test-shifted *arguments:
-    python -m tests.clock.shifted days "$@"
-    python -m tests.clock.shifted months "$@"
+    python -m tests.clock.shifted "$@"
 
 # Break a whole gateway under load for 7 minutes, and compare every book afterwards
 chaos *arguments:

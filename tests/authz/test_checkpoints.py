@@ -133,7 +133,9 @@ async def test_a_request_is_proven_to_who_pays(desk: Desk, session: Session, tmp
     assert 0 == done.returncode, done.stderr
     found = [(row["entry"], row["input_tokens"] + row["output_tokens"]) for row in json.loads(done.stdout)]
     assert [(0, 30), (2, -7)] == found
-    for old, new in (('\\"output_tokens\\":20', '\\"output_tokens\\":21'), ("\\ndays 3 ", "\\ndays 4 ")):
+    days = int(printed.partition("\\ndays ")[2].partition(" ")[0])  # one more where midnight came meanwhile
+    more = f"\\ndays {days} ", f"\\ndays {days + 1} "
+    for old, new in (('\\"output_tokens\\":20', '\\"output_tokens\\":21'), more):
         assert old in printed
         proof.write_text(printed.replace(old, new))
         assert 1 == (await asyncio.to_thread(_checked, command)).returncode

@@ -1,10 +1,10 @@
-"""Run tests with another wall clock: `python -m tests.clock.shifted days|months [PYTEST ARGUMENT...]`.
+"""Run tests with another wall clock: `python -m tests.clock.shifted [PYTEST ARGUMENT...]`.
 
 Without a file among the arguments these are the tests that depend on the time.
 
-With `days` the clock is 400 days ahead, so that a fixed date beside it lies in the past; with `months`
-a month ends while a test runs. Go programs have their own system calls and keep the machine's clock,
-so tests that start Caddy do not belong here.
+The clock is at least 400 days ahead, so that a fixed date beside it lies in the past, and a month ends
+while each test runs. Go programs have their own system calls and keep the machine's clock, so tests that
+start Caddy do not belong here.
 """
 
 from __future__ import annotations
@@ -30,8 +30,6 @@ FOLDER: Final = Path(__file__).parents[1]
 SOURCE: Final = Path(__file__).with_name("shift.c")
 FLAGS: Final = ("-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared")
 
-PLUGINS: Final[dict[str, tuple[str, ...]]] = {"days": (), "months": ("-p", "tests.clock.month_ends")}
-
 TESTS: Final = ("clock", "metering", "authz")
 """Folders of tests/ with tests that depend on the time and start no Go program."""
 
@@ -43,17 +41,17 @@ TIMELESS: Final = re.compile(
 """Files without a date, or with every clock in the test's own hands; they would only take their time."""
 
 
-def main(mode: str, *arguments: str) -> int:
+def main(*arguments: str) -> int:
     """Run the tests under the moved clock; returns pytest's exit code."""
     with tempfile.TemporaryDirectory(prefix="nz") as folder:
         # PostgreSQL may run as a user of its own, who has to find the file as well.
         Path(folder).chmod(0o755)
         lead = Path(folder) / "lead"
-        wall.write(lead, AHEAD if mode == "days" else timedelta())
+        wall.write(lead, AHEAD)
         clock = {wall.FILE: str(lead), "LD_PRELOAD": str(library(os.environ))}
         named = [argument for argument in arguments if argument.startswith("tests/")]
         files = () if named else selected()
-        argv = [sys.executable, "-m", "pytest", *PLUGINS[mode], *arguments, *files]
+        argv = [sys.executable, "-m", "pytest", "-p", "tests.clock.month_ends", *arguments, *files]
         return subprocess.run(argv, env=os.environ | clock, check=False).returncode
 
 
