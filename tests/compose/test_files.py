@@ -160,6 +160,18 @@ def test_what_a_program_opens_is_mounted(name: str) -> None:
     assert files == {service.environment[variable] for variable in asked}
 
 
+@BOTH
+def test_what_a_program_writes_is_writable(project: Project) -> None:
+    """Sockets, the journal and the folder of the vocabularies, in which authz and Caddy both write."""
+    written = {
+        "authz-0": {"run", "tables"},
+        "metering": {"run", "journal"},
+        "caddy": {"run", "journal", "tables"},
+    }
+    for name, sources in written.items():
+        assert sources <= {mount.source for mount in project.services[name].mounts if mount.is_writable}, name
+
+
 def test_only_commands_write_into_the_project() -> None:
     """No service that runs on can write .env or a snippet: `cli` can, and both what prepares the snippets."""
     writers = {

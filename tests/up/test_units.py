@@ -89,6 +89,20 @@ def test_every_service_is_shut_in(services: dict[str, Unit]) -> None:
         assert "neuronetz-gateway" not in unit.value("StateDirectory").split()
 
 
+def test_folders_are_of_those_who_write_them(services: dict[str, Unit]) -> None:
+    """All but a service's own folders is read-only to it: authz and Caddy share that of the vocabularies."""
+    written = {
+        "authz@": {"GATEWAY_TABLES"},
+        "metering": {"GATEWAY_JOURNAL"},
+        "caddy": {"GATEWAY_JOURNAL", "GATEWAY_PROMPTS", "GATEWAY_TABLES", "XDG_DATA_HOME", "XDG_CONFIG_HOME"},
+    }
+    for name, variables in written.items():
+        environ, folders = services[name].environ(), services[name].value("StateDirectory").split()
+        for variable in variables:
+            path = Path(environ[variable].removeprefix("%S/"))
+            assert any(path.is_relative_to(folder) for folder in folders), (name, variable)
+
+
 def test_caddy_is_given_no_secret(services: dict[str, Unit]) -> None:
     """Secrets are credentials of the Python services; what the env file holds of them Caddy does not see."""
     for name, unit in services.items():

@@ -70,6 +70,14 @@ def test_tls_and_a_streamed_answer(client: Client, spent: dict[str, int]) -> Non
     spent["exact"] += client.chat(20)
 
 
+def test_vocabularies_are_kept(deployment: Deployment, client: Client) -> None:
+    """Caddy writes the table of the model down beside what authz wrote of it, and `status` names no model."""
+    look = ("exec", "--no-TTY", "authz-0", "sh", "-c", "ls /var/lib/gateway/tables/*.table")
+    until(lambda: deployment.compose(*look, is_checked=False).returncode == 0)
+    assert "count a token a byte" not in deployment.cli("status")
+    assert "can't be written" not in deployment.compose("logs", "--no-color", "caddy").stdout
+
+
 def test_every_command_works_in_cli(deployment: Deployment, client: Client) -> None:
     """What asks the stores, Caddy, metering and the backends is answered there."""
     status = json.loads(deployment.cli("status", "--json"))
