@@ -51,6 +51,8 @@ def database_url(text: str) -> str | None:
             "can't be read, perhaps a sign of its password ends it: leave the password out and name its file "
             "in DATABASE_PASSWORD_FILE, or write the sign percent-encoded, @ as %40"
         )
+    if "," in parts.netloc.rpartition("@")[2] and "target_session_attrs=" not in parts.query:
+        return "names several hosts, perhaps a standby: write ?target_session_attrs=primary at its end"
     return None
 
 

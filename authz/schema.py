@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
-import asyncpg
-
 import sql
+from authz import postgres
 from authz.errors import CommandError
 
 _queries = sql.load("migrations")
@@ -37,19 +36,22 @@ def known() -> frozenset[str]:
 
 def _run(database_url: str, *arguments: str) -> None:
     argv = [str(_dbmate()), *arguments]
-    # By the environment and not as an argument: the URL may hold a password.
-    environ = {**os.environ, "DATABASE_URL": dbmate_url(database_url)}
-    done = subprocess.run(argv, env=environ, check=False, capture_output=True, text=True)
-    if done.returncode != 0:
-        words = " ".join((done.stderr or done.stdout).split())
-        message = f"The migrations could not be applied, correct DATABASE_URL or the database: {words}"
-        raise CommandError(message)
+    words = []
+    for url in dbmate_urls(database_url):
+        # By the environment and not as an argument: the URL may hold a password.
+        environ = {**os.environ, "DATABASE_URL": url}
+        done = subprocess.run(argv, env=environ, check=False, capture_output=True, text=True)
+        if done.returncode == 0:
+            return
+        words += (done.stderr or done.stdout).split()
+    sentence = "The migrations could not be applied, correct DATABASE_URL or the database"
+    raise CommandError(f"{sentence}: {' '.join(words)}")
 
 
 async def newer(database_url: str) -> str | None:
     """Return what to know about a database that a later release has migrated, else None."""
     known = {path.name.partition("_")[0] for path in (sql.FOLDER / "migrations").iterdir()}
-    connection = await asyncpg.connect(database_url)
+    connection = await postgres.connect(database_url)
     try:
         applied = [row["version"] async for row in _queries.applied_migrations(connection)]
     finally:
@@ -63,12 +65,19 @@ async def newer(database_url: str) -> str | None:
     )
 
 
-def dbmate_url(database_url: str) -> str:
-    """Return the URL with TLS off on this very machine, where dbmate's driver alone would demand it."""
-    parts = urlsplit(database_url)
-    if parts.hostname not in _LOCAL_HOSTS or "sslmode" in parse_qs(parts.query):
-        return database_url
-    return f"{database_url}{'&' if parts.query else '?'}sslmode=disable"
+def dbmate_urls(database_url: str) -> tuple[str, ...]:
+    """Return a URL for each host, since dbmate can't read a list; a standby refuses by the URL's options."""
+    hosts = postgres.hosts(database_url)
+    options = ["connect_timeout=5"] if len(hosts) > 1 else []
+    return tuple(_with(url, options) for url in hosts)
+
+
+def _with(url: str, options: list[str]) -> str:
+    """Add options, and on this very machine TLS off, which dbmate's driver alone would demand."""
+    parts = urlsplit(url)
+    if parts.hostname in _LOCAL_HOSTS and "sslmode" not in parse_qs(parts.query):
+        options = [*options, "sslmode=disable"]
+    return f"{url}{'&' if parts.query else '?'}{'&'.join(options)}" if options else url
 
 
 def _dbmate() -> Path:

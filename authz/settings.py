@@ -69,7 +69,8 @@ class Settings:
     )
     database_url: str = _setting(
         "DATABASE_URL",
-        "PostgreSQL 15 or newer: postgresql://USER@HOST/DATABASE; empty for the one of `up`.",
+        "PostgreSQL 15 or newer: postgresql://USER@HOST/DATABASE, with a standby "
+        "postgresql://USER@HOST,HOST/DATABASE?target_session_attrs=primary; empty for the one of `up`.",
         "",
         form=forms.database_url,
         is_secret=True,

@@ -11,7 +11,7 @@ import asyncpg
 import msgspec
 
 import sql
-from authz import snapshot
+from authz import postgres, snapshot
 from authz.errors import StoreUnavailable
 from authz.limiter.admission import Reading
 from authz.types import SAFE_POLICY, AnswerSums, Identity, Limits, Policy
@@ -132,8 +132,10 @@ class Store:
             raise StoreUnavailable(sentence) from error
 
     async def _open(self) -> asyncpg.Pool[asyncpg.Record]:
-        pool = await asyncpg.create_pool(
+        connect: Any = postgres.connect
+        pool: asyncpg.Pool[asyncpg.Record] = await asyncpg.create_pool(
             self._url,
+            connect=connect,
             min_size=0,
             max_size=self._connections,
             command_timeout=5,

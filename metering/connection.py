@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 import asyncpg
 from attrs import define
 
+from authz import postgres
 from authz.errors import GatewayError, StoreUnavailable
 from authz.store import LACKING, METERING_ROLE, OLDER, act_as, plan_each_time
 
@@ -66,7 +67,7 @@ class Connection:
     async def connect(cls, url: str) -> Self:
         """Connect; the URL is libpq's."""
         with _translated():
-            connection = await asyncpg.connect(url, command_timeout=TIMEOUT_S, timeout=TIMEOUT_S)
+            connection = await postgres.connect(url, command_timeout=TIMEOUT_S, timeout=TIMEOUT_S)
             with ExitStack() as unless_ready:
                 unless_ready.callback(connection.terminate)
                 if cls._role:

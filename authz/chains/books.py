@@ -7,10 +7,10 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-import asyncpg
 from attrs import define, frozen
 
 import sql
+from authz import postgres
 from authz.chains import tree
 from authz.chains.links import Day, Link, named
 from authz.errors import StoreUnavailable
@@ -18,6 +18,8 @@ from authz.store import AUDITOR_ROLE, LACKING, OLDER, UNREACHABLE, prepare
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+    import asyncpg
 
 LINKS_AT_ONCE: Final = 1000
 
@@ -181,7 +183,7 @@ class Books:
 async def opened(database_url: str) -> AsyncIterator[Books]:
     """Connect as the auditor."""
     try:
-        connection = await asyncpg.connect(database_url, timeout=_CONNECT_S)
+        connection = await postgres.connect(database_url, timeout=_CONNECT_S)
         try:
             await prepare(connection, AUDITOR_ROLE)
             await _queries.write_texts(connection)

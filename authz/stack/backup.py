@@ -20,7 +20,7 @@ import cattrs.preconf.json
 from attrs import frozen
 
 import sql
-from authz import schema
+from authz import postgres, schema
 from authz.errors import CommandError, SettingsError
 from authz.identity.secrets import Peppers
 from authz.stack import embedded
@@ -166,7 +166,7 @@ def _make(folder: Path) -> None:
 async def _exists(url: str) -> bool:
     """Return whether there is a database, or anything else that keeps us from it."""
     try:
-        connection = await asyncpg.connect(url, timeout=_CONNECT_S)
+        connection = await postgres.connect(url, timeout=_CONNECT_S)
     except asyncpg.InvalidCatalogNameError:
         return False
     except (*UNREACHABLE, asyncpg.PostgresError, ValueError):
@@ -179,7 +179,7 @@ async def _exists(url: str) -> bool:
 async def _connected(url: str) -> AsyncIterator[Any]:
     """Connect as the user of the URL, who owns the tables."""
     try:
-        connection = await asyncpg.connect(url, timeout=_CONNECT_S)
+        connection = await postgres.connect(url, timeout=_CONNECT_S)
     except (*UNREACHABLE, asyncpg.PostgresError, ValueError) as error:
         kind = type(error).__name__
         sentence = f"Postgres can't be asked ({kind}): check DATABASE_URL and that it runs."

@@ -80,8 +80,20 @@ def test_an_example_sets_what_it_is_given() -> None:
     [
         (
             forms.database_url,
-            ["postgresql://u@h/d", "postgres://u:1%40@h:5/d?sslmode=require", "postgresql:///d?host=/run"],
-            ["postgresql://u:1?=x@h/d", "postgresql://u:1/x@h/d", "postgresql://u:1#x@h/d", "mysql://u@h/d"],
+            [
+                "postgresql://u@h/d",
+                "postgres://u:1%40@h:5/d?sslmode=require",
+                "postgresql:///d?host=/run",
+                "postgresql://u:1,2@h/d",
+                "postgresql://u@h:1,i:2/d?target_session_attrs=primary",
+            ],
+            [
+                "postgresql://u:1?=x@h/d",
+                "postgresql://u:1/x@h/d",
+                "postgresql://u:1#x@h/d",
+                "mysql://u@h/d",
+                "postgresql://u@h:1,i:2/d?sslmode=require",
+            ],
         ),
         (forms.time, ["10s", "1h30m", "500ms", "2d", "0", "1.5h"], ["10", "s", "-1s", "ten", "1 s"]),
         (forms.drain, ["5s", "5m", "300s", "4m60s", "0"], ["10", "5m1s", "301s", "1h", "0.1d"]),

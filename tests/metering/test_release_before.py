@@ -10,7 +10,7 @@ from importlib import resources
 import asyncpg
 import pytest
 
-from authz.schema import _dbmate, dbmate_url, migrate
+from authz.schema import _dbmate, dbmate_urls, migrate
 from tests.metering.conftest import Begin, Service
 from tests.metering.release_before import FILES, ROLE, ReleaseBefore, queries
 from tests.metering.test_refusals import STRANGER
@@ -141,6 +141,7 @@ def back(database: str) -> None:
     """Take the last migration back."""
     folder = str(resources.files("sql") / "migrations")
     argv = [str(_dbmate()), "--migrations-dir", folder, "--no-dump-schema", "rollback"]
-    environ = {**os.environ, "DATABASE_URL": dbmate_url(database)}
+    (url,) = dbmate_urls(database)
+    environ = {**os.environ, "DATABASE_URL": url}
     done = subprocess.run(argv, env=environ, check=False, capture_output=True, text=True)
     assert 0 == done.returncode, done.stderr

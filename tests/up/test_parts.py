@@ -11,7 +11,7 @@ from rich.console import Console
 
 from authz import settings
 from authz.backends.backend import Backend
-from authz.schema import dbmate_url
+from authz.schema import dbmate_urls
 from authz.stack import embedded, plan
 from authz.stack.checklist import Checklist, News, Stage, pipe_report, read_news, step
 from authz.stack.discovery import free_port, some_model
@@ -55,15 +55,22 @@ def test_caddy_is_told_no_secret(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("postgresql:///x", "postgresql:///x?sslmode=disable"),
-        ("postgresql://p@/x?host=/run", "postgresql://p@/x?host=/run&sslmode=disable"),
-        ("postgresql://localhost/x?sslmode=require", "postgresql://localhost/x?sslmode=require"),
-        ("postgresql://db.internal/x", "postgresql://db.internal/x"),
+        ("postgresql:///x", ["postgresql:///x?sslmode=disable"]),
+        ("postgresql://p@/x?host=/run", ["postgresql://p@/x?host=/run&sslmode=disable"]),
+        ("postgresql://localhost/x?sslmode=require", ["postgresql://localhost/x?sslmode=require"]),
+        ("postgresql://db.internal/x", ["postgresql://db.internal/x"]),
+        (
+            "postgresql://u:p%40@localhost:1,db.internal:2/x?target_session_attrs=primary",
+            [
+                "postgresql://u:p%40@localhost:1/x?target_session_attrs=primary&connect_timeout=5&sslmode=disable",
+                "postgresql://u:p%40@db.internal:2/x?target_session_attrs=primary&connect_timeout=5",
+            ],
+        ),
     ],
 )
-def test_tls_is_off_on_this_machine_only(url: str, expected: str) -> None:
-    """dbmate demands TLS where no mode is given; on this very machine there is none."""
-    assert expected == dbmate_url(url)
+def test_dbmate_is_given_one_host_at_a_time(url: str, expected: list[str]) -> None:
+    """It demands TLS where no mode is given; on this very machine there is none."""
+    assert expected == list(dbmate_urls(url))
 
 
 def test_last_lines_say_something(tmp_path: Path) -> None:

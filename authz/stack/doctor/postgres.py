@@ -10,6 +10,7 @@ import asyncpg
 from attrs import evolve, frozen
 
 import sql
+from authz import postgres
 from authz.stack.doctor import clocks
 from authz.stack.doctor.finding import Finding, fail, ok, summed, warn
 from authz.store import ADMIN_ROLE, AUTHZ_ROLE, METERING_ROLE, UNREACHABLE
@@ -81,7 +82,7 @@ async def gather(url: str) -> Facts | str:
 
 @asynccontextmanager
 async def _connected(url: str) -> AsyncIterator[Any]:
-    connection = await asyncpg.connect(url, timeout=_WITHIN_S, command_timeout=_WITHIN_S)
+    connection = await postgres.connect(url, timeout=_WITHIN_S, command_timeout=_WITHIN_S)
     try:
         yield connection
     finally:

@@ -6,10 +6,10 @@ import secrets
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
-import asyncpg
 from attrs import frozen
 
 import sql
+from authz import postgres
 from authz.accounts.keys import create_key, list_keys, set_key_state
 from authz.accounts.scope import Scope
 from authz.accounts.tenants import create_tenant, list_tenants, set_tenant_state
@@ -48,7 +48,7 @@ async def throwaway(session: Session) -> AsyncIterator[Throwaway]:
 
     What a run that was killed has left is cleared away first. Two runs at a time are refused.
     """
-    turn = await asyncpg.connect(session.settings.database_url)
+    turn = await postgres.connect(session.settings.database_url)
     try:
         if not await _queries.take_turn(turn):
             raise CommandError("Another `doctor --prove` runs on this database: wait for its end.")
