@@ -110,6 +110,11 @@ chaos *arguments:
     @python -m tests.ollama.build
     python -m tests.chaos.chaos "$@"
 
+# Two gateways and their stores on machines of their own lose one part after the other; needs root
+scale-test *arguments:
+    @{{ caddy }} version
+    python -m tests.scale.scale "$@"
+
 # Use a whole gateway for 20 minutes, and see that its memory stays and its bill is Ollama's
 soak *arguments:
     @{{ caddy }} version

@@ -101,10 +101,10 @@ def _noting(exchange: Exchange, hit: Hit, entry: Entry | None) -> Exchange:
 
     async def send(message: Scope) -> None:
         if entry is not None and message.get("status", HTTPStatus.OK) != HTTPStatus.OK:
-            entry.end = "refused"
+            entry.finish("refused")
         # Before it leaves: whoever has read the whole answer finds it ended.
         elif entry is not None and not message.get("more_body", message["type"] != "http.response.body"):
-            entry.end = entry.end or "stop"
+            entry.finish("stop")
         await exchange.send(message)
 
     return Exchange(exchange.scope, receive, send)

@@ -1,4 +1,4 @@
-"""A test backend on a loopback port, served by a real uvicorn in a thread."""
+"""A test backend on a port of this machine, served by a real uvicorn in a thread."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import uvicorn
 
@@ -15,18 +16,27 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 @contextmanager
-def served(app: App) -> Iterator[str]:
-    """Serve an application; gives its URL."""
-    listener = socket.create_server(("127.0.0.1", 0))
+def served(
+    app: App, *, host: str = "127.0.0.1", certificate: Path | None = None, key: Path | None = None
+) -> Iterator[str]:
+    """Serve an application, over TLS with a certificate; gives its URL."""
+    listener = socket.create_server((host, 0))
     config = uvicorn.Config(
-        app, http="httptools", ws="none", lifespan="off", log_level="warning", server_header=False
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_level="warning",
+        server_header=False,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
     )
     server = uvicorn.Server(config)
     # The listener accepts before the server runs, so no caller has to wait for it.
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield f"http{'s' if certificate else ''}://{host}:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()

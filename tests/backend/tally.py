@@ -1,6 +1,7 @@
 """The truth about what this backend was asked and what it produced, for tests to compare with."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -33,6 +34,13 @@ class Entry:
     """Produced so far: also counts what a client that disconnected never read."""
     end: str = ""
     """Empty while it runs, then `stop`, `refused`, or `cancel` where the client disconnected."""
+    began_s: float = field(factory=time.monotonic)
+    ended_s: float = 0.0
+
+    def finish(self, end: str) -> None:
+        """Note how it ended, and when; the first end stays."""
+        if not self.end:
+            self.end, self.ended_s = end, time.monotonic()
 
 
 @define
@@ -56,7 +64,7 @@ class Tally:
         try:
             yield entry
         finally:
-            entry.end = entry.end or "cancel"
+            entry.finish("cancel")
             await self.notify()
 
     @property

@@ -53,7 +53,7 @@ class Table:
         """A number that must be this one."""
         self.figures.append(Figure(name, value, f"{rule} = {expected}".strip(), value == expected))
 
-    def at_most(self, name: str, value: int, limit: int, rule: str = "") -> None:
+    def at_most(self, name: str, value: float, limit: int, rule: str = "") -> None:
         """A number that has a ceiling."""
         self.figures.append(Figure(name, value, f"{rule} <= {limit}".strip(), value <= limit))
 
