@@ -15,8 +15,9 @@ from uuid import UUID
 import asyncpg
 import httpx
 from attrs import Factory, define
-from redis.asyncio.cluster import RedisCluster
+from redis.asyncio.cluster import ClusterNode, RedisCluster
 
+from authz.limiter import address
 from authz.limiter.limiter import Limiter
 from authz.settings import Settings
 from tests.chaos import book_tables, evidence
@@ -74,8 +75,7 @@ class Aftermath:
     async def judge(self, *, quiet_within_s: float) -> None:
         """Wait until nothing moves, at most for so long, and fill the table."""
         ledger = await asyncpg.connect(self.settings.database_url)
-        url = self.settings.redis_url.replace("+cluster", "").split(",")
-        redis: Any = RedisCluster.from_url(url[0] + "?" + url[-1].partition("?")[2])
+        redis = _redis(self.settings.redis_url)
         try:
             left = await self._left(ledger, redis, quiet_within_s)
             rows = await evidence.rows(ledger)
@@ -167,6 +167,18 @@ class Aftermath:
                 mine = [entry for entry in ended if entry["tag"].startswith(_tag(key))]
                 most = _most_at_once((entry["began_s"], entry["ended_s"]) for entry in mine)
                 self.table.at_most(f"answers at once of {key.name}", most, key.limits.concurrency, "L4:")
+
+
+def _redis(url: str) -> Any:
+    """Return redis-py's own client of the cluster, to look inside; a node may be gone."""
+    named: list[dict[str, Any]] = [pool.connection_kwargs for pool in address.pools(url)]
+    return RedisCluster(
+        startup_nodes=[ClusterNode(each["host"], each["port"]) for each in named],
+        password=named[0]["password"],
+        ssl=True,
+        ssl_ca_certs=named[0]["ssl_ca_certs"],
+        socket_connect_timeout=2,
+    )
 
 
 def _tag(key: Key) -> str:

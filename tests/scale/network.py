@@ -53,6 +53,11 @@ class Machine:
         """Return the prefix that runs a command on this machine."""
         return ("nsenter", f"--net=/proc/{self._holder.pid}/ns/net")
 
+    def server(self, *argv: object, user: int = 0) -> tuple[str, ...]:
+        """Return the command of a server on this machine, which ends with the thread that starts it."""
+        as_user = ("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--pdeathsig=KILL")
+        return (*self.within, *as_user, *map(str, argv))
+
     def run(self, *argv: object) -> None:
         """Run a command on it to its end."""
         subprocess.run((*self.within, *map(str, argv)), check=True, capture_output=True)

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from attrs import evolve, frozen
 
@@ -71,20 +71,29 @@ async def running(
     machines: tuple[Machine, ...], authority: Authority, environ: Mapping[str, str]
 ) -> AsyncIterator[tuple[Node, ...]]:
     """Start a gateway on each of these machines; stores and pepper, which settings name, are the same."""
-    async with asyncio.TaskGroup() as tasks:
-        nodes: list[Node] = []
-        try:
+    nodes: list[Node] = []
+    try:
+        async with asyncio.TaskGroup() as tasks:
             for machine in machines:
                 node = await _started(machine, authority, environ, tasks)
                 nodes.append(node)
             for node in nodes:
                 await asyncio.to_thread(until, partial(answers, f"{node.url}/readyz"))
             yield tuple(nodes)
-        finally:
-            for node in nodes:
-                await node.supervisor.stop()
-            for task in asyncio.all_tasks() - {asyncio.current_task()}:
-                task.cancel()
+            _end()
+    except* _Over:
+        pass
+    finally:  # once nobody starts again what ends
+        for node in nodes:
+            await node.supervisor.stop()
+
+
+class _Over(Exception):
+    """Nobody looks after the processes any more."""
+
+
+def _end() -> NoReturn:
+    raise _Over
 
 
 async def _started(

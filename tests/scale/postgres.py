@@ -80,8 +80,7 @@ class Server:
         return {**os.environ, "HOME": str(self.machine.folder)}
 
     def _argv(self, program: str, *arguments: object) -> tuple[str, ...]:
-        user = ("setpriv", f"--reuid={_USER}", f"--regid={_USER}", "--clear-groups")
-        return (*self.machine.within, *user, str(self.programs / program), *map(str, arguments))
+        return self.machine.server(self.programs / program, *arguments, user=_USER)
 
 
 @define

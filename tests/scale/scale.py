@@ -3,11 +3,11 @@
 Two nodes (Caddy, authz and metering each) share a Redis Cluster of three masters with replicas and a
 PostgreSQL with a hot standby; each machine is a network namespace with a folder of its own, and all
 between them is TCP with TLS. Clients ask both nodes with the keys of the same tenants while processes
-are killed, a master fails over, a Caddy is drained and replaced, and the primary of PostgreSQL is cut
-off. Afterwards no limit was exceeded, the bill is the backend's, and of the requests only those in
-flight on a killed Caddy were lost: all others were answered, or refused with Retry-After for at most
-15 s. Exits 1 otherwise. It needs root, and Debian's packages postgresql and redis-server, as those of
-wheels speak no TLS.
+are killed, masters fail over, a Caddy is drained and replaced, and the machines of a master and of
+PostgreSQL's primary are cut off. Afterwards no limit was exceeded, the bill is the backend's, and of
+the requests only those in flight on a killed Caddy were lost: all others were answered, or refused with
+Retry-After for at most 15 s. Exits 1 otherwise. It needs root, and Debian's packages postgresql and
+redis-server, as those of wheels speak no TLS.
 
 python -m tests.scale.scale [--seed 1]
 """
@@ -95,7 +95,8 @@ class Run:
             ("authz killed", partial(asyncio.to_thread, first.kill, "authz-0")),
             ("metering killed", partial(asyncio.to_thread, second.kill, "metering")),
             ("Redis master killed", self._lose_master),
-            ("Redis replica is back", self._mend_cluster),
+            ("Redis master is back", self._mend_cluster),
+            ("machine of a Redis master cut off", self._cut_off_master),
             ("Caddy killed", partial(self._kill_caddy, second)),
             ("Caddy drained and replaced", partial(self._replace_caddy, first)),
             ("PostgreSQL cut off, standby promoted", partial(asyncio.to_thread, self.site.pair.lose_primary)),
@@ -121,17 +122,23 @@ class Run:
             await asyncio.sleep(0.05)
         return False
 
-    async def _lose_master(self) -> None:
-        """Kill the master of the tenant with the most clients."""
+    async def _busy_master(self) -> valkey.Node:
+        """Return the master of the tenant with the most clients."""
         busiest = max(self.load.keys, key=lambda key: key.clients)
-        node = await asyncio.to_thread(self.site.cluster.master, busiest.tenant)
-        await asyncio.to_thread(node.kill)
+        return await asyncio.to_thread(self.site.cluster.master, busiest.tenant)
+
+    async def _lose_master(self) -> None:
+        await asyncio.to_thread((await self._busy_master()).kill)
+
+    async def _cut_off_master(self) -> None:
+        (await self._busy_master()).machine.cut_off()
 
     async def _mend_cluster(self) -> None:
-        for node in self.site.cluster.nodes:
-            if node.process is None:
-                node.start()
-        await asyncio.to_thread(self.site.cluster.settle)
+        """Start what was killed, and let it be the master again: no machine may have most of them."""
+        cluster = self.site.cluster
+        lost = next(node for node in cluster.nodes if node.process is None)
+        lost.start()
+        await asyncio.to_thread(cluster.take_back, lost)
 
     async def _replace_caddy(self, node: Node) -> None:
         """End it in order while it is left out: what comes to a Caddy just as it closes is lost."""

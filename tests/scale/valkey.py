@@ -70,9 +70,8 @@ class Node:
         }
         given = [part for name, value in options.items() for part in (f"--{name}", str(value))]
         with (self.machine.folder / f"log-{self.port}").open("ab") as log:
-            self.process = subprocess.Popen(
-                (*self.machine.within, self.cluster.program, *given), stdout=log, stderr=log
-            )
+            argv = self.machine.server(self.cluster.program, *given)
+            self.process = subprocess.Popen(argv, stdout=log, stderr=log)
 
     def kill(self) -> None:
         """End it as a crash would."""
@@ -150,12 +149,20 @@ class Cluster:
             until(lambda m=master, r=replica: _does(r, "CLUSTER", "REPLICATE", m.id))  # type: ignore[misc]
         self.settle()
         for replica in replicas:
-            until(lambda r=replica: _follows(r))  # type: ignore[misc]
+            until(lambda r=replica: _role(r).get("master_link_status") == "up")  # type: ignore[misc]
 
     def settle(self) -> None:
         """Wait until all that run agree that all is well."""
         alive = [node for node in self.nodes if node.process is not None]
         until(lambda: all(node.is_well(len(self.nodes) - 1) for node in alive))
+
+    def take_back(self, node: Node) -> None:
+        """Let a replica take the place of its master, in order."""
+        self.settle()
+        until(lambda: _role(node).get("master_link_status") == "up")
+        node.ask("CLUSTER", "FAILOVER")
+        until(lambda: _role(node).get("role") == "master")
+        self.settle()
 
     def master(self, tenant: UUID) -> Node:
         """Return the master of a tenant."""
@@ -179,9 +186,9 @@ def _does(node: Node, *command: Any) -> bool:
     return False
 
 
-def _follows(node: Node) -> bool:
-    """Return whether a replica has all that its master has."""
+def _role(node: Node) -> dict[str, Any]:
+    """Return what a node says of its replication, nothing while it does not answer."""
     with contextlib.suppress(RedisError, OSError):
         found: dict[str, Any] = node.ask("INFO", "replication")
-        return found.get("master_link_status") == "up"
-    return False
+        return found
+    return {}
