@@ -27,13 +27,10 @@ from tests.chaos.evidence import Row
 from tests.chaos.load import Key
 from tests.chaos.questions import Asked, Manner
 from tests.chaos.world import Behind, budgets
-from tests.scale.balancer import TimedLoad
+from tests.scale.balancer import REFUSED, TimedLoad
 
 OUTAGE_S: Final = 15
 """The longest time after a blow in which clients may be asked to come again."""
-
-REFUSED: Final = frozenset({HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.BAD_GATEWAY})
-"""What a node answers that can't decide, 502 where its authz does not run: no loss, with a Retry-After."""
 
 _WAITING: Final = """SELECT 'open requests', count(*) FROM open_requests
     UNION ALL SELECT 'unpublished rows', count(*) FROM unpublished
@@ -43,7 +40,7 @@ _LEAVE: Final = frozenset({Manner.HANG_UP, Manner.ABANDON})
 
 @define
 class Blow:
-    """Something that was lost or replaced, and when both nodes had answered again."""
+    """Something that was lost or replaced, and when the last client was refused for it."""
 
     name: str
     at_s: float
@@ -55,7 +52,7 @@ class Blow:
 
     @property
     def outage_s(self) -> float:
-        """Return how long not both nodes answered."""
+        """Return how long clients were asked to come again, infinite while there is no end of it."""
         return self.recovered_s - self.at_s
 
 
@@ -107,7 +104,9 @@ class Aftermath:
 
     def _of_blows(self) -> None:
         for blow in self.blows:
-            self.table.at_most(f"{blow.name}: seconds until both serve", round(blow.outage_s, 1), OUTAGE_S)
+            self.table.at_most(
+                f"{blow.name}: seconds until its last refusal", round(blow.outage_s, 1), OUTAGE_S
+            )
 
     def _of_clients(self) -> None:
         """Only what was in flight on a killed Caddy is lost; a refusal says when to come again."""
@@ -119,8 +118,6 @@ class Aftermath:
         self.table.note("requests lost in flight on a killed Caddy", len(on_killed))
         self.table.equal("requests lost otherwise", len(self.lost) - len(on_killed), 0)
         refused = [asked for asked in self.load.asked if asked.status in REFUSED]
-        late_s = max((self._since_blow_s(asked) for asked in refused), default=0.0)
-        self.table.at_most("seconds from a loss to its last refusal", round(late_s, 1), OUTAGE_S)
         self.table.equal("refusals without Retry-After", sum(not asked.retry_ms for asked in refused), 0)
 
     def _was_on_killed(self, asked: Asked) -> bool:
@@ -128,11 +125,6 @@ class Aftermath:
         return any(
             blow.killed_boot and began_s <= blow.done_s and blow.at_s <= ended_s for blow in self.blows
         )
-
-    def _since_blow_s(self, asked: Asked) -> float:
-        """Return how long after the last blow an answer came."""
-        _, ended_s = self.load.spans_s[id(asked)]
-        return min((ended_s - blow.at_s for blow in self.blows if blow.at_s <= ended_s), default=math.inf)
 
     def losses(self) -> list[str]:
         """Describe each lost request: how long it took, what had happened before, what its client saw."""

@@ -18,6 +18,10 @@ KEPT_S: Final = 4.0
 """Clients keep idle connections for less time than a Caddy that drains does (GATEWAY_DRAIN, 5 s)."""
 
 
+REFUSED: Final = frozenset({httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.BAD_GATEWAY})
+"""What a node answers that can't decide, 502 where its authz does not run: no loss, with a Retry-After."""
+
+
 class Balancer(httpx.AsyncBaseTransport):
     """In turn to each but those that are left out, as a load balancer does that marks none as failed."""
 
@@ -29,6 +33,8 @@ class Balancer(httpx.AsyncBaseTransport):
         self.left_out: set[str] = set()
         self.served_s = dict.fromkeys(urls, 0.0)
         """When a node was last asked for what it then answered with 200, by the monotonic clock."""
+        self.refused_s = 0.0
+        """When an answer last was that the gateway can't decide."""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send it to the first that takes a connection; raises what the last one said."""
@@ -47,6 +53,8 @@ class Balancer(httpx.AsyncBaseTransport):
                 continue
             if answer.status_code == httpx.codes.OK:
                 self.served_s[str(url)] = began_s
+            elif answer.status_code in REFUSED:
+                self.refused_s = time.monotonic()
             return answer
         raise AssertionError("there are no nodes")
 

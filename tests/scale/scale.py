@@ -51,7 +51,7 @@ from tests.up.stacks import answers, until
 
 DEADLINE_S: Final = 20
 CALM_S: Final = 6.0
-"""Between two blows, once both nodes answer again."""
+"""Nobody is refused for so long before the next blow."""
 RECOVERED_WITHIN_S: Final = 60.0
 _MODELS: Final = ("demo", "demo-embed")
 _MACHINES: Final = ("node-a", "node-b", "redis-a", "redis-b", "redis-c", "postgres-a", "postgres-b")
@@ -82,7 +82,7 @@ class Run:
         await self.load.learn()
         async with asyncio.TaskGroup() as tasks:
             asking = tasks.create_task(self.load.blow())
-            await self._served(since_s=time.monotonic())
+            await self._calm(Blow("begin", time.monotonic()))
             for name, act in self._acts():
                 await self._strike(name, act)
             self.load.is_over = True
@@ -109,18 +109,21 @@ class Run:
         self.blows.append(blow)
         await act()
         blow.done_s = time.monotonic()
-        if await self._served(since_s=blow.done_s):
-            blow.recovered_s = time.monotonic()
+        await self._calm(blow)
         sys.stdout.write(f"{name}: {blow.outage_s:.1f} s\n")
-        await asyncio.sleep(CALM_S)
 
-    async def _served(self, *, since_s: float) -> bool:
-        """Wait until each node has answered a request that came after a moment; returns whether they have."""
-        while time.monotonic() - since_s < RECOVERED_WITHIN_S:
-            if min(self.balancer.served_s.values()) > since_s:
-                return True
+    async def _calm(self, blow: Blow) -> None:
+        """Wait until each node answers again and nobody has been refused for a while, so that a refusal
+        belongs to one blow; else the blow has no end.
+        """
+        begun_s = time.monotonic()
+        while time.monotonic() - begun_s < RECOVERED_WITHIN_S:
+            served_s = min(self.balancer.served_s.values())
+            ended_s = max(begun_s, self.balancer.refused_s)
+            if served_s > begun_s and time.monotonic() - ended_s > CALM_S:
+                blow.recovered_s = ended_s
+                return
             await asyncio.sleep(0.05)
-        return False
 
     async def _busy_master(self) -> valkey.Node:
         """Return the master of the tenant with the most clients."""
